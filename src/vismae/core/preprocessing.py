@@ -1,0 +1,84 @@
+"""The preprocessing contract: how physical pixel values become the numbers a network sees.
+
+It travels inside every model folder and is the same in pre-training, fine-tuning, evaluation
+and prediction. ``data/intensity.py`` carries it out.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from vismae.core.errors import PreprocessingError
+from vismae.core.types import Modality, PixelUnit
+
+# Only these scales are physical: mixing them with display grey levels changes what a value means.
+_PHYSICAL = {PixelUnit.HU, PixelUnit.SUV}
+
+
+class Preprocessing(BaseModel):
+    """Everything between a stored image and the network's input tensor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width of the network's input in pixels."""
+    in_channels: Literal[1, 3] = 3
+    """Channels of the input; grey images are repeated, colour images averaged for 1."""
+    fit: Literal["pad", "stretch"] = "pad"
+    """Keep the aspect ratio and pad bottom and right, or stretch to the input size."""
+    ct_window_hu: tuple[float, float] = (-1000.0, 1000.0)
+    """HU mapped to 0 and 1."""
+    pet_range_suv: tuple[float, float] = (0.0, 10.0)
+    """SUV mapped to 0 and 1."""
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """Percentiles of the volume mapped to 0 and 1 for scales without a physical unit."""
+    mean: float = 0.223
+    """Subtracted after scaling to 0..1 (VIS-MAE's pre-training value)."""
+    std: float = 0.202
+    """Divided by after subtracting the mean."""
+    pixel_units: dict[Modality, tuple[PixelUnit, ...]] = {}
+    """Units seen in training, by modality; empty before training."""
+
+    def require_same(self, other: "Preprocessing", where: str) -> None:
+        """Raise if ``other`` prepares images in another way, naming every field that differs.
+
+        ``image_size`` may differ (networks take any size) and ``pixel_units`` is checked against
+        the data itself by ``require_units``.
+
+        Raises:
+            PreprocessingError: Names field, this value and the other value.
+        """
+        differing = [
+            f"preprocessing.{name}: the model has {getattr(self, name)}, {where} has "
+            f"{getattr(other, name)}"
+            for name in type(self).model_fields
+            if name not in ("image_size", "pixel_units")
+            and getattr(self, name) != getattr(other, name)
+        ]
+        if differing:
+            raise PreprocessingError(
+                "Images would be prepared in another way than the model expects. "
+                + "; ".join(differing)
+                + ". Leave these settings out to take over the model's own."
+            )
+
+    def require_units(self, found: Iterable[tuple[Modality, PixelUnit]], where: str) -> None:
+        """Raise if data comes in a physical unit the model never saw, or has lost it.
+
+        Display grey levels and a scanner's arbitrary scale are both rescaled by percentile, so
+        they may stand for one another; Hounsfield units and SUV may not.
+
+        Raises:
+            PreprocessingError: Names the field, the unit found and the units expected.
+        """
+        for modality, unit in found:
+            known = self.pixel_units.get(modality)
+            if not known or unit in known:
+                continue
+            if unit in _PHYSICAL or not set(known) - _PHYSICAL:
+                raise PreprocessingError(
+                    f"preprocessing.pixel_units.{modality}: the model was trained on "
+                    f"{', '.join(known)}, but {where} holds {modality.upper()} images in "
+                    f"'{unit}'. Give images in the model's unit, or train on both."
+                )

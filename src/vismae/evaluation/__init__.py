@@ -1,0 +1,1 @@
+"""Floor 1: scores, statistics, pictures and the report."""

@@ -1,0 +1,1 @@
+"""Floor 3: one file, one command: configuration in, result on disk out."""
