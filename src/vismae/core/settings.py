@@ -1,0 +1,183 @@
+"""From files, assignments and options to a checked configuration, with errors a person can use."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from vismae.core.errors import SettingError
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def build_config(
+    kind: type[ConfigT],
+    command: str,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> ConfigT:
+    """Return the configuration of a command; later sources win over earlier ones.
+
+    Args:
+        kind: The command's settings class.
+        command: Its name, for messages.
+        file: YAML file with any of the settings.
+        assignments: ``section.name=value`` texts; the value is read as YAML.
+        options: Nested or dotted names with values; None means not given.
+
+    Raises:
+        SettingError: An unknown name (with the nearest known one), a wrong type or a
+            contradiction, each with the file and line or the assignment it came from.
+    """
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    if file is not None:
+        loaded, lines = _read_yaml(file)
+        for name, value in _flatten(kind, loaded):
+            _place(values, name, value)
+            origin[name] = f"{file}, line {lines.get(name, 1)}"
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        name = name.strip()
+        if not separator or not name:
+            raise SettingError(f"--set {assignment}: expected section.name=value.")
+        _place(values, name, _parse_value(assignment, text))
+        origin[name] = f"--set {assignment}"
+    for name, value in _flatten(kind, dict(options or {})):
+        if value is not None:
+            _place(values, name, value)
+            origin[name] = "given as an option"
+    _refuse_unknown(kind, command, values, origin)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise SettingError(_sentences(command, error, origin)) from None
+
+
+def to_yaml(config: BaseModel) -> str:
+    """Return the complete configuration as YAML that ``build_config`` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def setting_names(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield every dotted setting name of a configuration class."""
+    for name, field in kind.model_fields.items():
+        section = _section(field.annotation)
+        if section is None:
+            yield prefix + name
+        else:
+            yield from setting_names(section, f"{prefix}{name}.")
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_section else None
+
+
+def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{file}: the configuration could not be read ({error}).") from error
+    try:
+        loaded = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise SettingError(f"{file}: not valid YAML. {error}") from error
+    if loaded is None:
+        return {}, {}
+    if not isinstance(loaded, dict):
+        raise SettingError(f"{file}: expected settings as 'name: value' lines, found a list.")
+    return loaded, dict(_lines(root))
+
+
+def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            yield name, key.start_mark.line + 1
+            yield from _lines(value, f"{name}.")
+
+
+def _flatten(
+    kind: type[BaseModel] | None, values: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Turn sections into dotted names; a mapping that is itself a value stays whole."""
+    for key, value in values.items():
+        name = str(key)
+        field = kind.model_fields.get(name) if kind else None
+        section = _section(field.annotation) if field else None
+        if section is not None and isinstance(value, BaseModel):
+            value = value.model_dump()
+        if section is not None and isinstance(value, Mapping):
+            yield from _flatten(section, value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _place(values: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            inner = values[section] = {}
+        values = inner
+    values[last] = value
+
+
+def _parse_value(assignment: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingError(f"--set {assignment}: the value is not valid YAML. {error}") from error
+
+
+def _refuse_unknown(
+    kind: type[BaseModel], command: str, values: dict[str, Any], origin: dict[str, str]
+) -> None:
+    known = list(setting_names(kind))
+    for name, _ in _flatten(kind, values):
+        if name in known:
+            continue
+        source = origin.get(name) or next(
+            (where for key, where in origin.items() if key.startswith(name)), ""
+        )
+        if any(candidate.startswith(f"{name}.") for candidate in known):
+            raise SettingError(
+                f"{name} is a section of {command}, not a single setting. "
+                f"Set one of {', '.join(c for c in known if c.startswith(name + '.'))}. ({source})"
+            )
+        close = _nearest(name, known)
+        hint = f" Did you mean {close}?" if close else f" Known are: {', '.join(known)}."
+        raise SettingError(f"{name} is not a setting of {command}.{hint} ({source})")
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return close[0]
+    last = name.rsplit(".", 1)[-1]
+    ends = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
+    close = difflib.get_close_matches(last, list(ends), n=1, cutoff=0.6)
+    return ends[close[0]] if close else None
+
+
+def _sentences(command: str, error: ValidationError, origin: dict[str, str]) -> str:
+    lines: list[str] = []
+    for issue in error.errors():
+        name = ".".join(str(part) for part in issue["loc"] if not isinstance(part, int))
+        name = next((known for known in origin if name.startswith(known)), name)
+        where = f" ({origin[name]})" if name in origin else ""
+        if issue["type"] == "missing":
+            lines.append(f"{name} is needed by {command} and was not given.")
+        elif issue["type"] == "value_error":
+            message = issue["msg"].removeprefix("Value error, ")
+            lines.append(f"{command}: {name + ': ' if name else ''}{message}.{where}")
+        else:
+            found = repr(issue["input"])
+            lines.append(f"{name}: found {found}. {issue['msg']}.{where}")
+    return "\n".join(lines)
