@@ -1,0 +1,146 @@
+"""Random changes to training images (and their label maps alike), on the 0..1 scale.
+
+Every function takes a numpy generator: the caller seeds it from (seed, epoch, row), so a sample's
+changes do not depend on the batch or worker it comes in. C channels, H×W pixels.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vismae.core.config import AugmentSettings, PretrainDataSettings
+from vismae.data.geometry import IGNORED, resize_image
+
+
+def sample_rng(seed: int, epoch: int, row: int) -> np.random.Generator:
+    """Return the generator that decides everything random about one sample."""
+    return np.random.default_rng([seed, epoch, row])
+
+
+def random_crop(
+    image: Tensor,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    scale: tuple[float, float],
+    aspect: tuple[float, float],
+) -> Tensor:
+    """Cut a random rectangle and resize it to ``size``, (C, h, w) -> (C, H, W).
+
+    Args:
+        image: Any size, channels first.
+        size: Height and width of the result.
+        rng: Decides the rectangle.
+        scale: Range of the rectangle's area as a share of the largest rectangle of the result's
+            aspect ratio that fits the image, so that a long image is not squeezed.
+        aspect: Range of the random change of the aspect ratio (logarithmically uniform).
+    """
+    height, width = image.shape[1:]
+    area = rng.uniform(*scale)
+    ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+    whole = min(height / size[0], width / size[1])
+    crop_height = min(height, max(1, round(size[0] * whole * math.sqrt(area / ratio))))
+    crop_width = min(width, max(1, round(size[1] * whole * math.sqrt(area * ratio))))
+    top = int(rng.integers(0, height - crop_height + 1))
+    left = int(rng.integers(0, width - crop_width + 1))
+    return resize_image(image[:, top : top + crop_height, left : left + crop_width], size)
+
+
+def affine_matrix(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    *,
+    rotate: float = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0),
+    translate: float = 0.0,
+    flip_horizontal: bool = False,
+    flip_vertical: bool = False,
+) -> Tensor:
+    """Draw an output-to-input map in ``grid_sample``'s coordinates, (2, 3).
+
+    Rotation is rigid in pixels also on a canvas that is not square. ``rotate`` is the largest
+    angle in degrees, ``scale`` the range of zoom (above 1 enlarges), ``translate`` the largest
+    shift as a share of a side.
+    """
+    angle = math.radians(rng.uniform(-rotate, rotate))
+    zoom = math.exp(rng.uniform(math.log(scale[0]), math.log(scale[1])))
+    shift = rng.uniform(-translate, translate, size=2) * 2
+    mirror_x = -1.0 if flip_horizontal and rng.random() < 0.5 else 1.0
+    mirror_y = -1.0 if flip_vertical and rng.random() < 0.5 else 1.0
+    aspect = size[0] / size[1]
+    cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
+    return torch.tensor(
+        [
+            [cosine * mirror_x, -sine * aspect * mirror_y, shift[0]],
+            [sine / aspect * mirror_x, cosine * mirror_y, shift[1]],
+        ],
+        dtype=torch.float32,
+    )
+
+
+def apply_affine(
+    image: Tensor, label_map: Tensor | None, matrix: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Resample an image (C, H, W) bilinearly and its classes (H, W) by nearest pixel.
+
+    What comes from outside the image is 0, and ``IGNORED`` in the label map.
+    """
+    grid = functional.affine_grid(matrix[None], [1, *image.shape], align_corners=False)
+    moved = functional.grid_sample(
+        image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )[0]
+    if label_map is None:
+        return moved, None
+    shifted = (label_map - IGNORED).float()[None, None]  # outside becomes 0, that is IGNORED
+    classes = functional.grid_sample(
+        shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False
+    )[0, 0]
+    return moved, classes.round().to(label_map.dtype) + IGNORED
+
+
+def jitter_intensity(image: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
+    """Change gamma, contrast and brightness by up to ``strength``; stays within 0..1."""
+    if strength == 0:
+        return image
+    gamma = math.exp(rng.uniform(-strength, strength) * 1.5)
+    contrast = 1 + rng.uniform(-strength, strength)
+    brightness = rng.uniform(-strength, strength) / 2
+    mean = image.mean()
+    return ((image.clamp(0, 1) ** gamma - mean) * contrast + mean + brightness).clamp(0, 1)
+
+
+def augment_pretrain(
+    image: Tensor, size: tuple[int, int], rng: np.random.Generator, settings: PretrainDataSettings
+) -> Tensor:
+    """Return a random view for masked pre-training, (C, h, w) -> (C, H, W), within 0..1."""
+    view = random_crop(image, size, rng, settings.crop_scale, settings.crop_aspect)
+    if settings.rotate > 0:
+        view, _ = apply_affine(view, None, affine_matrix(rng, size, rotate=settings.rotate))
+    if settings.flip and rng.random() < 0.5:
+        view = view.flip(-1)
+    return jitter_intensity(view, rng, settings.jitter)
+
+
+def augment_labelled(
+    image: Tensor, label_map: Tensor | None, rng: np.random.Generator, settings: AugmentSettings
+) -> tuple[Tensor, Tensor | None]:
+    """Return a changed copy of a fitted image (C, H, W) in 0..1 and its label map (H, W)."""
+    if rng.random() < settings.probability:
+        matrix = affine_matrix(
+            rng,
+            (image.shape[1], image.shape[2]),
+            rotate=settings.rotate,
+            scale=settings.scale,
+            translate=settings.translate,
+            flip_horizontal=settings.flip_horizontal,
+            flip_vertical=settings.flip_vertical,
+        )
+        image, label_map = apply_affine(image, label_map, matrix)
+    if rng.random() < settings.probability:
+        low, high = settings.gamma
+        image = image.clamp(0, 1) ** math.exp(rng.uniform(math.log(low), math.log(high)))
+        noise = rng.standard_normal(image.shape, dtype=np.float32)
+        image = (image + torch.from_numpy(noise) * rng.uniform(0, settings.noise)).clamp(0, 1)
+    return image, label_map

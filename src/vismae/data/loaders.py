@@ -1,0 +1,172 @@
+"""Datasets over a store and the loaders that feed training.
+
+A sample is decided by (seed, epoch, row) alone, whatever the number of workers or ranks.
+"""
+
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vismae.core.config import AugmentSettings, PretrainDataSettings
+from vismae.core.preprocessing import Preprocessing
+from vismae.core.types import Modality, PixelUnit
+from vismae.data.augment import augment_labelled, augment_pretrain, sample_rng
+from vismae.data.geometry import fit_image, fit_label_map, to_channels
+from vismae.data.intensity import normalise, to_unit_range
+from vismae.data.labels import apply_mapping
+from vismae.data.sampler import BatchStream, Draw
+from vismae.data.store import Store, StoredSlice
+
+
+class PretrainItem(TypedDict):
+    """One view: image (C, H, W) and the key that decides its hidden patches."""
+
+    image: Tensor
+    key: int
+
+
+class LabelledItem(TypedDict, total=False):
+    """One labelled image: image (C, H, W), row, and label_map (H, W) or label."""
+
+    image: Tensor
+    row: int
+    label_map: Tensor
+    label: Tensor
+
+
+class SliceReader:
+    """Reads rows of a store as 0..1 images in the contract's channels; picklable."""
+
+    def __init__(self, store: Store, preprocessing: Preprocessing) -> None:
+        self.store = store
+        self.preprocessing = preprocessing
+        columns = ["modality", "unit", "slope", "intercept", "scale_low", "scale_high"]
+        # Plain arrays: a pandas row look-up costs more than reading the pixels.
+        self._columns = {name: store.index[name].to_numpy() for name in columns}
+
+    def read(self, row: int) -> tuple[Tensor, StoredSlice]:
+        """Return the image on the 0..1 scale, (C, h, w), and the slice as stored."""
+        stored = self.store.read(row)
+        column = self._columns
+        values = to_unit_range(
+            stored.pixels,
+            modality=Modality(column["modality"][row]),
+            unit=PixelUnit(column["unit"][row]),
+            slope=float(column["slope"][row]),
+            intercept=float(column["intercept"][row]),
+            scale_low=float(column["scale_low"][row]),
+            scale_high=float(column["scale_high"][row]),
+            preprocessing=self.preprocessing,
+        )
+        return to_channels(values, self.preprocessing.in_channels), stored
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Apply the contract's mean and spread to a 0..1 image."""
+        return torch.from_numpy(normalise(image.numpy(), self.preprocessing))
+
+
+class PretrainImages(Dataset[PretrainItem]):
+    """Random views of unlabelled images."""
+
+    def __init__(
+        self,
+        store: Store,
+        preprocessing: Preprocessing,
+        settings: PretrainDataSettings,
+        seed: int,
+    ) -> None:
+        self.reader = SliceReader(store, preprocessing)
+        self.settings = settings
+        self.seed = seed
+
+    def __getitem__(self, draw: Draw) -> PretrainItem:
+        """Return the view of one draw and its key."""
+        rng = sample_rng(self.seed, draw.epoch, draw.row)
+        image, _ = self.reader.read(draw.row)
+        view = augment_pretrain(image, self.reader.preprocessing.image_size, rng, self.settings)
+        key = int(rng.integers(0, 2**62))
+        return {"image": self.reader.normalise(view), "key": key}
+
+
+class LabelledImages(Dataset[LabelledItem]):
+    """Images with their label map or class, changed at random only when ``augment`` is given.
+
+    Args:
+        store: Where the pixels are.
+        preprocessing: The contract.
+        label_values: Raw value -> class index for label maps (segmentation), or None.
+        labels: Class index (N,) or multi-label targets (N, K) for every row of the store
+            (classification), or None.
+        augment: Random changes (training), or None.
+        seed: Decides the changes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        preprocessing: Preprocessing,
+        *,
+        label_values: dict[int, int] | None = None,
+        labels: np.ndarray | None = None,
+        augment: AugmentSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.reader = SliceReader(store, preprocessing)
+        self.label_values = label_values
+        self.labels = labels
+        self.augment = augment
+        self.seed = seed
+
+    def __getitem__(self, draw: Draw) -> LabelledItem:
+        """Return one image, normalised, with what is known of it."""
+        image, stored = self.reader.read(draw.row)
+        image = fit_image(image, self.reader.preprocessing)
+        label_map = None
+        if self.label_values is not None and stored.label_map is not None:
+            classes = torch.from_numpy(apply_mapping(stored.label_map, self.label_values))
+            label_map = fit_label_map(classes, self.reader.preprocessing)
+        if self.augment is not None:
+            rng = sample_rng(self.seed, draw.epoch, draw.row)
+            image, label_map = augment_labelled(image, label_map, rng, self.augment)
+        item: LabelledItem = {"image": self.reader.normalise(image), "row": draw.row}
+        if label_map is not None:
+            item["label_map"] = label_map
+        if self.labels is not None:
+            item["label"] = torch.as_tensor(self.labels[draw.row])
+        return item
+
+
+def training_loader(
+    dataset: Dataset[PretrainItem] | Dataset[LabelledItem],
+    batches: BatchStream,
+    workers: int,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Return an endless loader over a stream of batches."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers > 0 else None,
+        # Forking a process that already runs torch threads can deadlock.
+        multiprocessing_context="spawn" if workers > 0 else None,
+    )
+
+
+def evaluation_loader(
+    dataset: Dataset[LabelledItem], rows: np.ndarray, batch_size: int, workers: int = 0
+) -> DataLoader:
+    """Return a loader that gives every row once, in order."""
+    draws = [Draw(int(row), 0) for row in rows]
+    batches = [draws[i : i + batch_size] for i in range(0, len(draws), batch_size)]
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers > 0 else None,
+    )

@@ -1,0 +1,122 @@
+"""Which image comes at which place: a pure function of (seed, position), so resume is exact.
+
+Training is one endless stream of draws. Epochs follow one another without a gap, so the last
+incomplete batch of one is filled from the next; any rank can compute its share from the position
+alone, whatever the number of ranks or workers.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+Sampling = Literal["natural", "sqrt", "balanced"]
+
+
+class Draw(NamedTuple):
+    """One sample: which row, and how many times the row has come before (its own epoch)."""
+
+    row: int
+    epoch: int
+
+
+class DrawStream:
+    """The endless, seeded order of training samples.
+
+    Args:
+        rows: Row numbers to draw from, (N,).
+        groups: Group of each row (modality), (N,); sampling shares are set between groups.
+        sampling: ``natural`` draws every row once an epoch; ``sqrt`` draws groups in proportion
+            to the square root of their size, ``balanced`` all alike. Within a group, rows come
+            in shuffled passes: none comes again before all have come.
+        seed: Decides the order.
+    """
+
+    def __init__(
+        self, rows: np.ndarray, groups: np.ndarray, sampling: Sampling = "natural", seed: int = 0
+    ) -> None:
+        if len(rows) == 0:
+            raise ValueError("There is no image to draw from.")
+        self.seed = seed
+        self.epoch_length = len(rows)
+        if sampling == "natural":
+            groups = np.zeros(len(rows), dtype=np.int64)
+        names = sorted(set(groups.tolist()), key=str)
+        self._members = [rows[groups == name] for name in names]
+        self._shares = _integer_shares([len(m) for m in self._members], sampling, len(rows))
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """Return the draws of one epoch, (epoch_length, 2): row, pass over its group."""
+        parts = []
+        for number, (members, share) in enumerate(zip(self._members, self._shares, strict=True)):
+            first, last = epoch * share, (epoch + 1) * share
+            passes = range(first // len(members), -(-last // len(members)))
+            order = [
+                np.stack([self._shuffled(members, number, turn), np.full(len(members), turn)], 1)
+                for turn in passes
+            ]
+            if order:
+                start = first - passes.start * len(members)
+                parts.append(np.concatenate(order)[start : start + share])
+        draws = np.concatenate(parts)
+        return draws[np.random.default_rng([self.seed, 1, epoch]).permutation(len(draws))]
+
+    def _shuffled(self, members: np.ndarray, group: int, turn: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, 2, group, turn]).permutation(members)
+
+
+def _integer_shares(counts: list[int], sampling: Sampling, total: int) -> list[int]:
+    """Divide ``total`` draws between groups by largest remainder; each group gets at least 1."""
+    power = {"natural": 1.0, "sqrt": 0.5, "balanced": 0.0}[sampling]
+    weights = np.array(counts, dtype=np.float64) ** power
+    exact = weights / weights.sum() * total
+    shares = np.maximum(1, np.floor(exact)).astype(int)
+    for index in np.argsort(np.floor(exact) - exact, kind="stable"):
+        if shares.sum() >= total:
+            break
+        shares[index] += 1
+    while shares.sum() > total:
+        shares[np.argmax(shares)] -= 1
+    return shares.tolist()
+
+
+class BatchStream(Sampler[list[Draw]]):
+    """Endless batches of draws for one rank, from any position on.
+
+    Args:
+        stream: The order of samples.
+        batch_size: Samples of a batch on this rank.
+        start_batch: Batches this rank has already seen.
+        rank, world: This process among all that train together.
+    """
+
+    def __init__(
+        self,
+        stream: DrawStream,
+        batch_size: int,
+        start_batch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.stream = stream
+        self.batch_size = batch_size
+        self.start_batch = start_batch
+        self.rank = rank
+        self.world = world
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """Yield batches for ever; consecutive ranks take consecutive parts of a global batch."""
+        length = self.stream.epoch_length
+        position = (self.start_batch * self.world + self.rank) * self.batch_size
+        epoch, draws = -1, np.empty((0, 2), dtype=np.int64)
+        while True:
+            batch: list[Draw] = []
+            for place in range(position, position + self.batch_size):
+                if place // length != epoch:
+                    epoch = place // length
+                    draws = self.stream.epoch(epoch)
+                row, turn = draws[place % length]
+                batch.append(Draw(int(row), int(turn)))
+            yield batch
+            position += self.batch_size * self.world
