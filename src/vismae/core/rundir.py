@@ -10,14 +10,18 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel
 
 from vismae.core.errors import RunFolderError
+from vismae.core.settings import to_yaml
 
 LOCK_NAME = ".lock"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
@@ -26,41 +30,105 @@ MODEL = Path("model")
 logger = logging.getLogger(__name__)
 
 
-def prepare_folder(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
-    """Make the output folder of a command, or say why it cannot be used.
+@contextmanager
+def open_run(
+    folder: Path,
+    command: str,
+    config: BaseModel,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Generator[Path]:
+    """Hold a run folder for one command: refusal, lock, log, configuration, provenance.
+
+    Processes that Lightning or torchrun started beside the first one only get the folder.
 
     Args:
-        folder: Where results go.
-        resume: Keep what is there and go on.
-        overwrite: Empty it first.
+        folder: The run folder, made if missing.
+        command: Name of the command, for provenance and messages.
+        config: Complete settings, written to ``config.yaml``.
+        resume: Keep what is there and go on; the settings that decide the result must be the
+            same as before.
+        overwrite: Empty the folder first.
 
     Raises:
-        RunFolderError: The folder is not empty and neither ``resume`` nor ``overwrite`` was
-            given, both were, or the path is a file.
+        RunFolderError: The folder cannot be used; says why and what to do.
     """
+    if not is_main_process():
+        yield folder
+        return
     if resume and overwrite:
         raise RunFolderError("--resume and --overwrite contradict each other; give one of them.")
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder} is a file; --out needs a folder.")
-    entries = (
-        sorted(e.name for e in folder.iterdir() if e.name != LOCK_NAME) if folder.exists() else []
-    )
-    if entries and not resume:
-        if not overwrite:
-            raise RunFolderError(
-                f"{folder} is not empty (it holds {', '.join(entries[:4])}). Use --resume to "
-                "continue the run in it, --overwrite to empty it first, or another --out."
-            )
-        _empty(folder)
+    held = _entries(folder)
+    if held and not (resume or overwrite):
+        raise RunFolderError(
+            f"{folder} is not empty (it holds {', '.join(held[:4])}). Use --resume to continue "
+            "the run in it, --overwrite to empty it first, or another --out."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    with locked(folder):
+        if overwrite:
+            _empty(folder)
+        settings = to_yaml(config)
+        if resume:
+            _refuse_changed(folder, settings)
+        write_text(folder / "config.yaml", settings)
+        write_json(folder / "provenance.json", provenance(command))
+        with log_to(folder):
+            yield folder
+
+
+def is_main_process() -> bool:
+    """Tell whether this process is the first of those that train together."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+    if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_PROCID", "0") != "0":
+        return False
+    return all(rank == "0" for rank in ranks)
+
+
+_FREE_ON_RESUME = ("resume", "overwrite", "out", "licence", "trainer.", "data.workers")
+
+
+def _refuse_changed(folder: Path, settings: str) -> None:
+    """Refuse to go on with settings that would make the run another one."""
+    before = folder / "config.yaml"
+    if not before.is_file():
+        return
+    old, new = (dict(_dotted(yaml.safe_load(t))) for t in (before.read_text(), settings))
+    changed = [
+        f"{name} was {old.get(name)}, now {new.get(name)}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name) and not name.startswith(_FREE_ON_RESUME)
+    ]
+    if changed:
+        raise RunFolderError(
+            f"{folder} cannot be resumed with other settings: {'; '.join(changed)}. Give the "
+            "settings it began with, or start a new run with another --out."
+        )
+
+
+def _dotted(value: dict[str, Any], prefix: str = "") -> Generator[tuple[str, Any]]:
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _dotted(cast(dict[str, Any], inner), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", inner
+
+
+def _entries(folder: Path) -> list[str]:
+    if not folder.exists():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK_NAME)
 
 
 def _empty(folder: Path) -> None:
-    """Remove what a folder holds; refuse folders that no vismae command can have made."""
+    """Remove what a folder holds; refuse folders that no command can have made."""
     if folder.resolve() in (Path.home(), Path.cwd(), Path(folder.resolve().anchor)):
         raise RunFolderError(f"{folder} will not be emptied: it is a home, working or root folder.")
-    for entry in folder.iterdir():
+    for name in _entries(folder):
+        entry = folder / name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
@@ -68,7 +136,7 @@ def _empty(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Generator[None]:
     """Hold a run folder against a second process; a dead process's lock is taken over.
 
     Raises:
@@ -108,7 +176,7 @@ def _read_holder(lock: Path) -> dict[str, Any]:
         found = json.loads(lock.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
@@ -127,12 +195,15 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 
 
 def _process_start(pid: int) -> str | None:
-    """Start time of a process in clock ticks where the system tells it (Linux), else None."""
+    """Start time of a process in clock ticks where the system tells it (Linux), else None.
+
+    A process that has ended but was not yet collected by its parent (a zombie) has none.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return fields[19] if len(fields) > 19 else None
+    return fields[19] if len(fields) > 19 and fields[0] not in ("Z", "X") else None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -180,7 +251,7 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 @contextmanager
-def log_to(folder: Path) -> Iterator[None]:
+def log_to(folder: Path) -> Generator[None]:
     """Also write vismae's log lines to ``folder/log.txt`` (appended) while inside."""
     handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,8 @@ def build_config(
     file: Path | None = None,
     assignments: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
+    *,
+    base: ConfigT | None = None,
 ) -> ConfigT:
     """Return the configuration of a command; later sources win over earlier ones.
 
@@ -28,12 +30,13 @@ def build_config(
         file: YAML file with any of the settings.
         assignments: ``section.name=value`` texts; the value is read as YAML.
         options: Nested or dotted names with values; None means not given.
+        base: A whole configuration to start from in place of the defaults.
 
     Raises:
         SettingError: An unknown name (with the nearest known one), a wrong type or a
             contradiction, each with the file and line or the assignment it came from.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = base.model_dump() if base else {}
     origin: dict[str, str] = {}
     if file is not None:
         loaded, lines = _read_yaml(file)
@@ -47,11 +50,11 @@ def build_config(
             raise SettingError(f"--set {assignment}: expected section.name=value.")
         _place(values, name, _parse_value(assignment, text))
         origin[name] = f"--set {assignment}"
-    for name, value in _flatten(kind, dict(options or {})):
+    for name, value in _flatten(kind, options or {}):
         if value is not None:
             _place(values, name, value)
             origin[name] = "given as an option"
-    _refuse_unknown(kind, command, values, origin)
+    _refuse_unknown(kind, command, origin)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -66,19 +69,22 @@ def to_yaml(config: BaseModel) -> str:
 def setting_names(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield every dotted setting name of a configuration class."""
     for name, field in kind.model_fields.items():
-        section = _section(field.annotation)
+        section = section_of(field.annotation)
         if section is None:
             yield prefix + name
         else:
             yield from setting_names(section, f"{prefix}{name}.")
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_section else None
+def section_of(annotation: object) -> type[BaseModel] | None:
+    """Return the class of a section, or None for the type of a single setting."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
 
 
 def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the settings in a file and the line of each dotted name."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -91,8 +97,10 @@ def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if loaded is None:
         return {}, {}
     if not isinstance(loaded, dict):
-        raise SettingError(f"{file}: expected settings as 'name: value' lines, found a list.")
-    return loaded, dict(_lines(root))
+        raise SettingError(
+            f"{file}: found a {type(loaded).__name__}, expected settings as 'name: value' lines."
+        )
+    return cast("dict[str, Any]", loaded), dict(_lines(root))
 
 
 def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -106,26 +114,30 @@ def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]
 def _flatten(
     kind: type[BaseModel] | None, values: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """Turn sections into dotted names; a mapping that is itself a value stays whole."""
+    """Turn sections into dotted names; a mapping that is itself a value stays whole.
+
+    ``kind`` is None inside a section that does not exist, so that its names come out whole too.
+    """
     for key, value in values.items():
         name = str(key)
         field = kind.model_fields.get(name) if kind else None
-        section = _section(field.annotation) if field else None
-        if section is not None and isinstance(value, BaseModel):
+        section = section_of(field.annotation) if field else None
+        if isinstance(value, BaseModel):
             value = value.model_dump()
-        if section is not None and isinstance(value, Mapping):
-            yield from _flatten(section, value, f"{prefix}{name}.")
-        else:
+        if isinstance(value, Mapping) and value and (section or not field):
+            yield from _flatten(section, cast("Mapping[str, Any]", value), f"{prefix}{name}.")
+        elif section is None or (value is not None and value != {}):
             yield f"{prefix}{name}", value
 
 
 def _place(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set a dotted name, making the sections on the way."""
     *sections, last = name.split(".")
     for section in sections:
-        inner = values.setdefault(section, {})
+        inner = values.get(section)
         if not isinstance(inner, dict):
             inner = values[section] = {}
-        values = inner
+        values = cast("dict[str, Any]", inner)
     values[last] = value
 
 
@@ -136,41 +148,43 @@ def _parse_value(assignment: str, text: str) -> Any:
         raise SettingError(f"--set {assignment}: the value is not valid YAML. {error}") from error
 
 
-def _refuse_unknown(
-    kind: type[BaseModel], command: str, values: dict[str, Any], origin: dict[str, str]
-) -> None:
+def _refuse_unknown(kind: type[BaseModel], command: str, origin: Mapping[str, str]) -> None:
     known = list(setting_names(kind))
-    for name, _ in _flatten(kind, values):
+    for name, source in origin.items():
         if name in known:
             continue
-        source = origin.get(name) or next(
-            (where for key, where in origin.items() if key.startswith(name)), ""
-        )
-        if any(candidate.startswith(f"{name}.") for candidate in known):
+        inside = [candidate for candidate in known if candidate.startswith(f"{name}.")]
+        if inside:
             raise SettingError(
                 f"{name} is a section of {command}, not a single setting. "
-                f"Set one of {', '.join(c for c in known if c.startswith(name + '.'))}. ({source})"
+                f"Set one of {', '.join(inside)}. ({source})"
             )
         close = _nearest(name, known)
-        hint = f" Did you mean {close}?" if close else f" Known are: {', '.join(known)}."
-        raise SettingError(f"{name} is not a setting of {command}.{hint} ({source})")
+        hint = f"Did you mean {close}?" if close else f"Known are: {', '.join(known)}."
+        raise SettingError(f"{name} is not a setting of {command}. {hint} ({source})")
 
 
-def _nearest(name: str, known: list[str]) -> str | None:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that was probably meant; the last part decides over the section."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     if close:
         return close[0]
-    last = name.rsplit(".", 1)[-1]
-    ends = {candidate.rsplit(".", 1)[-1]: candidate for candidate in known}
+    last = name.rpartition(".")[2]
+    ends = {candidate.rpartition(".")[2]: candidate for candidate in known}
     close = difflib.get_close_matches(last, list(ends), n=1, cutoff=0.6)
-    return ends[close[0]] if close else None
+    if close:
+        return ends[close[0]]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return close[0] if close else None
 
 
-def _sentences(command: str, error: ValidationError, origin: dict[str, str]) -> str:
+def _sentences(command: str, error: ValidationError, origin: Mapping[str, str]) -> str:
+    """Say in one line for each wrong setting what was found, expected and where it came from."""
     lines: list[str] = []
     for issue in error.errors():
-        name = ".".join(str(part) for part in issue["loc"] if not isinstance(part, int))
-        name = next((known for known in origin if name.startswith(known)), name)
+        parts = [str(part) for part in issue["loc"] if not isinstance(part, int)]
+        prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+        name = next((prefix for prefix in prefixes if prefix in origin), ".".join(parts))
         where = f" ({origin[name]})" if name in origin else ""
         if issue["type"] == "missing":
             lines.append(f"{name} is needed by {command} and was not given.")
@@ -178,6 +192,5 @@ def _sentences(command: str, error: ValidationError, origin: dict[str, str]) -> 
             message = issue["msg"].removeprefix("Value error, ")
             lines.append(f"{command}: {name + ': ' if name else ''}{message}.{where}")
         else:
-            found = repr(issue["input"])
-            lines.append(f"{name}: found {found}. {issue['msg']}.{where}")
+            lines.append(f"{name}: found {issue['input']!r}. {issue['msg']}.{where}")
     return "\n".join(lines)

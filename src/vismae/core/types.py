@@ -99,7 +99,7 @@ class MedicalImage:
     spacing: Spacing = field(default_factory=Spacing)
     patient_id: str | None = None
     affine: np.ndarray | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -138,4 +138,4 @@ class SliceRecord:
     spacing_column_mm: float = float("nan")
     label: str | None = None
     split: str | None = None
-    extra: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict[str, str])

@@ -1,0 +1,262 @@
+"""Groups of settings that commands share: data, network, optimiser, trainer and so on.
+
+Every default and description is written once, here or in ``core/config.py``; the table in
+``docs/settings.md`` and the messages about wrong values are made from them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from vismae.core.types import Modality
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+def _as_pair(value: object) -> object:
+    """Let one number stand for a square."""
+    return (value, value) if isinstance(value, int) else value
+
+
+Size2D = Annotated[tuple[int, int], BeforeValidator(_as_pair)]
+
+
+def _as_tuple(value: object) -> object:
+    """Let one path or word, or a comma-separated text, stand for a list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return (value,) if isinstance(value, Path) else value
+
+
+def _as_modalities(value: object) -> object:
+    """Understand the synonyms of modalities; an unknown word stays, to be refused by name."""
+    parts = _as_tuple(value)
+    if not isinstance(parts, (tuple, list)):
+        return parts
+    return tuple(_as_modality(part) for part in cast("Sequence[object]", parts))
+
+
+def _as_modality(value: object) -> object:
+    known = Modality.parse(value) if isinstance(value, str) else Modality.OTHER
+    return value if known is Modality.OTHER else known
+
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Modalities = Annotated[tuple[Modality, ...], BeforeValidator(_as_modalities)]
+
+
+class Settings(BaseModel):
+    """Base of every group of settings: immutable, and unknown names are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_section_defaults(cls, values: object) -> object:
+        """Let a section that is given in part keep the command's own defaults for the rest.
+
+        Without this, naming ``trainer.device`` alone would bring back the section's general
+        defaults in place of the command's, such as another number of steps.
+        """
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(cast("Mapping[str, object]", values))
+        for name, field in cls.model_fields.items():
+            given = filled.get(name)
+            if isinstance(field.default, Settings) and isinstance(given, Mapping):
+                filled[name] = field.default.model_dump() | dict(
+                    cast("Mapping[str, object]", given)
+                )
+        return filled
+
+
+class TrainerSettings(Settings):
+    """How long, on what, and how often to look."""
+
+    max_steps: int = Field(default=2000, ge=1)
+    """Optimiser steps of the whole training, unless max_epochs is given."""
+    max_epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training images; replaces max_steps when set."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass; weights stay fp32."""
+    device: Device = "auto"
+    """Where to train; auto takes CUDA, then MPS, then the CPU."""
+    devices: int = Field(default=1, ge=1)
+    """Processes (GPUs) on each machine."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines, as started by torchrun or SLURM."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients are added before one optimiser step."""
+    checkpoint_every: int = Field(default=500, ge=1)
+    """Optimiser steps between resume points."""
+    log_every: int = Field(default=20, ge=1)
+    """Optimiser steps between lines of metrics.csv."""
+    picture_every: int = Field(default=1000, ge=0)
+    """Optimiser steps between fill-in pictures; 0 makes none."""
+    validate_every: int = Field(default=100, ge=1)
+    """Optimiser steps between validations (fine-tuning)."""
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Average the weights over steps with this decay; none when unset."""
+    gradient_clip: float = Field(default=1.0, ge=0.0)
+    """Largest gradient norm; 0 does not clip."""
+
+
+class OptimizerSettings(Settings):
+    """AdamW with linear warm-up and cosine decay, counted in optimiser steps."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate at ``lr_batch_size`` images a step."""
+    lr_scaling: Literal["none", "sqrt", "linear"] = "none"
+    """How lr follows the number of images a step."""
+    lr_batch_size: int = Field(default=256, ge=1)
+    """Batch size that lr is given for, when it is scaled."""
+    min_lr_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
+    """lr at the end as a share of its peak."""
+    warmup_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of all steps with rising lr."""
+    weight_decay: float = Field(default=0.05, ge=0.0)
+    """Decay of weight matrices; norms, biases and bias tables have none."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's moment decays."""
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    """lr of each block below the top is this times the one above (fine-tuning)."""
+
+
+class DataSettings(Settings):
+    """What is read, and how it reaches the network."""
+
+    sources: Paths = ()
+    """Folders, files, archives, csv manifests or a store (``--data``)."""
+    image_size: Size2D | None = None
+    """Height and width of the network's input in pixels, one number for a square; the start
+    model's, else 224."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images in a batch on each device."""
+    workers: int = Field(default=2, ge=0)
+    """Processes that prepare images; 0 prepares in the training process."""
+    modality: Modalities = ()
+    """Only images of these modalities; all when empty."""
+
+
+class PreprocessingSettings(Settings):
+    """Wishes about the preprocessing contract; what is unset follows the start model."""
+
+    fit: Literal["pad", "stretch"] | None = None
+    """Keep the aspect ratio and pad bottom and right, or stretch; else pad."""
+    ct_window_hu: tuple[float, float] | None = None
+    """HU mapped to 0 and 1; else -1000 to 1000."""
+    pet_range_suv: tuple[float, float] | None = None
+    """SUV mapped to 0 and 1; else 0 to 10."""
+    mean: float | None = None
+    """Subtracted after scaling to 0..1; else 0.223."""
+    std: float | None = Field(default=None, gt=0)
+    """Divided by after that; else 0.202."""
+
+
+class PretrainDataSettings(DataSettings):
+    """Data of pre-training."""
+
+    sampling: Literal["natural", "sqrt", "balanced"] = "sqrt"
+    """Share of each modality: as found, square root of its count, or equal."""
+    crop_scale: tuple[float, float] = (0.35, 1.0)
+    """Area of the random crop as a share of the image."""
+    crop_aspect: tuple[float, float] = (0.75, 1.333)
+    """Aspect ratio of the random crop relative to the image's own."""
+    flip: bool = True
+    """Mirror half of the images left to right."""
+    rotate: float = Field(default=10.0, ge=0.0, le=180.0)
+    """Largest random rotation in degrees."""
+    jitter: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Strength of the random gamma, contrast and brightness."""
+    use_test_rows: bool = False
+    """Also learn from rows whose split is val or test."""
+    min_side: int = Field(default=24, ge=1)
+    """Leave out images whose shorter side has fewer pixels."""
+
+
+class MAESettings(Settings):
+    """The masked autoencoder."""
+
+    size: str = "vismae"
+    """Named network size: nano, micro, vismae, tiny, small, base."""
+    in_channels: Literal[1, 3] = 1
+    """Input channels: 1 grey, 3 colour (grey images are repeated)."""
+    window_size: int | None = Field(default=None, ge=2)
+    """Side of the attention window in tokens; the size's own when unset."""
+    drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Largest rate of stochastic depth, rising linearly from 0."""
+    mask_ratio: float = Field(default=0.75, gt=0.0, lt=1.0)
+    """Share of mask units hidden from the encoder."""
+    mask_unit_px: int = Field(default=16, ge=1)
+    """Side of a mask unit in pixels."""
+    mask_strategy: Literal["random", "block", "foreground"] = "random"
+    """Which units are hidden."""
+    background_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of background patches in the loss (foreground strategy)."""
+    normalise_patches: bool = True
+    """Reconstruct each patch scaled to mean 0 and variance 1."""
+    normalise_eps: float = Field(default=1e-3, gt=0)
+    """Added to the patch variance, so that flat patches do not blow up noise."""
+
+
+class NetworkSettings(Settings):
+    """The network that is adapted."""
+
+    size: str = "vismae"
+    """Named size when starting from scratch; a start model brings its own."""
+    in_channels: Literal[1, 3] | None = None
+    """Input channels; the start model's, else 1."""
+    drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Largest rate of stochastic depth."""
+    freeze: Literal["nothing", "encoder"] = "nothing"
+    """What does not learn; encoder with a classifier is a linear probe."""
+    decoder: Literal["transfer", "scratch"] = "transfer"
+    """Take the start model's decoder too (segmentation), or begin it at random."""
+
+
+class TaskSettings(Settings):
+    """What is to be predicted."""
+
+    kind: Literal["segment", "classify"]
+    """A class for each pixel, or for each image."""
+    classes: Words = ()
+    """Class names in order (segmentation: without background); found in the data when empty."""
+    label_values: dict[int, int] | None = None
+    """Value in label map files -> class index; 0, 1, 2 ... in order when unset."""
+    multi_label: bool = False
+    """Several classes, joined by | in the manifest, may be true of one image."""
+    class_weights: Literal["none", "inverse", "sqrt"] = "sqrt"
+    """Weight of each class in the loss by its rarity (classification)."""
+    dice_weight: float = Field(default=0.6, ge=0.0)
+    """Weight of Dice in the loss (segmentation)."""
+    cross_entropy_weight: float = Field(default=0.4, ge=0.0)
+    """Weight of cross-entropy in the loss (segmentation)."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Smoothing of the labels (classification)."""
+
+
+class AugmentSettings(Settings):
+    """Random changes to training images, alike for image and label map."""
+
+    flip_horizontal: bool = False
+    """Mirror left to right; off by default because sides matter in anatomy."""
+    flip_vertical: bool = False
+    """Mirror top to bottom."""
+    rotate: float = Field(default=20.0, ge=0.0, le=180.0)
+    """Largest rotation in degrees."""
+    scale: tuple[float, float] = (0.8, 1.25)
+    """Range of zoom."""
+    translate: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Largest shift as a share of the side."""
+    gamma: tuple[float, float] = (0.7, 1.5)
+    """Range of the gamma exponent."""
+    noise: float = Field(default=0.05, ge=0.0)
+    """Largest standard deviation of added noise, on the 0..1 scale."""
+    probability: float = Field(default=0.8, ge=0.0, le=1.0)
+    """Chance that an image is changed."""

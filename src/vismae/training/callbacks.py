@@ -1,0 +1,242 @@
+"""What happens beside the optimiser step: resume points, guards, the log, averaged weights."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vismae.core.errors import TrainingError
+from vismae.core.rundir import CHECKPOINT
+from vismae.training.modules import TrainingModule
+
+logger = logging.getLogger(__name__)
+
+
+class StopRequestedError(Exception):
+    """A signal asked the run to stop; the resume point is written."""
+
+
+class StepSeed(L.Callback):
+    """Seeds torch before every batch, so that random state is a function of the position.
+
+    Drop path and dropout of batch n are then the same in a resumed and an uninterrupted run.
+    """
+
+    def __init__(self, seed: int, start_batch: int) -> None:
+        self._seed = seed
+        self._batch = start_batch
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed from (seed, batch number, rank)."""
+        rank = trainer.global_rank
+        torch.manual_seed(hash((self._seed, self._batch, rank)) % 2**63)
+        self._batch += 1
+
+
+class FiniteLoss(L.Callback):
+    """Stops every rank when a loss is not a finite number, keeping the step and its batch.
+
+    On a GPU the value of a step is looked at one step later, so that the host does not wait.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pending: tuple[Tensor, torch.cuda.Event | None, int, Any] | None = None
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Check the previous step's loss (GPU) or this one's (elsewhere)."""
+        if not isinstance(pl_module, TrainingModule) or pl_module.last_loss is None:
+            return
+        finite = torch.isfinite(pl_module.last_loss).to(torch.float32)
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN)
+        event = None
+        if finite.is_cuda:
+            self.check()
+            finite = finite.to("cpu", non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        self._pending = (finite, event, trainer.global_step, batch)
+        if event is None:
+            self.check()
+
+    def check(self) -> None:
+        """Look at the loss that was not looked at yet.
+
+        Raises:
+            TrainingError: It was not finite; names the step and where the batch lies.
+        """
+        if self._pending is None:
+            return
+        finite, event, step, batch = self._pending
+        self._pending = None
+        if event is not None:
+            event.synchronize()
+        if bool(finite):
+            return
+        kept = self._folder / "checkpoints" / f"nonfinite_step_{step}.pt"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"step": step, "batch": batch}, kept)
+        raise TrainingError(
+            f"The loss of step {step} is not a finite number. The batch is kept in {kept}. The "
+            f"last resume point ({self._folder / CHECKPOINT}) is from before it: lower "
+            "optimizer.lr or look for broken images in the batch, then go on with --resume."
+        )
+
+
+class ResumePoint(L.Callback):
+    """Writes ``checkpoints/last.ckpt`` atomically at a set interval and when asked to stop."""
+
+    def __init__(self, folder: Path, every: int, finite: FiniteLoss) -> None:
+        self._path = folder / CHECKPOINT
+        self._every = every
+        self._finite = finite
+        self._saved_step = -1
+        self._stop = threading.Event()
+        self._previous: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take Ctrl-C and SIGTERM as a wish to stop after the batch at hand."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        logger.info("stopping after this step; once more stops at once")
+        self._stop.set()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save when due; on a wish to stop, save and raise ``StopRequestedError``."""
+        at_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not at_step:
+            return
+        stop = self._stop_anywhere(trainer)
+        if stop or (trainer.global_step % self._every == 0):
+            self.save(trainer)
+        if stop:
+            raise StopRequestedError
+
+    def _stop_anywhere(self, trainer: L.Trainer) -> bool:
+        """Let all ranks stop together when one was asked to."""
+        if trainer.world_size == 1:
+            return self._stop.is_set()
+        flag = torch.tensor(float(self._stop.is_set()), device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+        return bool(flag)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the end of the run."""
+        self.save(trainer)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the resume point of the step just done, replacing the old one at once."""
+        self._finite.check()
+        if trainer.global_step == self._saved_step:
+            return
+        self._saved_step = trainer.global_step
+        partial = self._path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            os.replace(partial, self._path)
+
+
+class AveragedWeights(L.Callback):
+    """Exponential moving average of the weights, updated after every optimiser step."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.average = AveragedModel(
+            model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False
+        )
+        self._seen_step = 0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Move the average beside the model."""
+        self.average.to(pl_module.device)
+        self._seen_step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Average in the weights of a new step."""
+        if trainer.global_step > self._seen_step and isinstance(pl_module, TrainingModule):
+            self._seen_step = trainer.global_step
+            self.average.update_parameters(pl_module.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average for the resume point."""
+        return self.average.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the average back from a resume point."""
+        self.average.load_state_dict(state_dict)
+
+
+class EverySteps(L.Callback):
+    """Calls a function after each n-th optimiser step, on rank 0."""
+
+    def __init__(self, every: int, action: Callable[[int], None]) -> None:
+        self._every = every
+        self._action = action
+        self._seen_step = 0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start counting where the run stands."""
+        self._seen_step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Call the action when a due step is done, with the model out of training mode."""
+        step = trainer.global_step
+        if step == self._seen_step or step % self._every or not trainer.is_global_zero:
+            return
+        self._seen_step = step
+        pl_module.eval()
+        try:
+            with torch.inference_mode():
+                self._action(step)
+        finally:
+            pl_module.train()

@@ -1,0 +1,198 @@
+"""The record of a run: ``metrics.csv``, TensorBoard, and one line of progress.
+
+The line says what a user wants to know: step, loss, images a second, time left, and the share of
+time the device waited for data.
+"""
+
+import csv
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from vismae.training.modules import TrainingModule
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class TimedLoader:
+    """A loader that adds up the time spent waiting for its batches."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        self.wait_seconds = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the loader's batches."""
+        batches = iter(self._loader)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.wait_seconds += time.perf_counter() - start
+            yield batch
+
+
+class MetricsTable:
+    """``metrics.csv``: one row per logged step; columns may come later and stay empty before."""
+
+    def __init__(self, path: Path, resume_step: int) -> None:
+        self._path = path
+        self._rows: list[dict[str, str]] = []
+        if resume_step and path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            self._rows = [row for row in rows if int(row["step"]) <= resume_step]
+        self._columns = list(dict.fromkeys(name for row in self._rows for name in row)) or ["step"]
+        self._rewrite()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Add values to the row of a step."""
+        texts = {name: f"{value:.6g}" for name, value in values.items()}
+        new = [name for name in texts if name not in self._columns]
+        same_step = bool(self._rows) and self._rows[-1]["step"] == str(step)
+        if same_step:
+            self._rows[-1].update(texts)
+        else:
+            self._rows.append({"step": str(step), **texts})
+        self._columns += new
+        if new or same_step:
+            self._rewrite()
+        else:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns, restval="").writerow(self._rows[-1])
+
+    def _rewrite(self) -> None:
+        with self._path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+class MetricsLog(L.Callback):
+    """Writes the record at a set interval; other parts add their numbers through ``write``.
+
+    Args:
+        folder: Run folder.
+        loader: Timed loader of the training data.
+        total_steps: Optimiser steps of the run.
+        images_per_step: Images of one optimiser step over all ranks.
+        epoch_length: Images of one epoch.
+        every: Optimiser steps between rows.
+        resume_step: Step the run goes on from; later rows of an older try are dropped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        loader: TimedLoader,
+        *,
+        total_steps: int,
+        images_per_step: int,
+        epoch_length: int,
+        every: int,
+        resume_step: int,
+    ) -> None:
+        self._table = MetricsTable(folder / "metrics.csv", resume_step)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step or None)
+        self._loader = loader
+        self._total = total_steps
+        self._images = images_per_step
+        self._epoch_length = epoch_length
+        self._every = every
+        self._losses: list[Tensor] = []
+        self._seen_step = resume_step
+        self._since = (time.perf_counter(), resume_step, 0.0)
+        self._first = (time.perf_counter(), resume_step)
+        self._last_line = 0.0
+        self._progress: Progress | None = None
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Add numbers to the record of a step."""
+        self._table.write(step, values)
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock, and the line on a terminal."""
+        now = time.perf_counter()
+        self._since = (now, self._seen_step, self._loader.wait_seconds)
+        self._first = (now, self._seen_step)
+        if sys.stderr.isatty() and trainer.is_global_zero:
+            columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True))
+            self._progress.start()
+            self._progress.add_task("", total=self._total, completed=self._seen_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Collect the loss; write a row when one is due."""
+        if isinstance(pl_module, TrainingModule) and pl_module.last_loss is not None:
+            self._losses.append(pl_module.last_loss)
+        step = trainer.global_step
+        due = step % self._every == 0 or step == self._total
+        if step == self._seen_step or not due or not trainer.is_global_zero:
+            return
+        self._seen_step = step
+        self._log(step, trainer.optimizers[0].param_groups[-1]["lr"])
+
+    def _log(self, step: int, lr: float) -> None:
+        # Reading the losses is the one place where the host waits for the device.
+        loss = float(torch.stack(self._losses).mean())
+        self._losses.clear()
+        now, waited = time.perf_counter(), self._loader.wait_seconds
+        since_time, since_step, since_wait = self._since
+        self._since = (now, step, waited)
+        seconds = max(now - since_time, 1e-9)
+        rate = (step - since_step) * self._images / seconds
+        values = {
+            "epoch": step * self._images / self._epoch_length,
+            "loss": loss,
+            "lr": lr,
+            "images_per_second": rate,
+            "data_wait_share": min(1.0, (waited - since_wait) / seconds),
+        }
+        self.write(step, values)
+        left = (now - self._first[0]) / max(1, step - self._first[1]) * (self._total - step)
+        line = (
+            f"step {step}/{self._total}  loss {loss:.4f}  {rate:.1f} images/s  "
+            f"waiting for data {values['data_wait_share']:.0%}"
+        )
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=step, description=line)
+        elif now - self._last_line > _SECONDS_BETWEEN_LINES or step == self._total:
+            self._last_line = now
+            logger.info("%s  %s left", line, _duration(left))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """End the line and close the record."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        self._board.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

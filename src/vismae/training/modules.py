@@ -1,0 +1,110 @@
+"""LightningModules: wiring between a model, its loss and its optimiser; no mathematics."""
+
+from collections.abc import Callable, Sequence
+
+import lightning as L
+from torch import Tensor, nn
+
+from vismae.core.sections import OptimizerSettings, TaskSettings
+from vismae.data.loaders import LabelledItem
+from vismae.models.classifier import classification_loss
+from vismae.models.mae import SwinMAE
+from vismae.models.unet import segmentation_loss
+from vismae.training.optimizer import build_optimizer, parameter_groups
+
+
+class TrainingModule(L.LightningModule):
+    """A network with its optimiser; subclasses give the loss of a batch.
+
+    Args:
+        model: The network.
+        settings: Optimiser settings.
+        lr: Peak learning rate, already scaled to the batch.
+        total_steps: Optimiser steps of the whole run.
+        encoder_layers: Parameter prefixes of the encoder's layers for layer-wise rates.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: OptimizerSettings,
+        lr: float,
+        total_steps: int,
+        encoder_layers: Sequence[Sequence[str]] = (),
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._settings = settings
+        self._lr = lr
+        self._total_steps = total_steps
+        self._encoder_layers = encoder_layers
+        self.last_loss: Tensor | None = None
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """Return AdamW and its schedule, stepped once per optimiser step."""
+        groups = parameter_groups(self.model, self._lr, self._settings, self._encoder_layers)
+        optimizer, schedule = build_optimizer(
+            groups, self._settings, self._total_steps, fused=self.device.type == "cuda"
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+class PretrainModule(TrainingModule):
+    """Masked autoencoding."""
+
+    model: SwinMAE
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the reconstruction loss; each image's key decides its hidden patches."""
+        loss = self.model(batch["image"], keys=batch["key"]).loss
+        self.last_loss = loss.detach()
+        return loss
+
+
+class FinetuneModule(TrainingModule):
+    """Segmentation or classification, by the loss it is given."""
+
+    def __init__(self, loss: Callable[[Tensor, LabelledItem], Tensor], *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._loss = loss
+
+    def training_step(self, batch: LabelledItem, batch_idx: int) -> Tensor:
+        """Return the loss of the batch."""
+        loss = self._loss(self.model(batch["image"]), batch)
+        self.last_loss = loss.detach()
+        return loss
+
+
+def segmentation_objective(task: TaskSettings) -> Callable[[Tensor, LabelledItem], Tensor]:
+    """Return the loss of a batch of label maps: Dice plus cross-entropy."""
+
+    def loss(logits: Tensor, batch: LabelledItem) -> Tensor:
+        return segmentation_loss(
+            logits.float(),
+            batch["label_map"],
+            dice_weight=task.dice_weight,
+            ce_weight=task.cross_entropy_weight,
+        )
+
+    return loss
+
+
+def classification_objective(
+    task: TaskSettings, class_weights: Tensor | None
+) -> Callable[[Tensor, LabelledItem], Tensor]:
+    """Return the loss of a batch of classes, rarer classes weighing more."""
+
+    def loss(logits: Tensor, batch: LabelledItem) -> Tensor:
+        weights = None if class_weights is None else class_weights.to(logits.device)
+        return classification_loss(
+            logits.float(),
+            batch["label"],
+            class_weights=weights,
+            multi_label=task.multi_label,
+            label_smoothing=task.label_smoothing,
+        )
+
+    return loss

@@ -1,0 +1,88 @@
+"""AdamW with the groups that decay, layer-wise learning rates, warm-up and cosine.
+
+Schedules count steps from the configuration, never from the trainer, so that a resumed run and an
+uninterrupted one agree.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from vismae.core.sections import OptimizerSettings
+
+
+def effective_lr(settings: OptimizerSettings, images_per_step: int) -> float:
+    """Return the peak learning rate for a number of images per optimiser step."""
+    ratio = images_per_step / settings.lr_batch_size
+    factor = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[settings.lr_scaling]
+    return settings.lr * factor
+
+
+def lr_factor(step: int, total_steps: int, settings: OptimizerSettings) -> float:
+    """Return the share of the peak learning rate at a step: linear rise, then cosine fall.
+
+    The first step already learns (factor 1/warm-up), the last reaches ``min_lr_fraction``.
+    """
+    warmup = int(settings.warmup_fraction * total_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total_steps - 1 - warmup))
+    floor = settings.min_lr_fraction
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Tell whether weight decay applies: matrices do; norms, biases, bias tables, tokens do not."""
+    return parameter.ndim >= 2 and not name.endswith(
+        ("relative_position_bias_table", "mask_token", ".bias")
+    )
+
+
+def parameter_groups(
+    model: nn.Module,
+    lr: float,
+    settings: OptimizerSettings,
+    encoder_layers: Iterable[Iterable[str]] = (),
+) -> list[dict[str, object]]:
+    """Return AdamW's parameter groups; parameters that do not learn are left out.
+
+    Args:
+        model: What learns.
+        lr: Peak learning rate of the new parts.
+        settings: Weight decay and the decay of lr from layer to layer.
+        encoder_layers: Parameter-name prefixes of each encoder layer, input side first; lr of
+            layer i of n is ``lr * layer_decay ** (n - i)`` (Bao et al. 2022, arXiv 2106.08254,
+            appendix; what is in no layer learns at full lr).
+    """
+    layers = [tuple(prefixes) for prefixes in encoder_layers]
+
+    def depth(name: str) -> int:
+        for number, prefixes in enumerate(layers):
+            if name.startswith(prefixes):
+                return number
+        return len(layers)
+
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((depth(name), decays(name, parameter)), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * settings.layer_decay ** (len(layers) - layer),
+            "weight_decay": settings.weight_decay if decay else 0.0,
+        }
+        for (layer, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def build_optimizer(
+    groups: list[dict[str, object]], settings: OptimizerSettings, total_steps: int, fused: bool
+) -> tuple[torch.optim.AdamW, LambdaLR]:
+    """Return AdamW and its schedule over ``total_steps`` optimiser steps."""
+    optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
+    schedule = LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, settings))
+    return optimizer, schedule

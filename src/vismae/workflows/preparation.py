@@ -1,0 +1,97 @@
+"""What training commands do before they train: the start model and the preprocessing contract."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from vismae.core.errors import DataError
+from vismae.core.preprocessing import Preprocessing
+from vismae.core.sections import PreprocessingSettings
+from vismae.core.types import Modality, PixelUnit
+from vismae.models.reference import load_checkpoint
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_IMAGE_SIZE = (224, 224)
+
+
+def load_start(init: Path | None) -> tuple[nn.Module | None, Preprocessing | None]:
+    """Load the model that training starts from and the contract it was trained under."""
+    if init is None:
+        return None, None
+    source = load_checkpoint(init)
+    preprocessing = source.preprocessing
+    if not isinstance(preprocessing, Preprocessing):
+        return source, None
+    return source, preprocessing
+
+
+def resolve_preprocessing(
+    wishes: PreprocessingSettings,
+    image_size: tuple[int, int] | None,
+    in_channels: int | None,
+    start: Preprocessing | None,
+) -> Preprocessing:
+    """Return the contract of a run: the start model's, or ours with the user's wishes.
+
+    Raises:
+        PreprocessingError: A wish contradicts the start model; names the field.
+    """
+    base = start or Preprocessing(image_size=DEFAULT_IMAGE_SIZE, in_channels=1)
+    given = wishes.model_dump(exclude_none=True)
+    if image_size is not None:
+        given["image_size"] = image_size
+    if in_channels is not None and start is None:
+        given["in_channels"] = in_channels
+    wanted = base.model_copy(update=given)
+    if start is not None:
+        start.require_same(wanted, "the configuration")
+    # A network for another number of channels is a matter of its stem, which transfer adapts.
+    if in_channels is not None:
+        wanted = wanted.model_copy(update={"in_channels": in_channels})
+    return wanted
+
+
+def with_units(
+    preprocessing: Preprocessing, index: pd.DataFrame, where: str
+) -> tuple[Preprocessing, tuple[Modality, ...]]:
+    """Check the data's pixel units against the contract, and add those it did not know.
+
+    Returns:
+        The contract with the units of the data, and the modalities of the data.
+
+    Raises:
+        PreprocessingError: A physical unit contradicts the contract.
+    """
+    pairs = index[["modality", "unit"]].drop_duplicates().itertuples(index=False)
+    found = [(Modality(modality), PixelUnit(unit)) for modality, unit in pairs]
+    preprocessing.require_units(found, where)
+    units = {modality: set(known) for modality, known in preprocessing.pixel_units.items()}
+    for modality, unit in found:
+        units.setdefault(modality, set()).add(unit)
+    merged = {modality: tuple(sorted(units[modality])) for modality in sorted(units)}
+    return (
+        preprocessing.model_copy(update={"pixel_units": merged}),
+        tuple(sorted({modality for modality, _ in found})),
+    )
+
+
+def of_modality(index: pd.DataFrame, wanted: tuple[Modality, ...], where: str) -> pd.DataFrame:
+    """Return the rows of the wanted modalities (all when none is named).
+
+    Raises:
+        DataError: No row is left; names what is there.
+    """
+    if not wanted:
+        return index
+    chosen = index[index["modality"].isin([modality.value for modality in wanted])]
+    if chosen.empty:
+        found = index["modality"].value_counts()
+        raise DataError(
+            f"{where} holds no image of modality {', '.join(wanted)}; it holds "
+            + ", ".join(f"{count} {name}" for name, count in found.items())
+            + ". Change data.modality, or ingest with --modality for files that do not say."
+        )
+    return chosen

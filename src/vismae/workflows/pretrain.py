@@ -1,0 +1,247 @@
+"""``vismae pretrain``: a masked autoencoder learns from unlabelled images."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from vismae.core.config import PretrainConfig
+from vismae.core.errors import DataError, SettingError
+from vismae.core.model_card import ModelCard
+from vismae.core.preprocessing import Preprocessing
+from vismae.core.rundir import MODEL, is_main_process, open_run, provenance
+from vismae.core.types import Modality
+from vismae.data.fingerprint import fingerprint
+from vismae.data.geometry import fit_image
+from vismae.data.loaders import PretrainImages, SliceReader
+from vismae.data.sampler import DrawStream
+from vismae.data.store import Store
+from vismae.models.mae import SwinMAE
+from vismae.models.transfer import transfer
+from vismae.models.weights import architecture_of, save_model
+from vismae.training.callbacks import AveragedWeights
+from vismae.training.fill_in import draw_fill_in_sheet
+from vismae.training.metrics_log import MetricsLog
+from vismae.training.modules import PretrainModule
+from vismae.training.optimizer import effective_lr
+from vismae.training.trainer import Fit, Schedule, plan_schedule, resume_step, run_training
+from vismae.workflows.ingest import open_or_ingest
+from vismae.workflows.preparation import (
+    load_start,
+    of_modality,
+    resolve_preprocessing,
+    with_units,
+)
+
+logger = logging.getLogger(__name__)
+
+_PICTURES_PER_MODALITY = 2
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """Where a pre-training ended.
+
+    Attributes:
+        model: Model folder.
+        steps: Optimiser steps done.
+        already_finished: The run had ended before and was left as it is.
+    """
+
+    model: Path
+    steps: int
+    already_finished: bool = False
+
+    def summary(self) -> str:
+        """Say what was done and where the weights lie."""
+        done = "was already finished" if self.already_finished else "finished"
+        return f"Pre-training {done} after {self.steps} steps. Model folder: {self.model}"
+
+
+def pretrain(config: PretrainConfig) -> PretrainResult:
+    """Pre-train from a configuration; the run folder ends with ``model/``.
+
+    Raises:
+        DataError: No image is left to learn from.
+        PreprocessingError: The start model prepares images in another way.
+        RunFolderError: The run folder cannot be used.
+        TrainingError: The loss was not finite, or memory ran out.
+    """
+    with open_run(
+        config.out, "pretrain", config, resume=config.resume, overwrite=config.overwrite
+    ) as folder:
+        store = _open_store(config, folder)
+        rows = _training_rows(config, store)
+        schedule = plan_schedule(config.trainer, config.data.batch_size, len(rows))
+        if (
+            resume_step(folder) >= schedule.total_steps
+            and (folder / MODEL / "model.json").is_file()
+        ):
+            logger.info("%s is finished at step %d", folder, schedule.total_steps)
+            return PretrainResult(folder / MODEL, schedule.total_steps, already_finished=True)
+        return _train(config, folder, store, rows, schedule)
+
+
+def _open_store(config: PretrainConfig, folder: Path) -> Store:
+    if config.store is not None:
+        return Store(config.store)
+    if not is_main_process() and not (folder / "store").is_dir():
+        raise SettingError(
+            "data.sources (--data) cannot be ingested by several processes at once. Run "
+            "'vismae ingest' first and give --store."
+        )
+    return open_or_ingest(config.data.sources, folder / "store")
+
+
+def _training_rows(config: PretrainConfig, store: Store) -> pd.DataFrame:
+    """Return the index rows to learn from; their labels are row numbers of the store."""
+    index = store.index.reset_index(drop=True)
+    where = str(store.folder)
+    rows = of_modality(index, config.data.modality, where)
+    if not config.data.use_test_rows:
+        kept = rows[~rows["split"].isin(["val", "test"])]
+        if len(kept) < len(rows):
+            logger.info("left out %d rows whose split is val or test", len(rows) - len(kept))
+        rows = kept
+    large = rows[rows[["height", "width"]].min(axis=1) >= config.data.min_side]
+    if len(large) < len(rows):
+        logger.info(
+            "left out %d images under %d pixels", len(rows) - len(large), config.data.min_side
+        )
+    if large.empty:
+        raise DataError(
+            f"{where}: no image is left to learn from. Look at data.modality, data.min_side "
+            f"({config.data.min_side} pixels) and the column split (val and test rows are left "
+            "out unless data.use_test_rows is true)."
+        )
+    return large
+
+
+def _train(
+    config: PretrainConfig, folder: Path, store: Store, rows: pd.DataFrame, schedule: Schedule
+) -> PretrainResult:
+    source, start = load_start(config.init)
+    wanted = resolve_preprocessing(
+        config.preprocessing, config.data.image_size, config.model.in_channels, start
+    )
+    preprocessing, modalities = with_units(wanted, rows, str(store.folder))
+    model = _build_model(config)
+    transferred = None
+    if source is not None:
+        parts = ("encoder", "decoder") if isinstance(source, SwinMAE) else ("encoder",)
+        transferred = transfer(source, model, parts=parts).text()
+        logger.info("started from %s: %s", config.init, transferred)
+    lr = effective_lr(config.optimizer, schedule.images_per_step)
+    _announce(config, rows, model, schedule, lr)
+    decay = config.trainer.ema_decay
+    average = AveragedWeights(model, decay) if decay else None
+    examples = _examples(store, rows, preprocessing)
+
+    def picture(step: int, log: MetricsLog) -> None:
+        path = folder / "figures" / f"fill_in_{step:07d}.png"
+        draw_fill_in_sheet(path, model, examples, preprocessing)
+
+    run_training(
+        PretrainModule(model, config.optimizer, lr, schedule.total_steps),
+        Fit(
+            folder=folder,
+            dataset=PretrainImages(store, preprocessing, config.data, config.seed),
+            stream=DrawStream(
+                rows.index.to_numpy(),
+                rows["modality"].to_numpy(),
+                config.data.sampling,
+                config.seed,
+            ),
+            batch_size=config.data.batch_size,
+            workers=config.data.workers,
+            seed=config.seed,
+            schedule=schedule,
+            actions=[(config.trainer.picture_every, picture)],
+        ),
+        config.trainer,
+        average,
+    )
+    final = average.average.module if average else model
+    if is_main_process():
+        card = _card(config, model, preprocessing, modalities, rows, transferred)
+        draw_fill_in_sheet(folder / "figures" / "fill_in.png", final, examples, preprocessing)
+        save_model(final, card, folder / MODEL)
+    return PretrainResult(folder / MODEL, schedule.total_steps)
+
+
+def _build_model(config: PretrainConfig) -> SwinMAE:
+    # The seed alone decides the first weights, whatever was drawn before.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        settings = config.model
+        overrides = {} if settings.window_size is None else {"window_size": settings.window_size}
+        return SwinMAE.from_size(
+            settings.size,
+            in_channels=settings.in_channels,
+            drop_path=settings.drop_path,
+            mask_ratio=settings.mask_ratio,
+            mask_unit_px=settings.mask_unit_px,
+            strategy=settings.mask_strategy,
+            background_weight=settings.background_weight,
+            normalise_patches=settings.normalise_patches,
+            normalise_eps=settings.normalise_eps,
+            **overrides,
+        )
+
+
+def _announce(
+    config: PretrainConfig, rows: pd.DataFrame, model: SwinMAE, schedule: Schedule, lr: float
+) -> None:
+    counts = ", ".join(f"{n} {name}" for name, n in rows["modality"].value_counts().items())
+    logger.info(
+        "%d images (%s) of %d patients or groups", len(rows), counts, rows["patient_id"].nunique()
+    )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    logger.info("network %s: %.1f M parameters", config.model.size, parameters / 1e6)
+    logger.info(
+        "%d steps of %d images (%.1f epochs), peak lr %.3g (optimizer.lr %.3g, %s scaling)",
+        schedule.total_steps,
+        schedule.images_per_step,
+        schedule.total_steps * schedule.images_per_step / schedule.epoch_length,
+        lr,
+        config.optimizer.lr,
+        config.optimizer.lr_scaling,
+    )
+
+
+def _examples(
+    store: Store, rows: pd.DataFrame, preprocessing: Preprocessing
+) -> dict[Modality, Tensor]:
+    """Return a few whole images of each modality, normalised, (n, C, H, W)."""
+    reader = SliceReader(store, preprocessing)
+    examples = {}
+    for modality, members in rows.groupby("modality"):
+        places = np.linspace(0, len(members) - 1, _PICTURES_PER_MODALITY + 2)[1:-1]
+        chosen = members.index.to_numpy()[places.round().astype(int)]
+        images = [fit_image(reader.read(int(row))[0], preprocessing) for row in chosen]
+        examples[Modality(modality)] = reader.normalise(torch.stack(images))
+    return examples
+
+
+def _card(
+    config: PretrainConfig,
+    model: SwinMAE,
+    preprocessing: Preprocessing,
+    modalities: tuple[Modality, ...],
+    rows: pd.DataFrame,
+    transferred: str | None,
+) -> ModelCard:
+    settings = config.model_dump(mode="json", include={"model", "optimizer", "seed"})
+    return ModelCard(
+        kind="mae",
+        architecture=architecture_of(model),
+        preprocessing=preprocessing,
+        modalities=modalities,
+        licence=config.licence,
+        training={"pretrain": fingerprint(rows)},
+        provenance={**provenance("pretrain"), "settings": settings, "transfer": transferred},
+    )
