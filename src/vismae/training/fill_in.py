@@ -10,7 +10,7 @@ from torch import Tensor
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality
 from vismae.evaluation.overlay import contact_sheet, draw_fill_in, save_png
-from vismae.models.mae import SwinMAE
+from vismae.models.mae import SwinMAE, unpatchify
 
 
 @torch.inference_mode()
@@ -47,6 +47,13 @@ def draw_fill_in_sheet(
     model.train(was_training)
     columns = max(len(images) for images in examples.values())
     save_png(path, contact_sheet(pictures, captions, columns))
+
+
+def _hidden_pixels(hidden: Tensor, images: Tensor, patch_size: int) -> np.ndarray:
+    """Return which pixels lie in hidden patches, (n, H, W) bool."""
+    per_pixel = hidden[:, :, None].float().expand(-1, -1, patch_size**2)
+    pixels = unpatchify(per_pixel, patch_size, images.shape[2], images.shape[3])
+    return pixels[:, 0].cpu().numpy() > 0.5
 
 
 def _grey_levels(images: Tensor, preprocessing: Preprocessing) -> np.ndarray:

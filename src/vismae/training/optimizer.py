@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from vismae.core.sections import OptimizerSettings
+from vismae.models.backbone import SwinConfig
 
 
 def effective_lr(settings: OptimizerSettings, images_per_step: int) -> float:
@@ -39,6 +40,22 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not name.endswith(
         ("relative_position_bias_table", "mask_token", ".bias")
     )
+
+
+def encoder_layers(config: SwinConfig) -> list[tuple[str, ...]]:
+    """Return the parameter-name prefixes of a Swin encoder's layers, input side first.
+
+    The patch embedding is a layer, each block is one, and patch merging belongs to the last block
+    before it.
+    """
+    layers: list[tuple[str, ...]] = [("encoder.patch_embed.",)]
+    for stage, depth in enumerate(config.depths):
+        for block in range(depth):
+            names = [f"encoder.layers.{stage}.blocks.{block}."]
+            if block == depth - 1:
+                names.append(f"encoder.layers.{stage}.downsample.")
+            layers.append(tuple(names))
+    return layers
 
 
 def parameter_groups(

@@ -132,7 +132,7 @@ def _train(
     model = _build_model(config)
     transferred = None
     if source is not None:
-        parts = ("encoder", "decoder") if isinstance(source, SwinMAE) else ("encoder",)
+        parts = ("encoder", "decoder") if hasattr(source, "decoder") else ("encoder",)
         transferred = transfer(source, model, parts=parts).text()
         logger.info("started from %s: %s", config.init, transferred)
     lr = effective_lr(config.optimizer, schedule.images_per_step)

@@ -1,0 +1,307 @@
+"""``vismae finetune``: pre-trained weights are adapted to segmentation or classification."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vismae.core.config import FinetuneConfig
+from vismae.core.errors import SettingError
+from vismae.core.model_card import FingerprintCard, ModelCard
+from vismae.core.preprocessing import Preprocessing
+from vismae.core.rundir import MODEL, is_main_process, open_run, provenance
+from vismae.data.fingerprint import fingerprint
+from vismae.data.loaders import LabelledImages
+from vismae.data.sampler import DrawStream
+from vismae.evaluation.classification import choose_thresholds
+from vismae.inference.predictor import Predictor
+from vismae.models.backbone import SwinConfig, config_for_size
+from vismae.models.classifier import SwinClassifier
+from vismae.models.transfer import TransferReport, transfer
+from vismae.models.unet import SwinUNet
+from vismae.models.weights import architecture_of, save_model
+from vismae.training.best_model import BestModel
+from vismae.training.callbacks import AveragedWeights
+from vismae.training.metrics_log import MetricsLog
+from vismae.training.modules import (
+    FinetuneModule,
+    classification_objective,
+    segmentation_objective,
+)
+from vismae.training.optimizer import effective_lr, encoder_layers
+from vismae.training.trainer import Fit, plan_schedule, resume_step, run_training
+from vismae.workflows.preparation import load_start, resolve_preprocessing, with_units
+from vismae.workflows.scoring import mean_dice, score_classes, score_of_all
+from vismae.workflows.task_data import class_weights, open_task_data, pixel_shares
+
+logger = logging.getLogger(__name__)
+
+Network = SwinUNet | SwinClassifier
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """Where a fine-tuning ended.
+
+    Attributes:
+        model: Model folder.
+        steps: Optimiser steps done.
+        best_step: Step of the weights in the model folder.
+        validation: Their mean Dice (segmentation) or balanced accuracy (classification) on the
+            validation patients; NaN without any.
+        metric: Which of the two.
+        already_finished: The run had ended before and was left as it is.
+    """
+
+    model: Path
+    steps: int
+    best_step: int
+    validation: float
+    metric: str
+    already_finished: bool = False
+
+    def summary(self) -> str:
+        """Say what was done and where the weights lie."""
+        done = "was already finished" if self.already_finished else "finished"
+        return (
+            f"Fine-tuning {done} after {self.steps} steps; best at step {self.best_step} with "
+            f"{self.metric} {self.validation:.3f} on validation. Model folder: {self.model}"
+        )
+
+
+def finetune(config: FinetuneConfig) -> FinetuneResult:
+    """Fine-tune from a configuration; the run folder ends with ``model/``.
+
+    Raises:
+        DataError: Labels, classes or splits do not fit.
+        ModelError: The start model does not fit the network.
+        PreprocessingError: The start model prepares images in another way.
+        RunFolderError: The run folder cannot be used.
+        TrainingError: The loss was not finite, or memory ran out.
+    """
+    with open_run(
+        config.out, "finetune", config, resume=config.resume, overwrite=config.overwrite
+    ) as folder:
+        return _Finetuning(config, folder).run()
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The network before its first step, and where its weights came from."""
+
+    network: Network
+    preprocessing: Preprocessing
+    report: TransferReport | None
+    licence: str
+    pretrained_on: dict[str, FingerprintCard]
+
+
+class _Finetuning:
+    """The steps of one fine-tuning, in order."""
+
+    def __init__(self, config: FinetuneConfig, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self.data = open_task_data(config, folder)
+        self.metric = "mean Dice" if config.task.kind == "segment" else "balanced accuracy"
+        self.best = BestModel(folder / "checkpoints" / "best.pt")
+
+    def run(self) -> FinetuneResult:
+        config, data = self.config, self.data
+        schedule = plan_schedule(config.trainer, config.data.batch_size, len(data.train))
+        finished = (self.folder / MODEL / "model.json").is_file()
+        if finished and resume_step(self.folder) >= schedule.total_steps:
+            logger.info("%s is finished at step %d", self.folder, schedule.total_steps)
+            return self._result(schedule.total_steps, already_finished=True)
+        start = self._start()
+        network = start.network
+        lr = effective_lr(config.optimizer, schedule.images_per_step)
+        logger.info(
+            "%d steps of %d images, peak lr %.3g, layer decay %.3g",
+            schedule.total_steps,
+            schedule.images_per_step,
+            lr,
+            config.optimizer.layer_decay,
+        )
+        decay = config.trainer.ema_decay
+        average = AveragedWeights(network, decay) if decay else None
+        shown: nn.Module = average.average.module if average else network
+        run_training(
+            FinetuneModule(
+                self._objective(),
+                network,
+                config.optimizer,
+                lr,
+                schedule.total_steps,
+                encoder_layers(network.config),
+            ),
+            Fit(
+                folder=self.folder,
+                dataset=self._dataset(start.preprocessing),
+                stream=DrawStream(data.train, np.zeros(len(data.train)), "natural", config.seed),
+                batch_size=config.data.batch_size,
+                workers=config.data.workers,
+                seed=config.seed,
+                schedule=schedule,
+                actions=self._validation(shown, start.preprocessing, schedule.total_steps),
+            ),
+            config.trainer,
+            average,
+        )
+        if is_main_process():
+            self.best.load_into(shown)
+            self._save(shown, start)
+        return self._result(schedule.total_steps)
+
+    def _start(self) -> _Start:
+        """Build the network and move the start model's weights into it."""
+        config, settings = self.config, self.config.model
+        source, contract = load_start(config.init)
+        channels = settings.in_channels
+        wanted = resolve_preprocessing(
+            config.preprocessing, config.data.image_size, channels, contract
+        )
+        preprocessing, _ = with_units(wanted, self.data.training_index, str(self.data.store.folder))
+        architecture = _architecture(source, settings.size, preprocessing, settings.drop_path)
+        network = self._network(architecture)
+        report, licence, pretrained_on = None, config.licence, {}
+        if source is not None:
+            report = transfer(source, network, parts=self._parts(source))
+            logger.info("started from %s: %s", config.init, report.text())
+            card = getattr(source, "card", None)
+            if isinstance(card, ModelCard):
+                pretrained_on = dict(card.training)
+                licence = licence if licence != "not stated" else card.licence
+        if settings.freeze == "encoder":
+            network.encoder.requires_grad_(False)
+        return _Start(network, preprocessing, report, licence, pretrained_on)
+
+    def _parts(self, source: nn.Module) -> tuple[str, ...]:
+        """Name what moves: the encoder always, the decoder where both have one and it is wanted."""
+        wants_decoder = self.config.model.decoder == "transfer"
+        has_decoder = hasattr(source, "decoder") and self.config.task.kind == "segment"
+        return ("encoder", "decoder") if wants_decoder and has_decoder else ("encoder",)
+
+    def _network(self, architecture: SwinConfig) -> Network:
+        n_classes = len(self.data.card.classes)
+        # The seed alone decides the first weights, whatever was drawn before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            if self.config.task.kind == "classify":
+                return SwinClassifier(architecture, n_classes)
+            network = SwinUNet(architecture, n_classes)
+        # Ordinary initialisation keeps a small network at all-background for hundreds of steps
+        # where the foreground is a few percent of the pixels.
+        network.set_class_shares(pixel_shares(self.data).tolist())
+        return network
+
+    def _objective(self) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
+        task = self.config.task
+        if task.kind == "segment":
+            return segmentation_objective(task)
+        return classification_objective(task, class_weights(self.data, task.class_weights))
+
+    def _dataset(self, preprocessing: Preprocessing) -> LabelledImages:
+        return LabelledImages(
+            self.data.store,
+            preprocessing,
+            label_values=self.data.card.label_values,
+            labels=self.data.labels,
+            augment=self.config.augment,
+            seed=self.config.seed,
+        )
+
+    def _validation(
+        self, network: nn.Module, preprocessing: Preprocessing, total_steps: int
+    ) -> list[tuple[int, Callable[[int, MetricsLog], None]]]:
+        """Return what looks at the validation patients between steps, and keeps the best."""
+        every = min(self.config.trainer.validate_every, total_steps)
+
+        def validate(step: int, log: MetricsLog) -> None:
+            value = self._validate(network, preprocessing)
+            log.write(step, {f"validation {self.metric}": value})
+            logger.info("step %d: validation %s %.4f", step, self.metric, value)
+            self.best.offer(step, value, network)
+
+        actions = [(every, validate)]
+        if total_steps % every:
+            # The end of the run is a candidate too.
+            actions.append((total_steps, validate))
+        return actions
+
+    def _validate(self, network: nn.Module, preprocessing: Preprocessing) -> float:
+        if len(self.data.val) == 0:
+            return float("nan")
+        predictor = Predictor(network, preprocessing, self.config.data.batch_size)
+        card, data = self.data.card, self.data
+        if card.label_values is not None:
+            return mean_dice(predictor, data.store, data.val, card.label_values, len(card.classes))
+        scores = score_classes(
+            predictor, data.store, data.val, card.classes, card.multi_label, None
+        )
+        return score_of_all(scores, "balanced_accuracy")
+
+    def _save(self, network: nn.Module, start: _Start) -> None:
+        config, data = self.config, self.data
+        card = data.card
+        if card.label_values is None and len(data.val):
+            predictor = Predictor(network, start.preprocessing, config.data.batch_size)
+            cases = score_classes(
+                predictor, data.store, data.val, card.classes, card.multi_label, None
+            )
+            truth = cases.truth if card.multi_label else cases.truth.argmax(axis=1)
+            thresholds = choose_thresholds(cases.probabilities, truth)
+            card = card.model_copy(update={"thresholds": thresholds})
+        _, modalities = with_units(start.preprocessing, data.training_index, "")
+        learnt_from = fingerprint(data.store.index.iloc[np.concatenate([data.train, data.val])])
+        save_model(
+            network,
+            ModelCard(
+                kind="segmenter" if config.task.kind == "segment" else "classifier",
+                architecture=architecture_of(network),
+                preprocessing=start.preprocessing,
+                task=card,
+                modalities=modalities,
+                licence=start.licence,
+                training={**start.pretrained_on, "finetune": learnt_from},
+                provenance={
+                    **provenance("finetune"),
+                    "settings": config.model_dump(
+                        mode="json", include={"model", "optimizer", "seed", "label_fraction"}
+                    ),
+                    "transfer": start.report.text() if start.report else "from scratch",
+                    "best_step": self.best.step,
+                    "validation": {self.metric: self.best.value},
+                },
+            ),
+            self.folder / MODEL,
+        )
+
+    def _result(self, steps: int, already_finished: bool = False) -> FinetuneResult:
+        return FinetuneResult(
+            self.folder / MODEL,
+            steps,
+            self.best.step,
+            self.best.value,
+            self.metric,
+            already_finished,
+        )
+
+
+def _architecture(
+    source: nn.Module | None, size: str, preprocessing: Preprocessing, drop_path: float
+) -> SwinConfig:
+    """Return the network to build: the start model's own, or a named size."""
+    changes = {"in_channels": preprocessing.in_channels, "drop_path": drop_path}
+    if source is None:
+        return config_for_size(size, **changes)
+    config = getattr(source, "config", None)
+    if not isinstance(config, SwinConfig):
+        raise SettingError(
+            f"{type(source).__name__} cannot be fine-tuned from: it is no Swin network."
+        )
+    return SwinConfig.from_dict({**config.to_dict(), **changes})

@@ -1,0 +1,113 @@
+"""Scores of a model on rows of a store; validation and evaluation call the same lines."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from vismae.data.labels import apply_mapping, encode_labels
+from vismae.data.store import Store
+from vismae.evaluation.classification import ALL, ClassificationScores, score_classification
+from vismae.evaluation.segmentation import SegmentationScorer, SliceCounts, dice_per_patient
+from vismae.inference.predictor import Predictor
+
+
+def mean_dice(
+    predictor: Predictor,
+    store: Store,
+    rows: np.ndarray,
+    label_values: dict[int, int],
+    n_classes: int,
+) -> float:
+    """Return Dice per patient, averaged over the classes a patient has, then over patients.
+
+    NaN when no patient has any class.
+    """
+    counts = SliceCounts(n_classes)
+    index = store.index
+    patients, volumes = index["patient_id"].to_numpy(), index["volume_id"].to_numpy()
+    for row, prediction in predictor.label_maps(store, rows):
+        truth = _truth(store, row, label_values)
+        counts.add(str(patients[row]), str(volumes[row]), truth, prediction)
+    by_patient = [
+        float(np.nanmean(dice))
+        for dice in dice_per_patient(counts.volumes).values()
+        if np.isfinite(dice).any()
+    ]
+    return float(np.mean(by_patient)) if by_patient else float("nan")
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """Scores of label maps, with every volume's numbers and where its slices are.
+
+    Attributes:
+        patients: One row per patient, class and metric (``SegmentationScorer.frame``).
+        volumes: One row per volume and class (``SegmentationScorer.volumes``).
+    """
+
+    patients: pd.DataFrame
+    volumes: pd.DataFrame
+
+
+def score_label_maps(
+    predictor: Predictor,
+    store: Store,
+    rows: np.ndarray,
+    label_values: dict[int, int],
+    classes: tuple[str, ...],
+    nsd_tolerance: float,
+) -> SegmentationResult:
+    """Score predicted label maps volume by volume; memory holds one volume at a time."""
+    scorer = SegmentationScorer(classes, nsd_tolerance)
+    index = store.index.iloc[rows].assign(row=rows)
+    for (patient, volume), members in index.groupby(["patient_id", "volume_id"], sort=True):
+        members = members.sort_values("slice_index")
+        ordered = members["row"].to_numpy()
+        predictions = dict(predictor.label_maps(store, ordered))
+        first = members.iloc[0]
+        spacing = tuple(float(first[f"spacing_{axis}_mm"]) for axis in ("slice", "row", "column"))
+        steps = np.diff(members["slice_index"].to_numpy())
+        scorer.add_volume(
+            str(patient),
+            str(volume),
+            [_truth(store, int(row), label_values) for row in ordered],
+            [predictions[int(row)] for row in ordered],
+            spacing,
+            contiguous=bool((steps == 1).all()),
+        )
+    return SegmentationResult(scorer.frame(), scorer.volumes())
+
+
+def score_classes(
+    predictor: Predictor,
+    store: Store,
+    rows: np.ndarray,
+    classes: tuple[str, ...],
+    multi_label: bool,
+    thresholds: tuple[float, ...] | None,
+) -> ClassificationScores:
+    """Score predicted class probabilities per patient."""
+    index = store.index.iloc[rows]
+    return score_classification(
+        predictor.probabilities(store, rows, multi_label),
+        encode_labels(index["label"], classes, multi_label),
+        index["patient_id"].astype(str).to_numpy(),
+        classes,
+        multi_label,
+        thresholds,
+    )
+
+
+def score_of_all(scores: ClassificationScores, metric: str) -> float:
+    """Return a score that concerns all classes at once, such as ``balanced_accuracy``."""
+    table = scores.table
+    chosen = table[(table["metric"] == metric) & (table["class_name"] == ALL)]
+    return float(chosen["value"].iloc[0])
+
+
+def _truth(store: Store, row: int, label_values: dict[int, int]) -> np.ndarray:
+    label_map = store.read(row).label_map
+    if label_map is None:
+        raise ValueError(f"row {row} has no label map; select rows with has_label_map first")
+    return apply_mapping(label_map, label_values, where=f"{store.folder}, row {row}")

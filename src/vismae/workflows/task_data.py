@@ -1,0 +1,196 @@
+"""The labelled data of a task: which rows learn, validate and test, and what the labels mean."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, tensor
+
+from vismae.core.config import FinetuneConfig
+from vismae.core.errors import DataError
+from vismae.core.model_card import TaskCard
+from vismae.core.rundir import is_main_process
+from vismae.data.labels import (
+    apply_mapping,
+    classes_from_labels,
+    encode_labels,
+    label_mapping,
+    segmentation_class_names,
+)
+from vismae.data.splits import (
+    fold_split,
+    label_fraction_patients,
+    patients_of,
+    split_patients,
+    write_splits_csv,
+)
+from vismae.data.store import Store
+from vismae.workflows.ingest import open_or_ingest
+from vismae.workflows.preparation import of_modality
+
+logger = logging.getLogger(__name__)
+
+# Class shares are a matter of percents; this many label maps give them.
+_MOST_COUNTED_LABEL_MAPS = 500
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What fine-tuning learns from.
+
+    Attributes:
+        store: Where the images are.
+        train, val, test: Row numbers of the store.
+        card: Classes and the meaning of label values.
+        labels: Of every row of the store (classification; rows without one hold -1 or zeros).
+    """
+
+    store: Store
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    card: TaskCard
+    labels: np.ndarray | None = None
+
+    @property
+    def training_index(self) -> pd.DataFrame:
+        """Index rows that are learnt from."""
+        return self.store.index.iloc[self.train]
+
+
+def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
+    """Ingest the task's images where needed, divide them by patient, and read the classes.
+
+    Raises:
+        DataError: There are no labels, or splits or classes do not fit.
+    """
+    store = open_or_ingest(
+        config.data.sources, folder / "store", task=config.task.kind, fold=config.fold
+    )
+    index = store.index.reset_index(drop=True)
+    rows = _labelled(of_modality(index, config.data.modality, str(store.folder)), config)
+    splits = _divide(store, rows, config)
+    if is_main_process():
+        write_splits_csv(folder / "splits.csv", splits)
+    chosen = label_fraction_patients(
+        rows, patients_of(splits, ["train"]), config.label_fraction, config.subset_seed
+    )
+    members = rows["patient_id"]
+    train = rows.index[members.isin(chosen)].to_numpy()
+    val = rows.index[members.isin(patients_of(splits, ["val"]))].to_numpy()
+    test = rows.index[members.isin(patients_of(splits, ["test"]))].to_numpy()
+    logger.info(
+        "%d training images of %d patients or groups (%.0f %% of the labels), %d for validation, "
+        "%d left for testing",
+        len(train),
+        len(chosen),
+        100 * config.label_fraction,
+        len(val),
+        len(test),
+    )
+    if config.task.kind == "segment":
+        card = _segmentation_card(store, config)
+        return TaskData(store, train, val, test, card)
+    card = _classification_card(rows, config)
+    labels = _encode_all(index, rows, card)
+    return TaskData(store, train, val, test, card, labels)
+
+
+def _labelled(rows: pd.DataFrame, config: FinetuneConfig) -> pd.DataFrame:
+    kind = config.task.kind
+    has_label = rows["has_label_map"] if kind == "segment" else rows["label"].notna()
+    if kind == "classify" and config.task.multi_label:
+        # An empty cell means that no class is true of the image.
+        has_label = pd.Series(True, index=rows.index)
+    if not has_label.any():
+        column = "label_map" if kind == "segment" else "label"
+        raise DataError(
+            f"{', '.join(map(str, config.data.sources))}: no image has a {column.replace('_', ' ')}"
+            f". Give a manifest with a column {column} to {kind}."
+        )
+    if not has_label.all():
+        logger.info("left out %d images without a label", int((~has_label).sum()))
+    return rows[has_label]
+
+
+def _divide(store: Store, rows: pd.DataFrame, config: FinetuneConfig) -> dict[str, str]:
+    """Return patient -> split; a fold of the reference's layout is already divided."""
+    if config.fold is None or store.manifest.get("fold") == config.fold:
+        return split_patients(rows, seed=config.subset_seed)
+    return fold_split(rows, config.fold, seed=config.subset_seed)
+
+
+def _segmentation_card(store: Store, config: FinetuneConfig) -> TaskCard:
+    mapping = config.task.label_values or label_mapping(store.label_values)
+    unknown = set(store.label_values) - set(mapping)
+    if unknown:
+        raise DataError(
+            f"task.label_values does not say what {sorted(unknown)} mean; label maps in "
+            f"{store.folder} hold {list(store.label_values)}."
+        )
+    if len(mapping) < 2:
+        raise DataError(
+            f"The label maps hold only {sorted(mapping)}, so there is nothing to segment. Look at "
+            "the label map files, or map their values with task.label_values."
+        )
+    names = segmentation_class_names(max(mapping.values()) + 1, config.task.classes)
+    logger.info(
+        "classes: %s",
+        ", ".join(f"{value} -> {names[number]}" for value, number in sorted(mapping.items())),
+    )
+    return TaskCard(classes=names, label_values=mapping)
+
+
+def _classification_card(rows: pd.DataFrame, config: FinetuneConfig) -> TaskCard:
+    multi_label = config.task.multi_label
+    names = config.task.classes or classes_from_labels(rows["label"], multi_label)
+    if len(names) < 2 and not multi_label:
+        raise DataError(
+            f"All images have the label '{names[0]}', so there is nothing to tell apart. Look at "
+            "column label."
+        )
+    logger.info("classes: %s", ", ".join(names))
+    return TaskCard(classes=tuple(names), multi_label=multi_label)
+
+
+def _encode_all(index: pd.DataFrame, rows: pd.DataFrame, card: TaskCard) -> np.ndarray:
+    encoded = encode_labels(rows["label"], card.classes, card.multi_label)
+    labels = np.full((len(index), *encoded.shape[1:]), -1, dtype=encoded.dtype)
+    labels[rows.index.to_numpy()] = encoded
+    return labels
+
+
+def pixel_shares(data: TaskData) -> np.ndarray:
+    """Return the share of each class among the pixels of the training label maps, (K,)."""
+    step = max(1, len(data.train) // _MOST_COUNTED_LABEL_MAPS)
+    counts = np.zeros(len(data.card.classes))
+    for row in data.train[::step]:
+        label_map = data.store.read(int(row)).label_map
+        if label_map is not None and data.card.label_values is not None:
+            classes = apply_mapping(label_map, data.card.label_values)
+            counts += np.bincount(classes.ravel(), minlength=len(counts))
+    return counts / max(1.0, counts.sum())
+
+
+def class_weights(data: TaskData, scheme: str) -> Tensor | None:
+    """Return the loss weight of each class by its rarity among the training images, (K,).
+
+    Weights average 1 over the images. For multi-label classes the weight is that of a positive.
+
+    Args:
+        data: The task.
+        scheme: ``none``, ``sqrt`` or ``inverse``.
+    """
+    if scheme == "none" or data.labels is None:
+        return None
+    labels = data.labels[data.train]
+    n_classes = len(data.card.classes)
+    power = {"sqrt": 0.5, "inverse": 1.0}[scheme]
+    if data.card.multi_label:
+        positives = np.maximum(labels.sum(axis=0), 1.0)
+        return tensor(((len(labels) - positives + 1.0) / positives) ** power).float()
+    counts = np.bincount(labels, minlength=n_classes)
+    rarity = (counts.sum() / np.maximum(counts, 1)) ** power
+    return tensor(rarity * counts.sum() / (rarity * counts).sum()).float()
