@@ -1,2 +1,58 @@
-"""vismae: self-supervised pre-training for medical images."""
-__version__ = "0.1.0"
+"""vismae: self-supervised pre-training for medical images.
+
+One Python function for every command, and the few classes a script needs beside them. Names are
+imported on first use, so that ``import vismae`` loads neither torch, monai nor lightning.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vismae.api import demo, evaluate, export, finetune, ingest, inspect, pretrain
+    from vismae.data.store import Store
+    from vismae.models.reference import load_reference_checkpoint
+    from vismae.models.weights import load_model
+
+__all__ = [
+    "Store",
+    "__version__",
+    "demo",
+    "evaluate",
+    "export",
+    "finetune",
+    "ingest",
+    "inspect",
+    "load_model",
+    "load_reference_checkpoint",
+    "pretrain",
+]
+
+__version__ = version("vismae")
+
+_HOME = {
+    "Store": "vismae.data.store",
+    "load_model": "vismae.models.weights",
+    "load_reference_checkpoint": "vismae.models.reference",
+    "demo": "vismae.api",
+    "evaluate": "vismae.api",
+    "export": "vismae.api",
+    "finetune": "vismae.api",
+    "ingest": "vismae.api",
+    "inspect": "vismae.api",
+    "pretrain": "vismae.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'vismae' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -6,9 +6,9 @@ become plain sentences that name file and line (``core/settings.py``).
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vismae.core.sections import (
     AugmentSettings,
@@ -54,6 +54,13 @@ __all__ = [
     "TrainerSettings",
     "Words",
 ]
+
+
+def _none_is_scratch(value: object) -> object:
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
+InitPath = Annotated[Path | None, BeforeValidator(_none_is_scratch)]
 
 
 class IngestConfig(Settings):
@@ -127,7 +134,7 @@ class FinetuneConfig(Settings):
 
     out: Path
     """Run folder."""
-    init: Path | None = None
+    init: InitPath = None
     """Model folder or checkpoint to start from; ``none`` starts from random weights."""
     label_fraction: Fraction = 1.0
     """Share of the training patients whose labels are used."""
@@ -151,11 +158,6 @@ class FinetuneConfig(Settings):
     optimizer: OptimizerSettings = OptimizerSettings(betas=(0.9, 0.999))
     trainer: TrainerSettings = TrainerSettings(max_steps=1000)
 
-    @field_validator("init", mode="before")
-    @classmethod
-    def _none_is_scratch(cls, value: object) -> object:
-        return None if isinstance(value, str) and value.lower() == "none" else value
-
     @model_validator(mode="after")
     def _has_data(self) -> "FinetuneConfig":
         if not self.data.sources:
@@ -174,6 +176,8 @@ class EvaluateConfig(Settings):
     """Rows to score; ``test`` where there is one, else rows must have no split."""
     fold: int | None = Field(default=None, ge=1)
     """Fold number of a reference-layout task folder."""
+    report: bool = True
+    """Write the HTML report beside the scores."""
     allow_training_rows: bool = False
     """Score patients the model was trained on; the report says so on top."""
     bootstrap: int = Field(default=2000, ge=100)
@@ -193,6 +197,59 @@ class EvaluateConfig(Settings):
     def _has_data(self) -> "EvaluateConfig":
         if not self.data.sources:
             raise ValueError("data.sources (--data) is empty; name a folder, a csv or a store")
+        return self
+
+
+class StudyTask(Settings):
+    """One task of a study."""
+
+    kind: Literal["segment", "classify"]
+    """A class for each pixel, or for each image."""
+    sources: Paths
+    """Its data, as for ``vismae finetune --data``."""
+    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Settings of ``vismae finetune`` for this task, as ``section.name: value``."""
+
+
+class StudyStart(Settings):
+    """One start of a study: weights, and how they are fine-tuned."""
+
+    init: InitPath = None
+    """Model folder or checkpoint; ``none`` starts from random weights."""
+    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Settings of ``vismae finetune`` for this start, as ``section.name: value``."""
+
+
+class StudyConfig(Settings):
+    """Settings of ``vismae study``."""
+
+    out: Path
+    """Folder for runs, scores and report."""
+    tasks: dict[str, StudyTask] = Field(min_length=1)
+    """Tasks by name."""
+    starts: dict[str, StudyStart] = Field(min_length=1)
+    """Starts by name."""
+    baseline: str
+    """Name of the start that the others are compared with."""
+    label_fractions: tuple[Fraction, ...] = (0.1, 1.0)
+    """Shares of the training patients whose labels are used."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each seed chooses its own labelled patients and first weights, alike for all starts."""
+    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Settings of ``vismae finetune`` for every run."""
+    bootstrap: int = Field(2000, ge=100)
+    """Resamples for the intervals."""
+    keep_models: bool = False
+    """Keep every run's model folder; scores are always kept."""
+    resume: bool = False
+    """Skip runs whose scores are there."""
+    overwrite: bool = False
+    """Empty ``out`` first."""
+
+    @model_validator(mode="after")
+    def _baseline_is_a_start(self) -> "StudyConfig":
+        if self.baseline not in self.starts:
+            raise ValueError(f"baseline is '{self.baseline}', but starts are {list(self.starts)}")
         return self
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vismae.core.config import AugmentSettings, PretrainDataSettings
+from vismae.core.sections import AugmentSettings, PretrainDataSettings
 from vismae.data.geometry import IGNORED, resize_image
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vismae.core.config import AugmentSettings, PretrainDataSettings
+from vismae.core.sections import AugmentSettings, PretrainDataSettings
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.augment import augment_labelled, augment_pretrain, sample_rng

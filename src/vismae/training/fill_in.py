@@ -12,6 +12,8 @@ from vismae.core.types import Modality
 from vismae.evaluation.overlay import contact_sheet, draw_fill_in, save_png
 from vismae.models.mae import SwinMAE, unpatchify
 
+_TRIPTYCH_PX = 480
+
 
 @torch.inference_mode()
 def draw_fill_in_sheet(
@@ -38,15 +40,13 @@ def draw_fill_in_sheet(
         output = model(images, keys=torch.arange(len(images), device=device))
         filled = _grey_levels(model.fill_in(images, output), preprocessing)
         originals = _grey_levels(images, preprocessing)
-        hidden = (
-            model.hidden_pixels(output.hidden, (images.shape[2], images.shape[3])).cpu().numpy()
-        )
+        hidden = _hidden_pixels(output.hidden, images, model.config.patch_size)
         for original, hidden_pixels, fill in zip(originals, hidden, filled, strict=True):
             pictures.append(draw_fill_in(original, hidden_pixels, fill))
             captions.append(modality.upper())
     model.train(was_training)
     columns = max(len(images) for images in examples.values())
-    save_png(path, contact_sheet(pictures, captions, columns))
+    save_png(path, contact_sheet(pictures, captions, columns, cell_px=_TRIPTYCH_PX))
 
 
 def _hidden_pixels(hidden: Tensor, images: Tensor, patch_size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from vismae.core.config import FinetuneConfig
 from vismae.core.errors import SettingError
 from vismae.core.model_card import FingerprintCard, ModelCard
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.rundir import MODEL, is_main_process, open_run, provenance
+from vismae.core.rundir import MODEL, is_main_process, open_run, provenance, write_bytes
 from vismae.data.fingerprint import fingerprint
 from vismae.data.loaders import LabelledImages
 from vismae.data.sampler import DrawStream
@@ -172,6 +172,7 @@ class _Finetuning:
         if source is not None:
             report = transfer(source, network, parts=self._parts(source))
             logger.info("started from %s: %s", config.init, report.text())
+            self._keep_fill_in()
             card = getattr(source, "card", None)
             if isinstance(card, ModelCard):
                 pretrained_on = dict(card.training)
@@ -179,6 +180,14 @@ class _Finetuning:
         if settings.freeze == "encoder":
             network.encoder.requires_grad_(False)
         return _Start(network, preprocessing, report, licence, pretrained_on)
+
+    def _keep_fill_in(self) -> None:
+        """Copy the pre-training's picture into this run, for the reports made from it."""
+        if self.config.init is None or not is_main_process():
+            return
+        sheet = self.config.init.parent / "figures" / "fill_in.png"
+        if self.config.init.is_dir() and sheet.is_file():
+            write_bytes(self.folder / "figures" / "pretraining_fill_in.png", sheet.read_bytes())
 
     def _parts(self, source: nn.Module) -> tuple[str, ...]:
         """Name what moves: the encoder always, the decoder where both have one and it is wanted."""

@@ -11,7 +11,7 @@ from torch import Tensor, tensor
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import DataError
 from vismae.core.model_card import TaskCard
-from vismae.core.rundir import is_main_process
+from vismae.core.rundir import is_main_process, write_text
 from vismae.data.labels import (
     apply_mapping,
     classes_from_labels,
@@ -77,6 +77,11 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
     chosen = label_fraction_patients(
         rows, patients_of(splits, ["train"]), config.label_fraction, config.subset_seed
     )
+    if is_main_process():
+        write_text(
+            folder / "training_patients.csv",
+            pd.DataFrame({"patient_id": chosen}).to_csv(index=False),
+        )
     members = rows["patient_id"]
     train = rows.index[members.isin(chosen)].to_numpy()
     val = rows.index[members.isin(patients_of(splits, ["val"]))].to_numpy()

@@ -1,0 +1,282 @@
+"""Every command as a Python function of the same name and with the same settings.
+
+    vismae.ingest("scans", store="store", modality="ct")
+    vismae.pretrain(store="store", out="runs/pretrain", trainer={"max_steps": 5000})
+    vismae.finetune("segment", data="task", out="runs/segment", init="runs/pretrain/model")
+
+Settings are keywords: a top-level name (``seed=1``), a section as a mapping
+(``optimizer={"lr": 1e-3}``) or a dotted name (``**{"optimizer.lr": 1e-3}``). In rising order of
+weight: defaults, ``config`` (a YAML file, or a configuration object from ``vismae.core.config``),
+``set`` (a mapping of dotted names, or ``"a.b=c"`` texts), keywords. A keyword that is None counts
+as not given. Unknown names are refused with the nearest known one.
+
+The functions raise ``vismae.core.errors.VismaeError`` where the commands print its message, and
+return what was made; ``summary()`` of a result is the text that the command prints.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vismae.core.config import (
+    DemoConfig,
+    EvaluateConfig,
+    ExportConfig,
+    FinetuneConfig,
+    IngestConfig,
+    InspectConfig,
+    PretrainConfig,
+    Settings,
+)
+from vismae.core.errors import SettingError
+from vismae.core.settings import build_config
+
+if TYPE_CHECKING:
+    from vismae.workflows.demo import DemoResult
+    from vismae.workflows.evaluate import EvaluateResult
+    from vismae.workflows.finetune import FinetuneResult
+    from vismae.workflows.ingest import IngestResult
+    from vismae.workflows.inspect import InspectReport
+    from vismae.workflows.pretrain import PretrainResult
+
+AnyPath = str | PathLike[str]
+ConfigFrom = AnyPath | Settings | None
+Assignments = Mapping[str, Any] | Iterable[str] | None
+ConfigT = TypeVar("ConfigT", bound=Settings)
+
+
+def ingest(
+    *sources: AnyPath, config: ConfigFrom = None, set: Assignments = None, **settings: Any
+) -> "IngestResult":
+    """Read images from folders, files, archives or csv manifests into a store.
+
+    Args:
+        *sources: What to read; same as ``sources=[...]``.
+        config: YAML file or ``IngestConfig``.
+        set: Dotted names with values.
+        **settings: ``store`` is needed; all others are listed at ``IngestConfig``.
+
+    Returns:
+        The store's folder, and how many images were stored and rejected.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        DataError: Nothing could be stored, or too much was rejected.
+    """
+    if sources:
+        settings["sources"] = [Path(source) for source in sources]
+    built = _configure(IngestConfig, "ingest", config, set, settings)
+    from vismae.workflows.ingest import ingest as run
+
+    return run(built)
+
+
+def inspect(
+    store: AnyPath | None = None,
+    *,
+    config: ConfigFrom = None,
+    set: Assignments = None,
+    **settings: Any,
+) -> "InspectReport":
+    """Count the images of a store by modality and draw a contact sheet.
+
+    Args:
+        store: Folder of the store.
+        config: YAML file or ``InspectConfig``.
+        set: Dotted names with values.
+        **settings: Listed at ``InspectConfig``.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        DataError: The folder is no store, or ``verify`` found damage.
+    """
+    built = _configure(InspectConfig, "inspect", config, set, {"store": store, **settings})
+    from vismae.workflows.inspect import inspect as run
+
+    return run(built)
+
+
+def pretrain(
+    *,
+    data: AnyPath | Iterable[AnyPath] | Mapping[str, Any] | None = None,
+    device: str | None = None,
+    devices: int | None = None,
+    modality: str | Iterable[str] | None = None,
+    config: ConfigFrom = None,
+    set: Assignments = None,
+    **settings: Any,
+) -> "PretrainResult":
+    """Train a masked autoencoder on images without labels.
+
+    Args:
+        data: Sources to ingest on the way (``data.sources``), in place of ``store``; a mapping
+            is the section ``data``.
+        device, devices: ``trainer.device`` and ``trainer.devices``.
+        modality: ``data.modality``.
+        config: YAML file or ``PretrainConfig``.
+        set: Dotted names with values.
+        **settings: ``out`` and ``store`` or ``data`` are needed; see ``PretrainConfig``.
+
+    Returns:
+        The run, with its model folder.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        RunFolderError: ``out`` is in use, or not empty without ``resume`` or ``overwrite``.
+        TrainingError: The loss became infinite or not a number.
+    """
+    words = [modality] if isinstance(modality, str) else modality
+    named = {
+        **_data_option(data),
+        "trainer.device": device,
+        "trainer.devices": devices,
+        "data.modality": None if words is None else ",".join(words),
+    }
+    built = _configure(PretrainConfig, "pretrain", config, set, named | settings)
+    from vismae.workflows.pretrain import pretrain as run
+
+    return run(built)
+
+
+def finetune(
+    kind: str | None = None,
+    *,
+    data: AnyPath | Iterable[AnyPath] | Mapping[str, Any] | None = None,
+    device: str | None = None,
+    devices: int | None = None,
+    config: ConfigFrom = None,
+    set: Assignments = None,
+    **settings: Any,
+) -> "FinetuneResult":
+    """Adapt a model to a segmentation or classification task.
+
+    Args:
+        kind: ``segment`` or ``classify`` (``task.kind``).
+        data: The task's folder, csv or store (``data.sources``); a mapping is the section
+            ``data``.
+        device, devices: ``trainer.device`` and ``trainer.devices``.
+        config: YAML file or ``FinetuneConfig``.
+        set: Dotted names with values.
+        **settings: ``out`` is needed; ``init`` names a model folder or checkpoint, or ``none``
+            for random weights. All others are listed at ``FinetuneConfig``.
+
+    Returns:
+        The run, with its model folder and validation scores.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        DataError: The labels are not what the task needs.
+        ModelError: The start model does not fit.
+    """
+    named = {
+        "task.kind": kind,
+        **_data_option(data),
+        "trainer.device": device,
+        "trainer.devices": devices,
+    }
+    built = _configure(FinetuneConfig, "finetune", config, set, named | settings)
+    from vismae.workflows.finetune import finetune as run
+
+    return run(built)
+
+
+def evaluate(
+    *,
+    data: AnyPath | Iterable[AnyPath] | Mapping[str, Any] | None = None,
+    config: ConfigFrom = None,
+    set: Assignments = None,
+    **settings: Any,
+) -> "EvaluateResult":
+    """Score a fine-tuned model per patient and per class, and write the report.
+
+    Args:
+        data: The task's folder, csv or store (``data.sources``); a mapping is the section
+            ``data``.
+        config: YAML file or ``EvaluateConfig``.
+        set: Dotted names with values.
+        **settings: ``model`` and ``out`` are needed; see ``EvaluateConfig``.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        DataError: There is nothing to score, or the model was trained on it.
+        PreprocessingError: The images are prepared in another way than the model expects.
+    """
+    named = _data_option(data)
+    built = _configure(EvaluateConfig, "evaluate", config, set, named | settings)
+    from vismae.workflows.evaluate import evaluate as run
+
+    return run(built)
+
+
+def export(*, config: ConfigFrom = None, set: Assignments = None, **settings: Any) -> Path:
+    """Write a model folder in another program's file format.
+
+    Args:
+        config: YAML file or ``ExportConfig``.
+        set: Dotted names with values.
+        **settings: ``model`` and ``out`` are needed; see ``ExportConfig``.
+
+    Returns:
+        Path of the written file.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        ModelError: The format cannot hold this model.
+    """
+    built = _configure(ExportConfig, "export", config, set, settings)
+    from vismae.workflows.export import export as run
+
+    return run(built)
+
+
+def demo(*, config: ConfigFrom = None, set: Assignments = None, **settings: Any) -> "DemoResult":
+    """Walk the whole road once on images made for it, and write one report.
+
+    Args:
+        config: YAML file or ``DemoConfig``.
+        set: Dotted names with values.
+        **settings: ``out`` is needed; see ``DemoConfig``.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        RunFolderError: ``out`` is not empty and ``overwrite`` was not given.
+    """
+    built = _configure(DemoConfig, "demo", config, set, settings)
+    from vismae.workflows.demo import demo as run
+
+    return run(built)
+
+
+def _configure(
+    kind: type[ConfigT],
+    command: str,
+    config: ConfigFrom,
+    set: Assignments,
+    settings: Mapping[str, Any],
+) -> ConfigT:
+    """Build the configuration of a command from everything its function was given."""
+    if isinstance(config, Settings) and not isinstance(config, kind):
+        raise SettingError(
+            f"config: found a {type(config).__name__}, {command} needs a {kind.__name__} or the "
+            "path of a YAML file."
+        )
+    base = config if isinstance(config, kind) else None
+    file = None if config is None or isinstance(config, Settings) else Path(config)
+    if isinstance(set, str):
+        raise SettingError(f"set: found the text {set!r}, expected a mapping or a list of texts.")
+    if isinstance(set, Mapping):
+        # JSON is YAML, which is how the value of an assignment is read.
+        set = [f"{name}={json.dumps(value, default=str)}" for name, value in set.items()]
+    return build_config(kind, command, file, tuple(set or ()), settings, base=base)
+
+
+def _data_option(
+    data: AnyPath | Iterable[AnyPath] | Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Read ``data`` as the command line does: paths are sources, a mapping is the section."""
+    if data is None or isinstance(data, Mapping):
+        return {"data": data}
+    paths = [data] if isinstance(data, str | PathLike) else data
+    return {"data.sources": [Path(path) for path in paths]}

@@ -1,0 +1,115 @@
+"""What surrounds a command: log lines, the summary at the end, errors in plain sentences.
+
+Exit status: 0 done; 1 the command could not do its work (the message says why); 2 a setting or
+option is wrong; 70 a defect in vismae (the traceback is kept in a file); 130 interrupted.
+"""
+
+import logging
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import typer
+
+from vismae.core.errors import VismaeError
+
+DEFECT_STATUS = 70
+INTERRUPTED_STATUS = 130
+
+
+class Result(Protocol):
+    """What every workflow returns."""
+
+    def summary(self) -> str:
+        """Return what was made, in one or a few lines."""
+        ...
+
+
+def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -> None:
+    """Do a command's work, print its summary, and turn errors into sentences and exit status."""
+    _set_up_logging(verbose, quiet)
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        _complain(
+            "interrupted. A training run continues from its last checkpoint with the same "
+            "command and --resume."
+        )
+        raise typer.Exit(INTERRUPTED_STATUS) from None
+    except VismaeError as error:
+        _complain(str(error), show_traceback=verbose)
+        raise typer.Exit(error.exit_status) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(f"{place}{error.strerror or error}.", show_traceback=verbose)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        raise typer.Exit(_report_unforeseen(error, verbose)) from None
+    typer.echo(result if isinstance(result, Path) else result.summary())
+
+
+def _complain(message: str, *, show_traceback: bool = False) -> None:
+    if show_traceback:
+        typer.echo(traceback.format_exc(), err=True)
+    typer.echo(f"vismae: {message}", err=True)
+
+
+def _report_unforeseen(error: Exception, verbose: bool) -> int:
+    """Say what happened, keep the traceback of a defect in a file, return the exit status."""
+    if type(error).__name__ == "OutOfMemoryError":
+        _complain(
+            "the device ran out of memory. Use a smaller data.batch_size (trainer.accumulate "
+            "keeps the number of images a step), a smaller data.image_size or --device cpu.",
+            show_traceback=verbose,
+        )
+        return 1
+    if verbose:
+        _complain("this is a defect in vismae; please report it.", show_traceback=True)
+        return DEFECT_STATUS
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="vismae-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(traceback.format_exc())
+    _complain(
+        f"{type(error).__name__}: {error}. This is a defect in vismae; please report it with "
+        f"{file.name}, or run again with --verbose."
+    )
+    return DEFECT_STATUS
+
+
+class _StderrHandler(logging.StreamHandler[Any]):
+    """Writes to what ``sys.stderr`` is at that moment, so that progress bars are not torn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _set_up_logging(verbose: bool, quiet: bool) -> None:
+    """Show vismae's own news, and only warnings of the libraries below it."""
+    handler = _StderrHandler()
+    handler.setFormatter(_Formatter())
+    handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    handler.addFilter(
+        lambda record: record.name.startswith("vismae") or record.levelno >= logging.WARNING
+    )
+    logging.basicConfig(handlers=[handler], force=True)
+    logging.getLogger("vismae").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.captureWarnings(True)
+
+
+class _Formatter(logging.Formatter):
+    """Time and message; the level's name only where it matters."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno >= logging.WARNING:
+            record.message = f"{record.levelname.lower()}: {record.message}"
+        return super().formatMessage(record)

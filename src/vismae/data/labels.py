@@ -1,0 +1,171 @@
+"""From what annotators wrote to class indices: values in label maps, and words in tables.
+
+Label maps in the wild hold 0/1/2, 0/255, or values with gaps. They are stored raw; here they
+become 0 (background) and 1..K in the order of their values. A value or word that the task does not
+know is an error that names it, never class 0 in silence.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from vismae.core.errors import DataError
+
+LABEL_SEPARATOR = "|"
+MOST_LABEL_VALUES = 255
+
+
+def label_mapping(values: Iterable[int]) -> dict[int, int]:
+    """Return raw value -> class index for the values found in a data set's label maps.
+
+    0 is background and maps to 0, whether it occurs or not; the others become 1..K in order, so
+    {0, 255} gives {0: 0, 255: 1} and {1, 2, 5} gives {0: 0, 1: 1, 2: 2, 5: 3}.
+
+    Raises:
+        DataError: More than 255 different values (a photograph or soft edges, no label map), or
+            negative ones.
+    """
+    found = sorted({int(value) for value in values} | {0})
+    if found[0] < 0:
+        raise DataError(
+            f"Label maps hold the negative value {found[0]}. Class values must be 0 (background) "
+            "or larger; map them with task.label_values."
+        )
+    if len(found) > MOST_LABEL_VALUES:
+        raise DataError(
+            f"Label maps hold {len(found)} different values ({_some(found)}); at most "
+            f"{MOST_LABEL_VALUES} are understood as classes. Are these label maps, and were they "
+            "saved without JPEG compression or smoothing? Otherwise map them with "
+            "task.label_values."
+        )
+    return {value: index for index, value in enumerate(found)}
+
+
+def apply_mapping(
+    label_map: np.ndarray, mapping: Mapping[int, int], where: str = "a label map"
+) -> np.ndarray:
+    """Return the label map with class indices in place of raw values.
+
+    Args:
+        label_map: Raw integer values, any shape.
+        mapping: Raw value -> class index.
+        where: Named in the message.
+
+    Returns:
+        int64, same shape.
+
+    Raises:
+        DataError: A value is not in the mapping; names the values and what to do.
+    """
+    table = np.full(max([*mapping, 0]) + 1, -1, dtype=np.int64)
+    for value, index in mapping.items():
+        table[value] = index
+    values = label_map.astype(np.int64)
+    known = (values >= 0) & (values < len(table))
+    result = np.where(known, table[np.where(known, values, 0)], -1)
+    if (result < 0).any():
+        unknown = sorted(int(value) for value in np.unique(values[result < 0]))
+        count = len(set(mapping.values()))
+        raise DataError(
+            f"{where} holds the value{'s' if len(unknown) > 1 else ''} {_some(unknown)}, but the "
+            f"task has {count} classes with the values {_some(sorted(mapping))}. Add a class to "
+            "task.classes, or map the value with task.label_values."
+        )
+    return result
+
+
+def segmentation_class_names(count: int, given: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of ``count`` classes, background included and first.
+
+    Args:
+        count: Number of classes with background.
+        given: Names without background in the order of their values; 'class 1', 'class 2' ...
+            when empty.
+
+    Raises:
+        DataError: The number of names differs from the number of classes.
+    """
+    if not given:
+        return ("background", *(f"class {index}" for index in range(1, count)))
+    if len(given) != count - 1:
+        raise DataError(
+            f"task.classes names {len(given)} classes ({', '.join(given)}), but the label maps "
+            f"hold {count - 1} beside background. Name each of them, background left out."
+        )
+    return ("background", *given)
+
+
+def classes_from_labels(labels: Iterable[object], multi_label: bool = False) -> tuple[str, ...]:
+    """Return the class names found in a label column: numbers by size, words by alphabet.
+
+    Args:
+        labels: One text per image; None or NaN where there is none.
+        multi_label: Texts are several names joined by ``|``.
+
+    Raises:
+        DataError: No label at all, or ``|`` in a label without ``multi_label``.
+    """
+    names = {name for label in labels for name in label_names(label, multi_label)}
+    if not names:
+        raise DataError(
+            "No image has a label. Give a manifest with a column label, or a folder with one "
+            "sub-folder per class."
+        )
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def encode_labels(
+    labels: Iterable[object], classes: Sequence[str], multi_label: bool = False
+) -> np.ndarray:
+    """Return class indices (N,) int64, or with ``multi_label`` 0/1 per class (N, K) float32.
+
+    An empty label means "none of the classes" with ``multi_label``, and is an error without.
+
+    Raises:
+        DataError: A label is not among the classes, or missing; names it.
+    """
+    index_of = {name: index for index, name in enumerate(classes)}
+    rows = [label_names(label, multi_label) for label in labels]
+    unknown = sorted({name for row in rows for name in row if name not in index_of})
+    if unknown:
+        raise DataError(
+            f"Not among the classes ({', '.join(classes)}): label {_some(unknown)}. Add it to "
+            "task.classes, or correct the column label."
+        )
+    if multi_label:
+        encoded = np.zeros((len(rows), len(classes)), dtype=np.float32)
+        for position, row in enumerate(rows):
+            encoded[position, [index_of[name] for name in row]] = 1.0
+        return encoded
+    missing = sum(not row for row in rows)
+    if missing:
+        raise DataError(
+            f"{missing} of {len(rows)} images have no label. Fill the column label, or leave "
+            "these rows out."
+        )
+    return np.array([index_of[row[0]] for row in rows], dtype=np.int64)
+
+
+def label_names(label: object, multi_label: bool = False) -> tuple[str, ...]:
+    """Return the class names in one label cell; none for an empty cell (None, NaN, '').
+
+    Raises:
+        DataError: ``|`` in a label without ``multi_label``.
+    """
+    if not isinstance(label, str):
+        return ()
+    if not multi_label and LABEL_SEPARATOR in label:
+        raise DataError(
+            f"The label '{label}' names several classes, but the task takes one per image. Set "
+            "task.multi_label to true, or correct the column label."
+        )
+    parts = label.split(LABEL_SEPARATOR) if multi_label else [label]
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _some(values: Sequence[object], most: int = 8) -> str:
+    """Write up to ``most`` values, and how many more there are."""
+    text = ", ".join(str(value) for value in values[:most])
+    return text if len(values) <= most else f"{text} and {len(values) - most} more"

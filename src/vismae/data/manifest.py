@@ -1,0 +1,280 @@
+"""Tables that describe images: the csv manifest, the reference's fold files, folders of classes.
+
+Columns of a manifest (any order, any case): ``path`` or ``image``; optionally ``label_map``,
+``mask`` or ``mask_path``; ``label``; ``patient_id`` or ``group_id``; ``volume_id``,
+``slice_index``, ``spacing_mm``; ``modality``; ``split``; others only where asked for.
+
+A path is relative to the csv, or absolute. It is looked for on disk, then in an ``images.zip``
+beside the csv; ``archive.zip!member`` names a member of any other archive. Whether a file exists
+is not checked here: a missing one is rejected when it is read, and the others go on.
+"""
+
+import csv
+import re
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from vismae.core.errors import DataError
+from vismae.core.types import Spacing
+
+MANIFEST_FILE = "manifest.csv"
+IMAGE_ARCHIVE = "images.zip"
+PATH_COLUMNS = ("path", "image")
+LABEL_MAP_COLUMNS = ("label_map", "mask", "mask_path")
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+    "pretrain": "pretrain",
+    "pretraining": "pretrain",
+}
+
+
+@dataclass(frozen=True)
+class FileReference:
+    """A file on disk, or a member of a zip archive."""
+
+    path: Path
+    member: str | None = None
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """What a table says about one file; None where it says nothing.
+
+    Attributes:
+        name: Path as written, the stable name of the image.
+        image: Where the image is.
+        label_map: Where its label map is.
+        label: Class name, several joined by ``|``.
+        patient_id: Group that must not be divided, as written; None makes the image its own.
+        group_kind: ``patient``, ``group`` or, without an id, ``image``; None where the table has
+            no id column at all, so that the file itself may say.
+        volume_id, slice_index: Rows that form one volume, and their order in it.
+        spacing: Millimetres.
+        modality: Word as written.
+        split: ``train``, ``val``, ``test`` or ``pretrain``.
+        extra: Further columns that were asked for.
+    """
+
+    name: str
+    image: FileReference
+    label_map: FileReference | None = None
+    label: str | None = None
+    patient_id: str | None = None
+    group_kind: str | None = None
+    volume_id: str | None = None
+    slice_index: int | None = None
+    spacing: Spacing = field(default_factory=Spacing)
+    modality: str | None = None
+    split: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def read_manifest(
+    path: Path, keep_columns: Sequence[str] = (), split: str | None = None
+) -> tuple[ManifestRow, ...]:
+    """Read a csv manifest.
+
+    Args:
+        path: The csv, UTF-8 with a header line.
+        keep_columns: Further columns to put into ``extra``.
+        split: Split of every row, in place of the column (the reference's fold files).
+
+    Raises:
+        DataError: Not a readable table, no path column, a wanted column is missing, or a cell
+            that cannot be understood; names file, line and value.
+    """
+    columns, cells = _read_table(path)
+    path_column = next((name for name in PATH_COLUMNS if name in columns), None)
+    if path_column is None:
+        raise DataError(
+            f"{path}: no column names the images. Expected path or image, found "
+            f"{', '.join(columns) or 'no columns'}."
+        )
+    missing = [name for name in keep_columns if name.lower() not in columns]
+    if missing:
+        raise DataError(
+            f"{path}: column {missing[0]} of --keep-column is not there, found "
+            f"{', '.join(columns)}."
+        )
+    rows = [
+        _parse_row(row, f"{path}, line {line}", path.parent, path_column, keep_columns)
+        for line, row in cells
+    ]
+    if not rows:
+        raise DataError(f"{path} has a header but no rows. List at least one image.")
+    if split is not None:
+        rows = [replace(row, split=split) for row in rows]
+    return tuple(_with_unique_volumes(rows))
+
+
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return lower-case column names, and each row's line number and stripped cells."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            columns = [name.strip().lower() for name in next(reader, [])]
+            twice = [name for name, count in Counter(columns).items() if name and count > 1]
+            if twice:
+                raise DataError(f"{path}: column {twice[0]} occurs twice. Rename one of them.")
+            cells: list[tuple[int, dict[str, str]]] = []
+            for values in reader:
+                if not any(value.strip() for value in values):
+                    continue
+                if len(values) > len(columns):
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: {len(values)} cells, the header has "
+                        f"{len(columns)}. Put cells that hold a comma into double quotes."
+                    )
+                padded = [*values, *[""] * (len(columns) - len(values))]
+                row = {name: value.strip() for name, value in zip(columns, padded, strict=True)}
+                cells.append((reader.line_num, row))
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened ({error.strerror}). Check the path.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is not a csv table in UTF-8 ({error}). Save it as comma-separated UTF-8."
+        ) from error
+    return columns, cells
+
+
+def _parse_row(
+    cells: dict[str, str],
+    where: str,
+    folder: Path,
+    path_column: str,
+    keep_columns: Sequence[str],
+) -> ManifestRow:
+    name = cells[path_column]
+    if not name:
+        raise DataError(f"{where}: the cell {path_column} is empty. Give a path or remove the row.")
+    label_map = next((cells[column] for column in LABEL_MAP_COLUMNS if cells.get(column)), None)
+    patient_id, group_kind = _group(cells)
+    return ManifestRow(
+        name=name,
+        image=locate(name, folder),
+        label_map=locate(label_map, folder) if label_map else None,
+        label=cells.get("label") or None,
+        patient_id=patient_id,
+        group_kind=group_kind,
+        volume_id=cells.get("volume_id") or None,
+        slice_index=_parse_index(cells.get("slice_index", ""), where),
+        spacing=parse_spacing(cells.get("spacing_mm", ""), where),
+        modality=cells.get("modality") or None,
+        split=parse_split(cells.get("split", ""), where),
+        extra={name: cells[name.lower()] for name in keep_columns},
+    )
+
+
+def _group(cells: dict[str, str]) -> tuple[str | None, str | None]:
+    if cells.get("patient_id"):
+        return cells["patient_id"], "patient"
+    if cells.get("group_id"):
+        return cells["group_id"], "group"
+    return None, "image" if "patient_id" in cells or "group_id" in cells else None
+
+
+def locate(name: str, folder: Path) -> FileReference:
+    """Return where a manifest's path leads, seen from the folder of the csv.
+
+    On disk first; then ``archive.zip!member``; then the ``images.zip`` beside the csv, whose
+    members may or may not repeat the leading ``images/``.
+    """
+    path = folder / name
+    archive_name, separator, member = name.partition("!")
+    if separator and archive_name.lower().endswith(".zip") and not path.exists():
+        return FileReference(folder / archive_name, member)
+    archive = folder / IMAGE_ARCHIVE
+    if not path.exists() and archive.is_file():
+        for candidate in (name, name.removeprefix("images/"), f"images/{name}"):
+            if candidate in _members(archive, archive.stat().st_mtime_ns):
+                return FileReference(archive, candidate)
+    return FileReference(path)
+
+
+@lru_cache(maxsize=4)
+def _members(archive: Path, changed_ns: int) -> frozenset[str]:
+    """Return the names in an archive; one changed since has another key."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return frozenset(opened.namelist())
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{archive} is not a readable zip archive ({error}).") from error
+
+
+def parse_split(text: str, where: str) -> str | None:
+    """Return ``train``, ``val``, ``test``, ``pretrain``, or None for an empty cell.
+
+    Raises:
+        DataError: Another word.
+    """
+    if not text:
+        return None
+    split = SPLIT_WORDS.get(text.lower())
+    if split is None:
+        raise DataError(
+            f"{where}: split '{text}' is not known. Expected train, val, test or pretrain, or an "
+            "empty cell."
+        )
+    return split
+
+
+def parse_spacing(text: str, where: str) -> Spacing:
+    """Read millimetres: ``slice;row;column``, ``row;column``, or one number for both in-plane.
+
+    Raises:
+        DataError: Not one to three positive numbers.
+    """
+    parts = [part for part in re.split(r"[;,\s]+", text) if part]
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = [0.0]
+    if len(numbers) > 3 or not all(0.0 < number < float("inf") for number in numbers):
+        raise DataError(
+            f"{where}: spacing_mm '{text}' is not understood. Expected slice;row;column, "
+            "row;column or one number, in millimetres."
+        )
+    if not numbers:
+        return Spacing()
+    if len(numbers) == 1:
+        return Spacing(None, numbers[0], numbers[0])
+    return Spacing(*numbers) if len(numbers) == 3 else Spacing(None, *numbers)
+
+
+def _parse_index(text: str, where: str) -> int | None:
+    if not text:
+        return None
+    try:
+        return int(float(text)) if float(text).is_integer() else int(text)
+    except (ValueError, OverflowError):
+        raise DataError(
+            f"{where}: slice_index '{text}' is not a whole number. Correct it or leave it empty."
+        ) from None
+
+
+def _with_unique_volumes(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
+    """Put the patient before a volume_id that several patients share, such as 'ED'.
+
+    Scores pool over a volume, so one name for the volumes of two patients would mix them.
+    """
+    rows = list(rows)
+    owners: defaultdict[str, set[str | None]] = defaultdict(set)
+    for row in rows:
+        if row.volume_id is not None:
+            owners[row.volume_id].add(row.patient_id)
+    return [
+        replace(row, volume_id=f"{row.patient_id}/{row.volume_id}")
+        if row.volume_id is not None and len(owners[row.volume_id]) > 1 and row.patient_id
+        else row
+        for row in rows
+    ]

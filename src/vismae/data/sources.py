@@ -1,0 +1,187 @@
+"""What a user may name as data, and what it is taken for.
+
+* a csv file: a manifest
+* a folder with ``manifest.csv``: that manifest
+* a folder with ``train_fold1.csv`` (``val_``, ``test_``): the reference's layout; the file gives
+  the split
+* a folder of one sub-folder per class, also within train/ val/ test/: labels (classification only)
+* any other folder, file or zip archive: images without annotation
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vismae.core.errors import DataError
+from vismae.data.manifest import MANIFEST_FILE, SPLIT_WORDS, ManifestRow, read_manifest
+
+Task = Literal["segment", "classify"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table of images.
+
+    Attributes:
+        folder: Where its paths start from.
+        rows: One per image file.
+        fold: The cross-validation fold that the rows' ``split`` stands for, if any.
+    """
+
+    folder: Path
+    rows: tuple[ManifestRow, ...]
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
+class PlainSource:
+    """A folder, file or zip archive; label and split hold for everything in it.
+
+    Attributes:
+        path: What to look through.
+        name: Short name that stays the same on another machine.
+    """
+
+    path: Path
+    name: str
+    label: str | None = None
+    split: str | None = None
+
+
+DataSource = Manifest | PlainSource
+
+
+def resolve_data(
+    sources: Sequence[Path],
+    task: Task | None = None,
+    fold: int | None = None,
+    keep_columns: Sequence[str] = (),
+) -> list[DataSource]:
+    """Return what each source is, with the tables read.
+
+    Args:
+        sources: Folders, files, zip archives, csv manifests.
+        task: What the images are for: ``segment`` needs label maps, ``classify`` needs labels and
+            reads folders of classes; None takes any images.
+        fold: Which of the reference's fold files to take; 1 or the lowest when None. A folder
+            with the files of a single other fold is taken with that fold's test images kept and
+            ``Manifest.fold`` None, so that train and val are divided anew.
+        keep_columns: Further columns of the manifests.
+
+    Raises:
+        DataError: A source does not exist, a table cannot be understood, or the task's labels
+            are nowhere.
+    """
+    resolved: list[DataSource] = []
+    for source in sources:
+        if not source.exists():
+            raise DataError(f"{source}: no such file or folder. Check the path.")
+        resolved.extend(_resolve(source, task, fold, keep_columns))
+    if not resolved:
+        raise DataError(
+            "No data was named. Give a folder, a file, a zip archive or a csv manifest."
+        )
+    _require_annotation(resolved, task)
+    return resolved
+
+
+def _resolve(
+    source: Path, task: Task | None, fold: int | None, keep_columns: Sequence[str]
+) -> list[DataSource]:
+    if source.is_file():
+        if source.suffix.lower() == ".csv":
+            return [Manifest(source.parent, read_manifest(source, keep_columns))]
+        return [PlainSource(source, source.name)]
+    manifest = source / MANIFEST_FILE
+    if manifest.is_file():
+        return [Manifest(source, read_manifest(manifest, keep_columns))]
+    folds = _fold_files(source)
+    if folds:
+        return [_reference_layout(source, folds, fold, keep_columns)]
+    if task == "classify":
+        return _class_folders(source)
+    return [PlainSource(source, source.resolve().name)]
+
+
+def _fold_files(folder: Path) -> dict[int, dict[str, Path]]:
+    """Return fold number -> split -> csv."""
+    folds: dict[int, dict[str, Path]] = {}
+    for path in sorted(folder.glob("*_fold*.csv")):
+        found = re.fullmatch(r"(\w+?)_fold(\d+)", path.stem)
+        split = SPLIT_WORDS.get(found[1].lower()) if found else None
+        if found and split:
+            folds.setdefault(int(found[2]), {})[split] = path
+    return folds
+
+
+def _reference_layout(
+    folder: Path,
+    folds: dict[int, dict[str, Path]],
+    wanted: int | None,
+    keep_columns: Sequence[str],
+) -> Manifest:
+    taken = wanted if wanted is not None else min(folds)
+    fold: int | None = taken
+    if taken not in folds:
+        if len(folds) > 1:
+            raise DataError(
+                f"{folder}: fold {taken} is not there, found the folds "
+                f"{', '.join(map(str, sorted(folds)))}. Choose one of them with --fold."
+            )
+        taken, fold = min(folds), None
+        logger.info(
+            "%s has the files of fold %d only: its test images stay, train and val are divided",
+            folder,
+            taken,
+        )
+    rows = [
+        row
+        for split, path in sorted(folds[taken].items())
+        for row in read_manifest(path, keep_columns, split=split)
+    ]
+    return Manifest(folder, tuple(rows), fold)
+
+
+def _class_folders(folder: Path) -> list[DataSource]:
+    children = _subfolders(folder)
+    if children and all(child.name.lower() in SPLIT_WORDS for child in children):
+        labelled = [
+            (SPLIT_WORDS[child.name.lower()], class_folder)
+            for child in children
+            for class_folder in _subfolders(child)
+        ]
+    else:
+        labelled = [(None, child) for child in children]
+    root = folder.resolve()
+    return [
+        PlainSource(path, f"{root.name}/{path.relative_to(folder).as_posix()}", path.name, split)
+        for split, path in labelled
+    ]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))
+    )
+
+
+def _require_annotation(sources: Sequence[DataSource], task: Task | None) -> None:
+    rows = [row for source in sources if isinstance(source, Manifest) for row in source.rows]
+    if task == "segment" and not any(row.label_map for row in rows):
+        raise DataError(
+            "No image has a label map. Segmentation needs a csv manifest with the columns path "
+            "and label_map (or mask), or a folder that holds manifest.csv or train_fold1.csv."
+        )
+    labels = [row.label for row in rows] + [
+        source.label for source in sources if isinstance(source, PlainSource)
+    ]
+    if task == "classify" and not any(labels):
+        raise DataError(
+            "No image has a label. Classification needs a csv manifest with the columns path and "
+            "label, a folder with one sub-folder per class, or one that holds train_fold1.csv."
+        )

@@ -1,0 +1,246 @@
+"""Where DICOM frames lie in the patient, and which of them form one volume.
+
+Standard: PS3.3 C.7.6.2 (image plane), C.7.6.16 (functional groups of enhanced multi-frame
+images), C.8.5.5 (ultrasound regions). DICOM counts patient axes to left, posterior and superior
+(LPS); affines here are RAS. All lengths are millimetres.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+
+from vismae.core.types import Spacing
+
+_SAME_POSITION_MM = 1e-3
+_SAME_DIRECTION = 1e-3
+_IRREGULAR_FRACTION = 0.05
+_US_CENTIMETRE = 3
+
+
+@dataclass(frozen=True)
+class FramePlane:
+    """One frame's place; None where the header does not say.
+
+    Attributes:
+        position: Centre of the first pixel, LPS, (3,).
+        rows, columns: Unit vectors along a row and along a column, LPS, (3,) each.
+        row_mm: Distance between rows.
+        column_mm: Distance between columns.
+        between_mm: SpacingBetweenSlices.
+        thickness_mm: SliceThickness.
+    """
+
+    position: np.ndarray | None
+    rows: np.ndarray | None
+    columns: np.ndarray | None
+    row_mm: float | None
+    column_mm: float | None
+    between_mm: float | None
+    thickness_mm: float | None
+
+    @property
+    def located(self) -> bool:
+        """Whether position and orientation are both known."""
+        return self.position is not None and self.rows is not None
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Direction of the slice axis, LPS; only for located planes."""
+        return np.cross(_known(self.rows), _known(self.columns))
+
+    @property
+    def height_mm(self) -> float:
+        """Position along the normal; only for located planes."""
+        return float(_known(self.position) @ self.normal)
+
+    def parallel_to(self, other: "FramePlane") -> bool:
+        """Whether both have one orientation (or none) and one pixel size (or none)."""
+        if self.located != other.located:
+            return False
+        if self.located and not (
+            np.allclose(_known(self.rows), _known(other.rows), atol=_SAME_DIRECTION)
+            and np.allclose(_known(self.columns), _known(other.columns), atol=_SAME_DIRECTION)
+        ):
+            return False
+        sizes = [(self.row_mm, other.row_mm), (self.column_mm, other.column_mm)]
+        return all(
+            a == b or (a is not None and b is not None and abs(a - b) <= 1e-3 * b) for a, b in sizes
+        )
+
+
+def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
+    """Return the place of a frame, counted from 0."""
+    measures = functional_group(dataset, frame, "PixelMeasuresSequence")
+    position = functional_group(dataset, frame, "PlanePositionSequence")
+    orientation = functional_group(dataset, frame, "PlaneOrientationSequence")
+    origin = _numbers((position or dataset).get("ImagePositionPatient"), 3)
+    axes = _numbers((orientation or dataset).get("ImageOrientationPatient"), 6)
+    if position is None and int(dataset.get("NumberOfFrames") or 1) > 1:
+        origin = None  # one position for many frames places none of them
+    rows, columns = (None, None) if axes is None else (_unit(axes[:3]), _unit(axes[3:]))
+    if rows is None or columns is None or abs(rows @ columns) > 0.1:
+        rows = columns = None
+    row_mm, column_mm = _pixel_size(dataset, measures)
+    return FramePlane(
+        position=origin,
+        rows=rows,
+        columns=columns,
+        row_mm=row_mm,
+        column_mm=column_mm,
+        between_mm=_positive((measures or dataset).get("SpacingBetweenSlices")),
+        thickness_mm=_positive((measures or dataset).get("SliceThickness")),
+    )
+
+
+def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
+    """Return a frame's functional group: its own, else the shared one, else None."""
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    for item in (*per_frame[frame : frame + 1], *shared[:1]):
+        group = item.get(name)
+        if group:
+            return group[0]
+    return None
+
+
+def order_volumes(planes: Sequence[FramePlane], orders: Sequence[Any]) -> list[list[int]]:
+    """Divide parallel frames into volumes, each sorted along the normal.
+
+    A position that occurs again belongs to another volume: another time, echo or diffusion
+    weight. Frames that all share one position are a sequence in time, and stay together; so do
+    frames without a known position.
+
+    Args:
+        planes: All ``parallel_to`` one another.
+        orders: Anything sortable, one per frame: the order of acquisition.
+
+    Returns:
+        Indices into ``planes``, one list for each volume.
+    """
+    by_order = sorted(range(len(planes)), key=lambda index: orders[index])
+    if not planes[0].located:
+        return [by_order]
+    by_height = sorted(by_order, key=lambda index: planes[index].height_mm)
+    places: list[list[int]] = []
+    last = -np.inf
+    for index in by_height:
+        height = planes[index].height_mm
+        if height - last > _SAME_POSITION_MM:
+            places.append([])
+        places[-1].append(index)
+        last = height
+    if len(places) == 1:
+        return [by_order]
+    rank = {index: place for place, index in enumerate(by_order)}
+    sorted_places = [sorted(place, key=rank.__getitem__) for place in places]
+    deepest = max(map(len, places))
+    return [[place[k] for place in sorted_places if len(place) > k] for k in range(deepest)]
+
+
+@dataclass(frozen=True)
+class VolumeGeometry:
+    """Geometry of ordered slices.
+
+    Attributes:
+        spacing: Between slices (the median), rows, columns.
+        affine: Voxel (column, row, slice) to RAS mm, or None if unknown. The third column is 1 mm
+            or the slice thickness long where a lone slice has no neighbour.
+        in_space: Whether slices follow one another in space, not in time or in no known order.
+        regular: Whether all distances between slices agree within 5 %.
+    """
+
+    spacing: Spacing
+    affine: np.ndarray | None
+    in_space: bool
+    regular: bool
+
+
+def volume_geometry(planes: Sequence[FramePlane]) -> VolumeGeometry:
+    """Return spacing and affine of slices in the order given by ``order_volumes``."""
+    first = planes[0]
+    alone = first.between_mm if len(planes) == 1 else None
+    flat = Spacing(alone, first.row_mm, first.column_mm)
+    if not first.located:
+        return VolumeGeometry(flat, None, in_space=False, regular=True)
+    if len(planes) == 1 or planes[-1].height_mm - first.height_mm <= _SAME_POSITION_MM:
+        step = first.normal * (first.between_mm or first.thickness_mm or 1.0)
+        affine = _affine(first, step)
+        return VolumeGeometry(flat, affine, in_space=len(planes) == 1, regular=True)
+    positions = np.array([plane.position for plane in planes])
+    gaps = np.diff(np.array([plane.height_mm for plane in planes]))
+    median = float(np.median(gaps))
+    regular = bool((np.abs(gaps - median) <= _IRREGULAR_FRACTION * median).all())
+    steps = np.diff(positions, axis=0)
+    # The mean spreads rounding of positions over all slices; with a slice missing it would be
+    # wrong for every slice, the median only behind the gap.
+    step = steps.mean(axis=0) if regular else np.median(steps, axis=0)
+    spacing = Spacing(median, first.row_mm, first.column_mm)
+    return VolumeGeometry(spacing, _affine(first, step), in_space=True, regular=regular)
+
+
+def _affine(first: FramePlane, step: np.ndarray) -> np.ndarray | None:
+    if first.row_mm is None or first.column_mm is None:
+        return None
+    affine = np.eye(4)
+    affine[:3, 0] = _known(first.rows) * first.column_mm
+    affine[:3, 1] = _known(first.columns) * first.row_mm
+    affine[:3, 2] = step
+    affine[:3, 3] = _known(first.position)
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS
+
+
+def _pixel_size(dataset: Dataset, measures: Dataset | None) -> tuple[float | None, float | None]:
+    """Return row and column distance: in the patient if known, else at the detector."""
+    for holder, tag in (
+        (measures, "PixelSpacing"),
+        (dataset, "PixelSpacing"),
+        (dataset, "ImagerPixelSpacing"),
+        (dataset, "NominalScannedPixelSpacing"),
+    ):
+        pair = None if holder is None else _numbers(holder.get(tag), 2)
+        if pair is not None and (pair > 0).all():
+            return float(pair[0]), float(pair[1])
+    return _ultrasound_pixel_size(dataset)
+
+
+def _ultrasound_pixel_size(dataset: Dataset) -> tuple[float | None, float | None]:
+    """Return the pixel size if every region that is measured in centimetres agrees on it."""
+    sizes = set()
+    for region in dataset.get("SequenceOfUltrasoundRegions") or []:
+        units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
+        deltas = (region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX"))
+        if units == (_US_CENTIMETRE, _US_CENTIMETRE) and all(deltas):
+            sizes.add(tuple(round(abs(float(delta)) * 10.0, 6) for delta in deltas))
+    if len(sizes) != 1:
+        return None, None
+    row_mm, column_mm = sizes.pop()
+    return row_mm, column_mm
+
+
+def _numbers(value: Any, count: int) -> np.ndarray | None:
+    if value is None or value == "" or isinstance(value, (str, float, int)):
+        return None
+    if len(value) != count or any(part in (None, "") for part in value):
+        return None
+    numbers = np.array([float(part) for part in value])
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _unit(vector: np.ndarray) -> np.ndarray | None:
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 0.5 else None
+
+
+def _positive(value: Any) -> float | None:
+    if value in (None, "") or not float(value) > 0.0:
+        return None
+    return float(value)
+
+
+def _known(vector: np.ndarray | None) -> np.ndarray:
+    if vector is None:
+        raise ValueError("this plane is not located; test 'located' first")
+    return vector

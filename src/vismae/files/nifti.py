@@ -1,0 +1,201 @@
+"""NIfTI-1 and NIfTI-2 volumes and label maps, in one orientation whatever the file's own.
+
+An image and its label map share ``slice_orientation``, so they cannot come apart.
+"""
+
+import gzip
+import re
+import zlib
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from vismae.core.errors import UnreadableFileError
+from vismae.core.types import MedicalImage, Modality, PixelUnit, Spacing
+from vismae.files.discover import SourceFile
+from vismae.files.orientation import slice_orientation
+from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
+from vismae.files.reasons import Reason
+from vismae.files.signatures import is_gzip
+
+MAX_VOLUMES = 32
+"""Volumes taken from a 4-D file, spread evenly from first to last: neighbours in time are nearly
+copies, and one long run would outweigh all other patients."""
+
+_MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_COLOUR_FIELDS = ("R", "G", "B")
+# Suffixes of the Brain Imaging Data Structure (BIDS) and of common practice.
+_NAME_HINTS = {
+    Modality.MR: r"t1w|t2w|t2starw|t2star|flair|pdw|pdt2|bold|dwi|sbref|adc|t1|t2|t1ce|mr|mri",
+    Modality.CT: r"ct",
+    Modality.PET: r"pet|suv",
+}
+
+
+def read_nifti(file: SourceFile, modality: Modality | None = None) -> list[MedicalImage]:
+    """Read a volume, or each volume of a 4-D file (``MAX_VOLUMES`` of them, evenly spread).
+
+    NIfTI does not say how an image was made: without ``modality`` a name as in BIDS (``_T1w``,
+    ``_bold``, ``_ct``, ``_pet``) decides, else it counts as ``other``. A CT is taken to hold
+    Hounsfield units and a PET to hold SUV, as is the custom; unscaled 8-bit numbers cannot be
+    either and count as arbitrary, as does everything else. Stored integers are kept, with the
+    file's slope and intercept; floats become float32.
+
+    ``details`` holds ``orientation_known`` (whether the file has an affine), ``volume_index``
+    and ``volumes_in_file``.
+
+    Raises:
+        UnreadableFileError: ``truncated``, ``undecodable``, ``too-large``,
+            ``unsupported-pixels`` or ``not-finite``.
+    """
+    with file.open() as stream:
+        volumes = _Volumes(stream, file.name)
+        made = modality or _modality_from_name(file.name)
+        count = volumes.count
+        chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_VOLUMES)).round().astype(int))
+        return [_image(volumes, int(index), file.name, made) for index in chosen]
+
+
+def read_nifti_labels(file: SourceFile) -> tuple[np.ndarray, Spacing]:
+    """Read a label map, oriented exactly as ``read_nifti`` orients the image.
+
+    Returns:
+        Class numbers, int32 (S, H, W), and the spacing.
+
+    Raises:
+        UnreadableFileError: As for ``read_nifti``; ``label-not-integer`` names the first values
+            that are not whole numbers, ``label-format`` refuses colours and several volumes.
+    """
+    with file.open() as stream:
+        volumes = _Volumes(stream, file.name)
+        if volumes.count > 1 or volumes.colour:
+            found = "colours" if volumes.colour else f"{volumes.count} volumes"
+            raise UnreadableFileError(
+                Reason.LABEL_FORMAT,
+                f"{file.name}: holds {found} where one volume of class numbers was expected. "
+                f"Merge it into one label map.",
+            )
+        stored, orientation = volumes.read(0), volumes.orientation
+        values = stored
+        if (volumes.slope, volumes.intercept) != (1.0, 0.0):
+            values = stored.astype(np.float64) * volumes.slope + volumes.intercept
+    return as_class_numbers(orientation.to_slices(values), file.name), orientation.spacing
+
+
+class _Volumes:
+    """The open file: header facts, and one volume at a time in the file's own axes."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._name = name
+        head = stream.read(2)
+        stream.seek(0)
+        # nibabel reads through any file object; gzip is recognised by content, not by suffix.
+        data: Any = gzip.GzipFile(fileobj=stream) if is_gzip(head) else stream
+        try:
+            start = data.read(348)
+            data.seek(0)
+            version_2 = start[4:8] == b"n+2\x00"
+            image = (nib.Nifti2Image if version_2 else nib.Nifti1Image).from_stream(data)
+            shape, dtype = image.shape, np.dtype(image.get_data_dtype())
+        except (HeaderDataError, ImageFileError, ValueError, TypeError, *_GZIP_ERRORS) as error:
+            raise _undecodable(name, error) from error
+        self.colour = dtype.names is not None and dtype.names[:3] == _COLOUR_FIELDS
+        self._require_usable(shape, dtype)
+        self.shape = _three(shape)
+        self.count = int(np.prod(shape[3:], dtype=int)) if len(shape) > 3 else 1
+        proxy: Any = image.dataobj
+        self.slope, self.intercept = float(proxy.slope), float(proxy.inter)
+        full = (*self.shape, self.count)
+        self._stored = ArrayProxy(data, (full, dtype, proxy.offset, 1.0, 0.0), mmap=False)
+        header: Any = image.header
+        self.orientation_known = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+        try:
+            scale = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+        except KeyError:
+            scale = 1.0  # a unit code outside the standard: millimetres, as nearly always
+        affine = np.asarray(image.affine, dtype=np.float64)
+        affine = np.diag([scale, scale, scale, 1.0]) @ affine
+        self.orientation = slice_orientation(self.shape, affine)
+
+    def read(self, index: int) -> np.ndarray:
+        """Return the stored values of one volume, (I, J, K) or (I, J, K, 3)."""
+        try:
+            volume = np.asarray(self._stored[..., index])
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise UnreadableFileError(
+                Reason.TRUNCATED,
+                f"{self._name}: the voxels cannot be read to the end ({error}). Copy the file "
+                f"again.",
+            ) from error
+        if self.colour:
+            volume = np.stack([volume[field] for field in _COLOUR_FIELDS], axis=-1)
+        return native_numbers(volume, self._name)
+
+    def _require_usable(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        if dtype.kind not in "iuf" and not self.colour:
+            raise UnreadableFileError(
+                Reason.UNSUPPORTED_PIXELS,
+                f"{self._name}: voxels of type {dtype}. Integers, real numbers and RGB are read; "
+                f"of complex data save the magnitude first.",
+            )
+        if len(shape) > 4 and any(length > 1 for length in shape[4:]):
+            raise UnreadableFileError(
+                Reason.UNSUPPORTED_PIXELS,
+                f"{self._name}: shape {shape}. Volumes with at most a fourth axis (time) are "
+                f"read; save each component as a file of its own.",
+            )
+        require_size(shape[:3], dtype.itemsize, self._name)
+
+
+_GZIP_ERRORS = (OSError, EOFError, zlib.error, KeyError, IndexError, OverflowError)
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    rows, columns, slices = (*shape, 1, 1)[:3]
+    return rows, columns, slices
+
+
+def _undecodable(name: str, error: Exception) -> UnreadableFileError:
+    early = isinstance(error, EOFError)
+    return UnreadableFileError(
+        Reason.TRUNCATED if early else Reason.UNDECODABLE,
+        f"{name}: the NIfTI header cannot be read ({error}). Copy the file again.",
+    )
+
+
+def _image(volumes: _Volumes, index: int, name: str, modality: Modality) -> MedicalImage:
+    stored = volumes.read(index)
+    scaled = (volumes.slope, volumes.intercept) != (1.0, 0.0)
+    pixels = volumes.orientation.to_slices(stored)
+    if volumes.colour:
+        pixels = grey_if_equal(pixels)
+    small = stored.dtype.itemsize == 1 and not scaled
+    unit = {Modality.CT: PixelUnit.HU, Modality.PET: PixelUnit.SUV}.get(modality)
+    return MedicalImage(
+        pixels=pixels,
+        modality=modality,
+        unit=PixelUnit.ARBITRARY if unit is None or small else unit,
+        source=name,
+        slope=volumes.slope,
+        intercept=volumes.intercept,
+        spacing=volumes.orientation.spacing,
+        affine=volumes.orientation.affine,
+        details={
+            "orientation_known": volumes.orientation_known,
+            "volume_index": index,
+            "volumes_in_file": volumes.count,
+        },
+    )
+
+
+def _modality_from_name(name: str) -> Modality:
+    words = re.split(r"[_\-. ]", re.split(r"[/\\!]", name)[-1].lower())
+    for word in reversed(words):  # the last word that says something: BIDS puts it there
+        for made, pattern in _NAME_HINTS.items():
+            if re.fullmatch(pattern, word):
+                return made
+    return Modality.OTHER

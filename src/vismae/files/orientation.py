@@ -1,0 +1,100 @@
+"""One orientation for every volume: voxel arrays to slices as a radiologist sees them, and back.
+
+For axial slices rows run from anterior to posterior and columns from the patient's right to left,
+exactly as in the DICOM series of a patient lying on the back. File affines are RAS: their axes
+count to the right, anterior and superior.
+"""
+
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+
+from vismae.core.types import Spacing
+
+# An axis counts as the slice axis if its voxels are this much longer than any other's.
+_THICKER = 1.2
+
+
+@dataclass(frozen=True)
+class SliceOrientation:
+    """How a file's voxel array becomes slices, and back.
+
+    Attributes:
+        axes: The file's axes that become slice, row and column.
+        flips: Whether each of these runs backwards.
+        affine: Voxel (column, row, slice) of the slices to RAS mm, (4, 4).
+        spacing: Between slices, rows, columns.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    affine: np.ndarray
+    spacing: Spacing
+
+    @property
+    def _flipped(self) -> tuple[int, ...]:
+        return tuple(place for place, flip in enumerate(self.flips) if flip)
+
+    def to_slices(self, volume: np.ndarray) -> np.ndarray:
+        """Turn a voxel array as the file has it, (I, J, K, ...), into slices (S, H, W, ...)."""
+        rest = range(3, volume.ndim)
+        turned = volume.transpose(*self.axes, *rest)
+        return np.ascontiguousarray(np.flip(turned, self._flipped))
+
+    def to_volume(self, slices: np.ndarray) -> np.ndarray:
+        """Undo ``to_slices``."""
+        back = np.flip(slices, self._flipped)
+        inverse = [self.axes.index(axis) for axis in range(3)]
+        return np.ascontiguousarray(back.transpose(*inverse, *range(3, slices.ndim)))
+
+
+def slice_orientation(shape: tuple[int, int, int], affine: np.ndarray) -> SliceOrientation:
+    """Choose slice axis, row and column direction from geometry alone.
+
+    The slice axis is the one with a single voxel, else the one with clearly the longest voxels,
+    else the axis nearest to head-foot. Rows run from anterior to posterior in axial slices and
+    from superior to inferior in others; columns from right to left, in sagittal slices from
+    anterior to posterior. Slices run to the right, posterior or superior: the order that the
+    normal of such rows and columns gives, as in DICOM.
+
+    Args:
+        shape: Voxels along the file's axes.
+        affine: Voxel to RAS mm, (4, 4).
+    """
+    # For each file axis, the nearest patient axis (0 R, 1 A, 2 S) and its sign.
+    codes = nib.io_orientation(affine)
+    if np.isnan(codes).any():
+        affine, codes = np.eye(4), nib.io_orientation(np.eye(4))
+    patient_axis = codes[:, 0].astype(int)
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    slice_axis = _slice_axis(shape, sizes, patient_axis)
+    slice_patient = int(patient_axis[slice_axis])
+    row_patient = 1 if slice_patient == 2 else 2
+    column_patient = 1 if slice_patient == 0 else 0
+    to_file = {int(patient): file for file, patient in enumerate(patient_axis)}
+    axes = (slice_axis, to_file[row_patient], to_file[column_patient])
+    # Rows and columns all run against their RAS axis (to posterior, inferior, left); slices run
+    # along it, save for coronal ones.
+    wanted = (-1.0 if slice_patient == 1 else 1.0, -1.0, -1.0)
+    flips = [bool(codes[axis, 1] != sign) for axis, sign in zip(axes, wanted, strict=True)]
+    turned = np.zeros((4, 4))
+    turned[3, 3] = 1.0
+    turned[:3, 3] = affine[:3, 3]
+    for place, (file_axis, flip) in enumerate(zip(axes, flips, strict=True)):
+        direction = affine[:3, file_axis]
+        turned[:3, 2 - place] = -direction if flip else direction
+        if flip:
+            turned[:3, 3] += direction * (shape[file_axis] - 1)
+    spacing = Spacing(*(float(sizes[axis]) for axis in axes))
+    return SliceOrientation(axes, (flips[0], flips[1], flips[2]), turned, spacing)
+
+
+def _slice_axis(shape: tuple[int, int, int], sizes: np.ndarray, patient_axis: np.ndarray) -> int:
+    lone = [axis for axis in range(3) if shape[axis] == 1]
+    if len(lone) == 1:
+        return lone[0]
+    thickest = int(np.argmax(sizes))
+    if sizes[thickest] > _THICKER * np.delete(sizes, thickest).max():
+        return thickest
+    return int(np.flatnonzero(patient_axis == 2)[0])

@@ -1,0 +1,185 @@
+"""PNG, JPEG, TIFF and BMP images, and label maps drawn as such files.
+
+Images keep their full depth: 16-bit greys stay 16-bit. Label maps keep their numbers: a palette
+gives its indices, never its colours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, ImageSequence
+
+from vismae.core.errors import UnreadableFileError
+from vismae.core.types import MedicalImage, Modality, PixelUnit
+from vismae.files.discover import SourceFile
+from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
+from vismae.files.reasons import Reason
+
+MAX_PIXELS = 178_956_970
+"""Pixels of one page, or of all pages of a TIFF together times 16; Pillow's own bomb limit."""
+
+MAX_LOSSY_LABELS = 64
+"""A JPEG label map with more distinct values than this has been smeared by its compression."""
+
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_MAX_PAGES_TOGETHER = 16
+_PHOTOMETRIC_TAG = 262
+_MIN_IS_WHITE = 0
+
+
+def read_raster(file: SourceFile, modality: Modality | None = None) -> MedicalImage:
+    """Read an image as display grey levels or colour, upright after its EXIF orientation.
+
+    8- and 16-bit greys, float TIFF and 1-bit images keep their numbers; an alpha channel is
+    dropped; palettes and other colour spaces become RGB, and RGB with three equal channels
+    becomes grey. The pages of a TIFF are slices; pages of another size than the first (previews)
+    are left out.
+
+    ``details`` holds ``pages_left_out`` and ``reduced_to_8_bit`` (True for 16-bit colour, of
+    which Pillow keeps the upper 8 bits).
+
+    Raises:
+        UnreadableFileError: ``too-large``, ``truncated``, ``undecodable`` or ``not-finite``.
+    """
+    pages, facts = _read_pages(file, _image_page)
+    kept = [page for page in pages if page.shape == pages[0].shape]
+    pixels = np.stack(kept)
+    if pixels.ndim == 4:
+        pixels = grey_if_equal(pixels)
+    return MedicalImage(
+        pixels=native_numbers(pixels, file.name),
+        modality=modality or Modality.OTHER,
+        unit=PixelUnit.DISPLAY,
+        source=file.name,
+        details={"pages_left_out": len(pages) - len(kept), "reduced_to_8_bit": facts.reduced},
+    )
+
+
+def read_raster_labels(file: SourceFile) -> np.ndarray:
+    """Read a label map: class numbers, int32 (S, H, W), with S = 1 unless a TIFF has more pages.
+
+    Numbers are kept as they are: palette indices, 0 and 1 of 1-bit images, 8- and 16-bit greys.
+
+    Raises:
+        UnreadableFileError: As for ``read_raster``; ``label-colours`` names the colours found,
+            ``label-lossy`` the number of values in a smeared JPEG, ``label-not-integer`` and
+            ``label-format`` pages of different sizes.
+    """
+    pages, facts = _read_pages(file, lambda page: _label_page(page, file.name))
+    if facts.lossy:
+        _require_few_values(pages, file.name)
+    if any(page.shape != pages[0].shape for page in pages):
+        raise UnreadableFileError(
+            Reason.LABEL_FORMAT,
+            f"{file.name}: pages of different sizes. Give one page per slice, all of one size.",
+        )
+    return as_class_numbers(np.stack(pages), file.name)
+
+
+@dataclass(frozen=True)
+class _FileFacts:
+    """What was lost before the pixels reached us."""
+
+    reduced: bool
+    lossy: bool
+
+
+def _read_pages(
+    file: SourceFile, read_page: Callable[[Image.Image], np.ndarray]
+) -> tuple[list[np.ndarray], _FileFacts]:
+    try:
+        with file.open() as stream, Image.open(stream, formats=_FORMATS) as image:
+            count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+            _require_moderate(image, count, file.name)
+            compression = image.info.get("compression") if image.format == "TIFF" else None
+            lossy = image.format in ("JPEG", "MPO") or compression == "jpeg"
+            facts = _FileFacts(reduced=_loses_depth(image), lossy=lossy)
+            pages = []
+            for page in ImageSequence.Iterator(image) if count > 1 else [image]:
+                _require_moderate(page, 1, file.name)
+                pages.append(read_page(ImageOps.exif_transpose(page)))
+        return pages, facts
+    except UnreadableFileError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(file.name, str(error)) from error
+    except Exception as error:  # Pillow's decoders raise anything on damaged files
+        early = "truncated" in str(error).lower() or isinstance(error, EOFError)
+        raise UnreadableFileError(
+            Reason.TRUNCATED if early else Reason.UNDECODABLE,
+            f"{file.name}: cannot be decoded ({type(error).__name__}: {error}). Copy the file "
+            f"again, or save it anew as PNG.",
+        ) from error
+
+
+def _require_moderate(image: Image.Image, pages: int, name: str) -> None:
+    height, width = image.height, image.width
+    if width * height > MAX_PIXELS or width * height * pages > MAX_PIXELS * _MAX_PAGES_TOGETHER:
+        raise _too_large(name, f"{width}×{height} pixels on {pages} page(s)")
+    require_size((pages, height, width, len(image.getbands())), 4, name)
+
+
+def _too_large(name: str, found: str) -> UnreadableFileError:
+    return UnreadableFileError(
+        Reason.TOO_LARGE,
+        f"{name}: {found}; at most {MAX_PIXELS} pixels are read. Reduce the image or cut it "
+        f"into tiles.",
+    )
+
+
+def _loses_depth(image: Image.Image) -> bool:
+    """Whether Pillow will keep only 8 of 16 bits, as it does with all but plain grey."""
+    raw_modes = [str(tile[3]) for tile in getattr(image, "tile", []) if len(tile) > 3]
+    deep = any(";16" in mode for mode in raw_modes)
+    return deep and image.mode in ("LA", "RGB", "RGBA", "RGBX", "CMYK")
+
+
+def _image_page(page: Image.Image) -> np.ndarray:
+    mode = page.mode
+    if mode == "1" or mode == "F" or mode == "L" or mode.startswith("I"):
+        pixels = np.asarray(page)
+        pixels = pixels.astype(np.uint8) if mode == "1" else pixels
+        tags = getattr(page, "tag_v2", {})
+        if mode.startswith("I;16") and tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE:
+            # Pillow turns 8-bit white-is-zero TIFFs round by itself, but not 16-bit ones.
+            pixels = np.iinfo(np.uint16).max - pixels
+        return pixels
+    if mode == "LA":
+        return np.asarray(page.getchannel("L"))
+    return np.asarray(page.convert("RGBA").convert("RGB") if mode == "PA" else page.convert("RGB"))
+
+
+def _label_page(page: Image.Image, name: str) -> np.ndarray:
+    mode = page.mode
+    if mode in ("P", "PA", "L", "LA"):
+        values = np.asarray(page.getchannel(0))
+    elif mode in ("1", "F") or mode.startswith("I"):
+        values = np.asarray(page)
+        values = values.astype(np.uint8) if mode == "1" else values
+    else:
+        values = grey_if_equal(np.asarray(page.convert("RGB")))
+        if values.ndim == 3:
+            raise _colours(values, name)
+    return values
+
+
+def _colours(pixels: np.ndarray, name: str) -> UnreadableFileError:
+    colours = np.unique(pixels.reshape(-1, 3), axis=0)
+    some = ", ".join("#" + bytes(colour).hex() for colour in colours[:10].astype(np.uint8))
+    return UnreadableFileError(
+        Reason.LABEL_COLOURS,
+        f"{name}: a label map must hold class numbers, found {len(colours)} colours ({some}). "
+        f"Which colour is which class cannot be known: save it as a palette or single-channel "
+        f"PNG in which each pixel is its class number.",
+    )
+
+
+def _require_few_values(pages: list[np.ndarray], name: str) -> None:
+    found = len(np.unique(np.concatenate([page.ravel() for page in pages])))
+    if found > MAX_LOSSY_LABELS:
+        raise UnreadableFileError(
+            Reason.LABEL_LOSSY,
+            f"{name}: {found} different values, smeared by JPEG compression; a label map has one "
+            f"per class. Export it again as PNG, or round it to its class numbers yourself.",
+        )

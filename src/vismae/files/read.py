@@ -1,0 +1,89 @@
+"""One door to all readers: any image file to images, any label file to class numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vismae.core.errors import UnreadableFileError
+from vismae.core.types import MedicalImage, Modality, Spacing
+from vismae.files.dicom import read_dicom
+from vismae.files.discover import Group, SourceFile
+from vismae.files.nifti import read_nifti, read_nifti_labels
+from vismae.files.raster import read_raster, read_raster_labels
+from vismae.files.reasons import Reason
+
+
+def read_image(
+    files: Group | SourceFile | Sequence[SourceFile], modality: Modality | None = None
+) -> list[MedicalImage]:
+    """Read the files of one group: a DICOM series, or one file of any kind.
+
+    Args:
+        files: A group from ``group_series``, one file, or several DICOM files of one series.
+        modality: Overrides what the files say, and with it the pixel unit.
+
+    Raises:
+        UnreadableFileError: The only exception, whatever a library raised; the reason codes are
+            listed in ``reasons.REASONS``.
+    """
+    members = _members(files)
+    name = members[0].name
+    try:
+        if members[0].kind == "dicom":
+            return read_dicom(members, modality)
+        if len(members) > 1:
+            raise UnreadableFileError(
+                Reason.UNDECODABLE,
+                f"{name}: given together with {len(members) - 1} further files. Only DICOM "
+                f"series have several files; read each of these by itself.",
+            )
+        if members[0].kind == "nifti":
+            return read_nifti(members[0], modality)
+        return [read_raster(members[0], modality)]
+    except UnreadableFileError:
+        raise
+    except Exception as error:  # one odd file must never end a long job
+        raise _undecodable(name, error) from error
+
+
+def read_label_map(file: SourceFile) -> tuple[np.ndarray, Spacing | None]:
+    """Read class numbers, int32 (S, H, W), oriented as ``read_image`` orients the image.
+
+    Returns:
+        The label map and its spacing; None where the format has none (PNG and the like).
+
+    Raises:
+        UnreadableFileError: The only exception; ``label-format`` for DICOM.
+    """
+    try:
+        if file.kind == "nifti":
+            return read_nifti_labels(file)
+        if file.kind == "raster":
+            return read_raster_labels(file), None
+    except UnreadableFileError:
+        raise
+    except Exception as error:  # as above
+        raise _undecodable(file.name, error) from error
+    raise UnreadableFileError(
+        Reason.LABEL_FORMAT,
+        f"{file.name}: a DICOM file where a label map was expected. Label maps are read from "
+        f"NIfTI, PNG, TIFF and BMP; convert DICOM segmentations to NIfTI (such as with dcmqi).",
+    )
+
+
+def _members(files: Group | SourceFile | Sequence[SourceFile]) -> Sequence[SourceFile]:
+    if isinstance(files, SourceFile):
+        return (files,)
+    members = files.files if isinstance(files, Group) else files
+    if not members:
+        raise UnreadableFileError(Reason.NOT_FOUND, "no file was given to read. Give at least one.")
+    return members
+
+
+def _undecodable(name: str, error: Exception) -> UnreadableFileError:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return UnreadableFileError(
+        Reason.UNDECODABLE,
+        f"{name}: cannot be read ({text[:300]}). Fetch the file again from its source, or leave "
+        f"it out.",
+    )

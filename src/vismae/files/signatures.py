@@ -1,0 +1,107 @@
+"""Telling what a file is from its first bytes, and only then from its name.
+
+DICOM: PS3.10 section 7.1 (``DICM`` at byte 128); files written without that preamble are known by
+their first element. NIfTI: magic at byte 344 (version 1) or 4 (version 2), also inside gzip.
+"""
+
+import struct
+import zlib
+from typing import Literal
+
+from pydicom.valuerep import VR
+
+Kind = Literal["dicom", "nifti", "raster"]
+Content = Literal["dicom", "nifti", "raster", "zip"]
+
+HEAD_BYTES = 1024
+
+_RASTER_STARTS = (
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",  # JPEG
+    b"II*\x00",  # TIFF, little endian
+    b"MM\x00*",  # TIFF, big endian
+    b"II+\x00",  # BigTIFF
+    b"MM\x00+",
+)
+_SUFFIXES: dict[str, Kind] = {
+    ".dcm": "dicom",
+    ".dicom": "dicom",
+    ".ima": "dicom",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".png": "raster",
+    ".jpg": "raster",
+    ".jpeg": "raster",
+    ".tif": "raster",
+    ".tiff": "raster",
+    ".bmp": "raster",
+}
+_VALUE_REPRESENTATIONS = {str(vr).encode() for vr in VR if len(str(vr)) == 2}
+
+
+def content_of(head: bytes, name: str) -> Content | None:
+    """Return what a file is, or None if neither content nor suffix tells.
+
+    A known suffix on unknown content counts, so that a damaged image is reported as a damaged
+    image and not as some foreign file.
+
+    Args:
+        head: The first ``HEAD_BYTES`` bytes, fewer if the file is shorter.
+        name: File name; only its ending matters.
+    """
+    if head[128:132] == b"DICM":
+        return "dicom"
+    if head.startswith(_RASTER_STARTS) or _is_bmp(head):
+        return "raster"
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if _is_nifti(head):
+        return "nifti"
+    if _is_dicom_without_preamble(head):
+        return "dicom"
+    lower = name.lower()
+    return next((kind for suffix, kind in _SUFFIXES.items() if lower.endswith(suffix)), None)
+
+
+def is_gzip(head: bytes) -> bool:
+    """Whether the bytes begin a gzip stream."""
+    return head.startswith(b"\x1f\x8b")
+
+
+def is_nifti_pair_header(head: bytes) -> bool:
+    """Whether the bytes begin a NIfTI header whose pixels lie in a second file (``.img``)."""
+    return head[344:348] == b"ni1\x00" or head[4:8] == b"ni2\x00"
+
+
+def _is_bmp(head: bytes) -> bool:
+    # Two letters alone would take any text that starts with "BM": ask for the header size as well.
+    return head.startswith(b"BM") and len(head) > 18 and head[14:18] in _BMP_HEADER_SIZES
+
+
+_BMP_HEADER_SIZES = {struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124)}
+
+
+def _is_nifti(head: bytes) -> bool:
+    if is_gzip(head):
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, 348)
+        except zlib.error:
+            return False
+    return head[344:348] == b"n+1\x00" or head[4:8] == b"n+2\x00" or is_nifti_pair_header(head)
+
+
+def _is_dicom_without_preamble(head: bytes) -> bool:
+    """Whether the bytes look like a first element of group 2 or 8, in any byte order."""
+    if len(head) < 8:
+        return False
+    for order in "<>":
+        group, element = struct.unpack(order + "HH", head[:4])
+        if group not in (0x0002, 0x0008) or element > 0x0100:
+            continue
+        if head[4:6] in _VALUE_REPRESENTATIONS:
+            return True
+        # Implicit VR: a 4-byte length follows, short and even for every element that comes first.
+        length = struct.unpack(order + "I", head[4:8])[0]
+        if length <= 512 and length % 2 == 0:
+            return True
+    return False

@@ -1,0 +1,60 @@
+"""Read tensors out of a pickled checkpoint without ever running code from it.
+
+``torch.load(weights_only=True)`` follows pickle instructions only for tensors and plain
+containers. Everything else a file names (an ``argparse.Namespace`` of settings, say) is replaced
+by ``Inert`` here, which does nothing when it is called or filled.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vismae.core.errors import ModelError
+
+# The legacy format cannot be searched for names beforehand; official files hold just this one.
+_KNOWN_FOREIGN = ["argparse.Namespace"]
+
+
+class Inert:
+    """Stands for an object of a class that we will not import; keeps nothing of it."""
+
+    def __init__(self, *args: object, **settings: object) -> None:
+        """Take anything, do nothing."""
+
+    def __setstate__(self, state: object) -> None:
+        """Forget the state."""
+
+
+def load_tensors_only(path: Path) -> Any:
+    """Read a file written by ``torch.save``; foreign objects come back as ``Inert``.
+
+    Raises:
+        ModelError: The file is missing, no checkpoint, or tries to do something.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist. Give a checkpoint file or a model folder.")
+    try:
+        names = _KNOWN_FOREIGN
+        if zipfile.is_zipfile(path):
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals([(Inert, name) for name in names]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        EOFError,
+    ) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{path} was not read: {reason[:300]} Expected a checkpoint of tensors (official "
+            "VIS-MAE .pth, or .safetensors). Nothing in it was run. Take a fresh copy from a "
+            "source you trust."
+        ) from error

@@ -1,0 +1,191 @@
+"""Carry trained parts from one model to another, whole or not at all, and report what arrived.
+
+A part that fits only half would silently start the rest at random; that is an error here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vismae.core.errors import ModelError, SettingError
+from vismae.models.backbone import SwinConfig
+from vismae.models.weights import list_first, state_differences
+
+PARTS = ("encoder", "decoder")
+"""Parts that can be carried over. Heads and the pixel prediction belong to their task."""
+
+_STEM = "patch_embed.proj.weight"
+_BIAS_TABLE = "relative_position_bias_table"
+# Settings that change what the same weights compute, though no tensor shows them.
+_SILENT_SETTINGS = ("norm_eps", "shift_single_window")
+
+
+@dataclass(frozen=True)
+class PartCopied:
+    """How much of one part was copied.
+
+    Attributes:
+        tensors: Number of named tensors.
+        parameters: Number of values.
+    """
+
+    tensors: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What a transfer did.
+
+    Attributes:
+        copied: Amount by part.
+        arrived_share: Share of the target's parameters that now come from the source, 0 to 1.
+        left_at_start: Names of the target's parameters that keep their initial values.
+        adapted: Name and what was done, where a tensor was changed to fit or the same weights
+            now compute something else.
+    """
+
+    copied: dict[str, PartCopied]
+    arrived_share: float
+    left_at_start: tuple[str, ...]
+    adapted: tuple[tuple[str, str], ...]
+
+    def text(self) -> str:
+        """Say it in a few lines for a log."""
+        lines = [
+            f"{part}: {amount.tensors} tensors, {amount.parameters:,} parameters copied"
+            for part, amount in self.copied.items()
+        ]
+        groups = dict.fromkeys(name.split(".")[0] for name in self.left_at_start)
+        rest = f"; at their start: {', '.join(groups)}" if groups else ""
+        lines.append(f"{self.arrived_share:.1%} of the target's parameters arrived{rest}")
+        lines += [f"adapted {name}: {change}" for name, change in self.adapted]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for a model card's provenance."""
+        return asdict(self)
+
+
+def transfer(
+    source: nn.Module, target: nn.Module, parts: tuple[str, ...] = ("encoder",)
+) -> TransferReport:
+    """Copy named parts of one model into another.
+
+    Between window sizes the bias tables are interpolated (bicubic); between one and three image
+    channels the stem is summed or spread, which keeps its output on grey images the same.
+
+    Args:
+        source: Any model with the attributes named in ``parts``.
+        target: Changed in place, only if every part fits.
+        parts: Some of ``PARTS``.
+
+    Raises:
+        SettingError: A part is unknown.
+        ModelError: A part is missing or does not fit whole; lists what differs.
+    """
+    states: dict[str, dict[str, Tensor]] = {}
+    adapted: list[tuple[str, str]] = []
+    for part in parts:
+        if part not in PARTS:
+            raise SettingError(f"'{part}' cannot be transferred. Parts: {', '.join(PARTS)}.")
+        old, new = _part_of(source, part), _part_of(target, part)
+        wanted = new.state_dict()
+        states[part] = _fit(old.state_dict(), wanted, part, adapted)
+        differences = state_differences(wanted, states[part])
+        if differences:
+            raise ModelError(
+                f"The {part} of {type(source).__name__} does not fit that of "
+                f"{type(target).__name__}: {list_first(differences)} Build the target with the "
+                "source's network (size, depths, patch size), or leave this part out."
+            )
+        adapted += _silent_changes(old, new, part)
+    for part, state in states.items():
+        _part_of(target, part).load_state_dict(state)
+    return _report(target, states, adapted)
+
+
+def resize_bias_table(table: Float[Tensor, "R heads"], rows: int) -> Float[Tensor, "{rows} heads"]:
+    """Interpolate a relative position bias table to another window size (bicubic).
+
+    Args:
+        table: One row per offset, (2M-1)² rows.
+        rows: The same of the new window.
+    """
+    old_side, new_side = round(table.shape[0] ** 0.5), round(rows**0.5)
+    grid = table.T.reshape(1, -1, old_side, old_side).float()
+    grid = F.interpolate(grid, size=(new_side, new_side), mode="bicubic", align_corners=False)
+    return grid.flatten(2)[0].T.to(table.dtype)
+
+
+def _part_of(module: nn.Module, part: str) -> nn.Module:
+    found = getattr(module, part, None)
+    if not isinstance(found, nn.Module):
+        raise ModelError(
+            f"{type(module).__name__} has no {part}. Leave '{part}' out of the parts to transfer."
+        )
+    return found
+
+
+def _fit(
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    part: str,
+    adapted: list[tuple[str, str]],
+) -> dict[str, Tensor]:
+    """Change the tensors whose shape follows from window size or image channels."""
+    fitted = dict(state)
+    tables: dict[tuple[int, int], int] = {}
+    for name in state.keys() & wanted.keys():
+        old, new = state[name], wanted[name]
+        if old.shape == new.shape:
+            continue
+        if name.endswith(_BIAS_TABLE) and old.shape[1] == new.shape[1]:
+            fitted[name] = resize_bias_table(old, new.shape[0])
+            sides = (_window(old), _window(new))
+            tables[sides] = tables.get(sides, 0) + 1
+        elif name == _STEM and {old.shape[1], new.shape[1]} == {1, 3}:
+            many = new.shape[1]
+            # A grey image repeated three times gives the same sum of products either way.
+            fitted[name] = old.sum(1, keepdim=True) if many == 1 else old.repeat(1, 3, 1, 1) / 3
+            change = "summed over 3 image channels" if many == 1 else "spread over 3 image channels"
+            adapted.append((f"{part}.{name}", change))
+    for (old_window, new_window), count in tables.items():
+        change = f"{count} tables interpolated from window {old_window} to {new_window}"
+        adapted.append((f"{part}.*.{_BIAS_TABLE}", change))
+    return fitted
+
+
+def _window(table: Tensor) -> int:
+    return (round(table.shape[0] ** 0.5) + 1) // 2
+
+
+def _silent_changes(old: nn.Module, new: nn.Module, part: str) -> list[tuple[str, str]]:
+    before, after = getattr(old, "config", None), getattr(new, "config", None)
+    if not isinstance(before, SwinConfig) or not isinstance(after, SwinConfig):
+        return []
+    return [
+        (f"{part}.{name}", f"{getattr(before, name)} became {getattr(after, name)}")
+        for name in _SILENT_SETTINGS
+        if getattr(before, name) != getattr(after, name)
+    ]
+
+
+def _report(
+    target: nn.Module, states: Mapping[str, Mapping[str, Tensor]], adapted: list[tuple[str, str]]
+) -> TransferReport:
+    arrived = {f"{part}.{name}" for part, state in states.items() for name in state}
+    sizes = {name: parameter.numel() for name, parameter in target.named_parameters()}
+    return TransferReport(
+        copied={
+            part: PartCopied(len(state), sum(value.numel() for value in state.values()))
+            for part, state in states.items()
+        },
+        arrived_share=sum(sizes[name] for name in sizes if name in arrived) / sum(sizes.values()),
+        left_at_start=tuple(name for name in sizes if name not in arrived),
+        adapted=tuple(adapted),
+    )

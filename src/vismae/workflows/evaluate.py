@@ -1,0 +1,296 @@
+"""``vismae evaluate``: scores per patient and class, with intervals, and a report."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from vismae.core.config import EvaluateConfig
+from vismae.core.errors import DataError, ModelError
+from vismae.core.model_card import ModelCard, TaskCard
+from vismae.core.rundir import open_run, write_bytes, write_text
+from vismae.data.fingerprint import Overlap, overlap
+from vismae.data.store import Store
+from vismae.evaluation.classification import ClassificationScores
+from vismae.evaluation.patient_scores import summarise_patients
+from vismae.evaluation.statistics import Interval
+from vismae.inference.predictor import Predictor, choose_device
+from vismae.models.weights import load_model
+from vismae.workflows.evaluation_report import write_report
+from vismae.workflows.ingest import open_or_ingest
+from vismae.workflows.preparation import of_modality, resolve_preprocessing, with_units
+from vismae.workflows.scoring import SegmentationResult, score_classes, score_label_maps
+
+logger = logging.getLogger(__name__)
+
+_UNIT_WORDS = {"patient": "patient", "group": "image group", "image": "image"}
+_PRIMARY = {"segmenter": ("mean", "dice"), "classifier": ("mean", "auroc")}
+_SCORED_KINDS = {"segmenter": "segment", "classifier": "classify"}
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Where an evaluation ended.
+
+    Attributes:
+        folder: Holds ``scores.parquet``, ``scores.csv``, ``summary.csv``, ``report/index.html``.
+        summary_table: One row per class and metric, with column ``interval``.
+        primary: Mean Dice over classes, or mean AUROC, with its interval.
+        primary_name: Which of the two.
+        unit: What one case is: patient, image group or image.
+    """
+
+    folder: Path
+    summary_table: pd.DataFrame
+    primary: Interval
+    primary_name: str
+    unit: str
+
+    def summary(self) -> str:
+        """Say the primary score and where the report lies."""
+        return (
+            f"{self.primary_name} {self.primary.text()} (mean over {self.primary.n} "
+            f"{self.unit}s, 95 % interval). Report: {self.folder / 'report' / 'index.html'}"
+        )
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Which rows are scored, and what a reader must know of the choice.
+
+    Attributes:
+        rows: Row numbers of the store.
+        unit: What one case is.
+        notes: Sentences for the report.
+        warnings: Sentences for the top of the report.
+    """
+
+    rows: np.ndarray
+    unit: str
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def evaluate(config: EvaluateConfig) -> EvaluateResult:
+    """Score a model folder on labelled images and write scores and report.
+
+    Raises:
+        DataError: There is nothing to score, or the model has learnt from it.
+        ModelError: The folder holds a model that gives neither label maps nor classes.
+        PreprocessingError: The images come in another unit than the model knows.
+    """
+    model, card, task = _load(config.model)
+    with open_run(config.out, "evaluate", config, overwrite=config.overwrite) as folder:
+        store = open_or_ingest(
+            config.data.sources,
+            folder / "store",
+            task=_SCORED_KINDS[card.kind],
+            fold=config.fold,
+        )
+        cases = choose_cases(config, store, card)
+        preprocessing = resolve_preprocessing(
+            config.preprocessing, config.data.image_size, None, card.preprocessing
+        )
+        with_units(preprocessing, store.index.iloc[cases.rows], str(store.folder))
+        model.to(choose_device(config.device))
+        predictor = Predictor(model, preprocessing, config.data.batch_size)
+        if card.kind == "segmenter":
+            scores, table = _score_segmenter(config, predictor, store, cases, task)
+        else:
+            scores, table = _score_classifier(config, predictor, store, cases, task)
+        _write_tables(folder, scores, table)
+        if config.report:
+            write_report(config, folder, card, predictor, store, cases, scores, table)
+    primary, name = _primary(card.kind, table)
+    return EvaluateResult(folder, table, primary, name, cases.unit)
+
+
+def _load(folder: Path) -> tuple[nn.Module, ModelCard, TaskCard]:
+    model = load_model(folder)
+    card = model.card
+    if not isinstance(card, ModelCard) or card.kind not in _SCORED_KINDS or card.task is None:
+        raise ModelError(
+            f"{folder} holds a masked autoencoder, which has no classes to score. Fine-tune it "
+            "first (vismae finetune segment|classify --init) and evaluate that run's model."
+        )
+    return model, card, card.task
+
+
+def choose_cases(config: EvaluateConfig, store: Store, card: ModelCard) -> Cases:
+    """Return the rows to score: the wanted split, never training rows in silence.
+
+    Raises:
+        DataError: No row is left, or the model has learnt from one.
+    """
+    index = store.index.reset_index(drop=True)
+    index = of_modality(index, config.data.modality, str(store.folder))
+    labelled = index["has_label_map"] if card.kind == "segmenter" else index["label"].notna()
+    if card.task is not None and card.task.multi_label:
+        labelled = pd.Series(True, index=index.index)
+    notes = [f"{int((~labelled).sum())} images without a label were left out."]
+    notes = notes if (~labelled).any() else []
+    rows = _of_split(index[labelled], config, store)
+    warnings: list[str] = []
+    if config.split is None and rows["split"].isna().all():
+        rows = _without_known(rows, card, config, notes)
+    rows = _without_overlap(rows, card, config, warnings)
+    kinds = rows["group_kind"].unique()
+    unit = _UNIT_WORDS[kinds[0]] if len(kinds) == 1 else "image group"
+    count = rows["patient_id"].nunique()
+    notes.append(f"Scored are {len(rows)} images of {count} {unit}s.")
+    for line in (*notes, *warnings):
+        logger.info("%s", line)
+    return Cases(rows.index.to_numpy(), unit, notes, warnings)
+
+
+def _of_split(rows: pd.DataFrame, config: EvaluateConfig, store: Store) -> pd.DataFrame:
+    found = rows["split"].fillna("(none)").value_counts()
+    known = ", ".join(f"{name} ({count} images)" for name, count in found.items())
+    if config.split is not None:
+        chosen = rows[rows["split"] == config.split]
+    elif (rows["split"] == "test").any() or rows["split"].notna().any():
+        chosen = rows[rows["split"] == "test"]
+    else:
+        chosen = rows
+    if chosen.empty:
+        raise DataError(
+            f"{store.folder}: no labelled image is in split {config.split or 'test'}; found "
+            f"{known or 'no labelled image'}. Choose another with --split."
+        )
+    return chosen
+
+
+def _without_known(
+    rows: pd.DataFrame, card: ModelCard, config: EvaluateConfig, notes: list[str]
+) -> pd.DataFrame:
+    """Where the data has no splits, leave out the patients fine-tuning learnt from."""
+    learnt = card.training.get("finetune")
+    if learnt is None or config.allow_training_rows:
+        return rows
+    known = overlap(learnt, rows)
+    left_out = rows["patient_id"].astype(str).isin({*known.same_pixels, *known.same_id})
+    if not left_out.any():
+        return rows
+    notes.append(
+        f"The data has no splits; {int(left_out.sum())} images of "
+        f"{rows[left_out]['patient_id'].nunique()} patients or groups that the model was trained "
+        "or validated on were left out."
+    )
+    if left_out.all():
+        raise DataError(
+            "The model was trained or validated on every patient of these images, so none is left "
+            "to score. Give images of other patients, or set allow_training_rows to true."
+        )
+    return rows[~left_out]
+
+
+def _without_overlap(
+    rows: pd.DataFrame, card: ModelCard, config: EvaluateConfig, warnings: list[str]
+) -> pd.DataFrame:
+    """Refuse patients the model has learnt from; warn where only likeness says so."""
+    for stage, learnt in card.training.items():
+        found = overlap(learnt, rows)
+        # An id such as 001 is shared by chance between data sets; only the task's own counts.
+        certain = {*found.same_pixels, *(found.same_id if stage == "finetune" else ())}
+        words = {"pretrain": "pre-training", "finetune": "fine-tuning"}.get(stage, stage)
+        if certain:
+            sentence = (
+                f"{len(certain)} of {rows['patient_id'].nunique()} patients or groups to be scored "
+                f"({_some(sorted(certain))}) were in the {words} data of the model"
+            )
+            if not config.allow_training_rows:
+                raise DataError(
+                    f"{sentence}. Scores on them would be too good. Score other patients (--split "
+                    "test), or set allow_training_rows to true to see them all the same."
+                )
+            warnings.append(f"{sentence}: these scores are no estimate for new patients.")
+        suspects = _suspects(found, certain, stage)
+        if suspects:
+            warnings.append(
+                f"{len(suspects)} patients or groups ({_some(suspects)}) share an id or a look "
+                f"with the {words} data. They may be the same; compare them before trusting "
+                "these scores."
+            )
+    return rows
+
+
+def _suspects(found: Overlap, certain: set[str], stage: str) -> list[str]:
+    by_id = found.same_id if stage != "finetune" else ()
+    return sorted({*found.alike, *by_id} - certain)
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text} and {len(names) - most} more"
+
+
+def _score_segmenter(
+    config: EvaluateConfig, predictor: Predictor, store: Store, cases: Cases, task: TaskCard
+) -> tuple[SegmentationResult, pd.DataFrame]:
+    label_values = _label_values(task, store)
+    scores = score_label_maps(
+        predictor, store, cases.rows, label_values, task.classes, config.nsd_tolerance
+    )
+    return scores, summarise_patients(scores.patients, n=config.bootstrap, seed=config.seed)
+
+
+def _label_values(task: TaskCard, store: Store) -> dict[int, int]:
+    """Return the model's reading of label values; 0/1 and 0/255 mean the same of one class."""
+    known = dict(task.label_values or {})
+    foreground = [value for value in store.label_values if value != 0]
+    if len(task.classes) == 2 and len(foreground) == 1:
+        return {0: 0, foreground[0]: 1}
+    return known
+
+
+def _score_classifier(
+    config: EvaluateConfig, predictor: Predictor, store: Store, cases: Cases, task: TaskCard
+) -> tuple[ClassificationScores, pd.DataFrame]:
+    scores = score_classes(
+        predictor, store, cases.rows, task.classes, task.multi_label, task.thresholds
+    )
+    return scores, scores.intervals(n=config.bootstrap, seed=config.seed)
+
+
+def _write_tables(
+    folder: Path, scores: SegmentationResult | ClassificationScores, table: pd.DataFrame
+) -> None:
+    if isinstance(scores, SegmentationResult):
+        patients = scores.patients
+    else:
+        patients = _probability_rows(scores)
+    write_bytes(folder / "scores.parquet", patients.to_parquet(index=False))
+    write_text(folder / "scores.csv", patients.to_csv(index=False))
+    intervals = table["interval"]
+    flat = table.drop(columns="interval").assign(
+        estimate=[interval.estimate for interval in intervals],
+        low=[interval.low for interval in intervals],
+        high=[interval.high for interval in intervals],
+        n=[interval.n for interval in intervals],
+    )
+    write_text(folder / "summary.csv", flat.to_csv(index=False))
+
+
+def _probability_rows(scores: ClassificationScores) -> pd.DataFrame:
+    """Return one row per case and class: the probability, and whether it is true."""
+    return pd.concat(
+        pd.DataFrame(
+            {
+                "patient_id": scores.groups,
+                "class_name": name,
+                "metric": "probability",
+                "value": scores.probabilities[:, number],
+                "truth": scores.truth[:, number],
+            }
+        )
+        for number, name in enumerate(scores.class_names)
+    )
+
+
+def _primary(kind: str, table: pd.DataFrame) -> tuple[Interval, str]:
+    class_name, metric = _PRIMARY[kind]
+    chosen = table[(table["class_name"] == class_name) & (table["metric"] == metric)]
+    return chosen["interval"].iloc[0], {"dice": "Mean Dice", "auroc": "Mean AUROC"}[metric]

@@ -1,0 +1,150 @@
+"""``vismae inspect``: what a store holds, in numbers and on a contact sheet."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vismae.core.config import InspectConfig
+from vismae.core.preprocessing import Preprocessing
+from vismae.core.types import Modality, PixelUnit
+from vismae.data.intensity import to_unit_range
+from vismae.data.labels import label_names
+from vismae.data.likeness import is_blank
+from vismae.data.store import Store
+from vismae.data.store_format import CONTACT_SHEET_NAME
+from vismae.evaluation.overlay import contact_sheet, save_png
+
+_COLUMNS = 5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class InspectReport:
+    """What a store holds.
+
+    Attributes:
+        images: Slices.
+        volumes: Volumes; a single image is one.
+        groups: Group kind (patient, group, image) -> number of different ones.
+        by_modality, by_split, by_label: Value -> images; ``none`` where there is no value. An
+            image with several labels counts for each.
+        with_label_map: Images with a label map.
+        label_values: Raw values in all label maps.
+        by_dtype: Stored type -> images.
+        height, width: Smallest, median and largest in pixels.
+        encoding: Of the shards.
+        mebibytes: Size of the shards.
+        contact_sheet: The picture.
+        problems: What ``verify`` found wrong; None if it was not asked for.
+    """
+
+    images: int
+    volumes: int
+    groups: dict[str, int]
+    by_modality: dict[str, int]
+    by_split: dict[str, int]
+    by_label: dict[str, int]
+    with_label_map: int
+    label_values: tuple[int, ...]
+    by_dtype: dict[str, int]
+    height: tuple[int, int, int]
+    width: tuple[int, int, int]
+    encoding: str
+    mebibytes: float
+    contact_sheet: Path
+    problems: list[str] | None
+
+
+def inspect(config: InspectConfig) -> InspectReport:
+    """Count what is in a store and draw a sample of it, every modality in turn.
+
+    Raises:
+        DataError: No finished store is there, or a shard is damaged.
+    """
+    store = Store(config.store)
+    problems = store.verify() if config.verify else None
+    for problem in problems or ():
+        logger.error("%s", problem)
+    picture = config.out or config.store / CONTACT_SHEET_NAME
+    if not problems:
+        draw_contact_sheet(store, picture, config.images)
+        logger.info("contact sheet: %s", picture)
+    index = store.index
+    shards = [config.store / entry["file"] for entry in store.manifest["shards"]]
+    labels = index["label"].map(lambda label: label_names(label, multi_label=True) or ("none",))
+    return InspectReport(
+        images=len(store),
+        volumes=int(index["volume_id"].nunique()),
+        groups={
+            str(kind): int(rows["patient_id"].nunique())
+            for kind, rows in index.groupby("group_kind")
+        },
+        by_modality=_counts(index["modality"]),
+        by_split=_counts(index["split"]),
+        by_label=_counts(labels.explode()),
+        with_label_map=int(index["has_label_map"].sum()),
+        label_values=store.label_values,
+        by_dtype=_counts(index["dtype"]),
+        height=_extent(index["height"]),
+        width=_extent(index["width"]),
+        encoding=store.manifest["encoding"],
+        mebibytes=sum(path.stat().st_size for path in shards if path.is_file()) / 2**20,
+        contact_sheet=picture,
+        problems=problems,
+    )
+
+
+def draw_contact_sheet(store: Store, path: Path, count: int) -> None:
+    """Write a picture of up to ``count`` images, evenly from all modalities and groups."""
+    index = store.index
+    preprocessing = Preprocessing()
+    pictures: list[np.ndarray] = []
+    captions: list[str] = []
+    for row in _sample(index, count):
+        facts = index.iloc[row]
+        pixels = store.read(row).pixels
+        pictures.append(
+            to_unit_range(
+                pixels,
+                modality=Modality(facts["modality"]),
+                unit=PixelUnit(facts["unit"]),
+                slope=facts["slope"],
+                intercept=facts["intercept"],
+                scale_low=facts["scale_low"],
+                scale_high=facts["scale_high"],
+                preprocessing=preprocessing,
+            )
+        )
+        blank = " blank" if is_blank(pixels) else ""
+        captions.append(f"{row}: {facts['modality']} {facts['width']}×{facts['height']}{blank}")
+    save_png(path, contact_sheet(pictures, captions, _COLUMNS))
+
+
+def _sample(index: pd.DataFrame, count: int) -> list[int]:
+    """Return rows of every modality in turn, each modality's spread over its patients."""
+    queues: list[list[int]] = []
+    for _, rows in index.reset_index(drop=True).groupby("modality"):
+        # Sorted by patient, an even stride meets as many patients as it can.
+        ordered = rows.sort_values(["patient_id", "volume_id", "slice_index"]).index.to_numpy()
+        positions = np.linspace(0, len(ordered), min(count, len(ordered)), endpoint=False)
+        queues.append([int(ordered[int(position)]) for position in positions])
+    share, chosen = count // len(queues), []
+    spare = count - share * len(queues)
+    for number, queue in enumerate(queues):
+        wanted = max(1, share + (number < spare))
+        stride = np.linspace(0, len(queue), min(wanted, len(queue)), endpoint=False).astype(int)
+        chosen.extend(queue[position] for position in stride)
+    return chosen[: max(count, len(queues))]
+
+
+def _counts(values: pd.Series) -> dict[str, int]:
+    counted = values.fillna("none").value_counts()
+    return {str(name): int(number) for name, number in counted.items()}
+
+
+def _extent(values: pd.Series) -> tuple[int, int, int]:
+    return int(values.min()), int(values.median()), int(values.max())

@@ -1,0 +1,253 @@
+"""Run folders: refusal, lock, atomic writes."""
+
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from vismae.core import rundir
+from vismae.core.config import PretrainConfig
+from vismae.core.errors import RunFolderError
+from vismae.core.settings import build_config
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from vismae.core.rundir import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_holder(folder: Path) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_a_living_process_keeps_its_run_folder(tmp_path: Path) -> None:
+    process = start_holder(tmp_path)
+    try:
+        with (
+            pytest.raises(RunFolderError, match=f"in use by process {process.pid}"),
+            rundir.locked(tmp_path),
+        ):
+            pytest.fail("the lock was given twice")
+    finally:
+        end(process)
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    end(start_holder(tmp_path))
+    assert (tmp_path / rundir.LOCK_NAME).exists()
+    with rundir.locked(tmp_path):
+        held = json.loads((tmp_path / rundir.LOCK_NAME).read_text())
+        assert held["pid"] == os.getpid()
+    assert not (tmp_path / rundir.LOCK_NAME).exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_killed_process_that_its_parent_has_not_collected_does_not_block(tmp_path: Path) -> None:
+    process = start_holder(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        with rundir.locked(tmp_path):
+            pass
+    finally:
+        process.communicate()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_process_number_used_again_does_not_block(tmp_path: Path) -> None:
+    stale = {"pid": os.getpid(), "host": platform.node(), "started": "1"}
+    (tmp_path / rundir.LOCK_NAME).write_text(json.dumps(stale))
+    with rundir.locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "no json", "[]", '{"pid": "7"}'])
+def test_a_broken_lock_file_does_not_block(content: str, tmp_path: Path) -> None:
+    (tmp_path / rundir.LOCK_NAME).write_text(content)
+    with rundir.locked(tmp_path):
+        pass
+
+
+def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), rundir.locked(tmp_path):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def config(folder: Path, **settings: object) -> PretrainConfig:
+    return PretrainConfig.model_validate({"out": folder, "store": "store", **settings})
+
+
+def open_and_close(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    settings = config(folder, resume=resume, overwrite=overwrite)
+    with rundir.open_run(folder, "pretrain", settings, resume=resume, overwrite=overwrite):
+        pass
+
+
+def test_a_folder_with_content_is_refused_and_both_ways_on_are_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("keep")
+    with pytest.raises(RunFolderError, match=r"notes\.txt.*--resume.*--overwrite"):
+        open_and_close(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_keeps_its_settings_and_what_made_it_and_holds_the_lock(tmp_path: Path) -> None:
+    run = tmp_path / "deep" / "run"
+    settings = config(run, seed=3)
+    with rundir.open_run(run, "pretrain", settings) as folder:
+        assert folder == run
+        assert (run / rundir.LOCK_NAME).exists()
+        logging.getLogger("vismae.test").info("from inside")
+    assert build_config(PretrainConfig, "pretrain", file=run / "config.yaml") == settings
+    assert json.loads((run / "provenance.json").read_text())["command"] == "pretrain"
+    assert "from inside" in (run / "log.txt").read_text()
+    assert not (run / rundir.LOCK_NAME).exists()
+
+
+def test_resume_keeps_and_overwrite_empties(tmp_path: Path) -> None:
+    open_and_close(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("{}")
+    open_and_close(tmp_path, resume=True)
+    assert (tmp_path / "model" / "model.json").exists()
+    open_and_close(tmp_path, overwrite=True)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_run_is_not_resumed_with_settings_that_make_it_another_one(tmp_path: Path) -> None:
+    open_and_close(tmp_path)
+    changed = config(tmp_path, resume=True, optimizer={"lr": 0.5})
+    with (
+        pytest.raises(RunFolderError, match=r"optimizer\.lr was 0\.001, now 0\.5"),
+        rundir.open_run(tmp_path, "pretrain", changed, resume=True),
+    ):
+        pytest.fail("was resumed")
+    longer = config(tmp_path, resume=True, trainer={"max_steps": 5}, data={"workers": 0})
+    with rundir.open_run(tmp_path, "pretrain", longer, resume=True):
+        pass
+
+
+def test_overwrite_removes_a_link_and_not_what_it_points_to(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "scan.dcm").write_text("x")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "link").symlink_to(precious)
+    open_and_close(run, overwrite=True)
+    assert not (run / "link").exists()
+    assert (precious / "scan.dcm").exists()
+
+
+def test_overwrite_does_not_empty_the_folder_of_a_living_run(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("")
+    process = start_holder(tmp_path)
+    try:
+        with pytest.raises(RunFolderError, match="in use"):
+            open_and_close(tmp_path, overwrite=True)
+    finally:
+        end(process)
+    assert (tmp_path / "precious.txt").exists()
+
+
+def test_resume_and_overwrite_together_are_a_contradiction(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="contradict"):
+        open_and_close(tmp_path, resume=True, overwrite=True)
+
+
+def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(RunFolderError, match="is a file"):
+        open_and_close(file)
+
+
+def test_the_working_folder_is_never_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work.txt").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunFolderError, match="will not be emptied"):
+        open_and_close(Path("."), overwrite=True)
+    assert (tmp_path / "work.txt").exists()
+
+
+def test_other_processes_of_one_training_only_get_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    run = tmp_path / "run"
+    open_and_close(run)
+    assert not run.exists()
+
+
+def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    contents = [b"a" * 200_000, b"b" * 200_000]
+    rundir.write_bytes(path, contents[0])
+    seen: list[bytes] = []
+
+    def read() -> None:
+        while len(seen) < 200:
+            seen.append(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    turn = 0
+    while reader.is_alive():
+        rundir.write_bytes(path, contents[turn % 2])
+        turn += 1
+    reader.join()
+    assert set(seen) <= set(contents)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    (path / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="folder"):
+        rundir.write_text(path, "new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_json_reads_back(tmp_path: Path) -> None:
+    rundir.write_json(tmp_path / "deep" / "x.json", {"b": [1, None], "a": "ü"})
+    assert json.loads((tmp_path / "deep" / "x.json").read_text()) == {"b": [1, None], "a": "ü"}
+
+
+def test_provenance_names_versions_and_neither_user_nor_host() -> None:
+    made = rundir.provenance("pretrain")
+    assert made["command"] == "pretrain"
+    assert {"vismae", "torch", "numpy"} <= made["versions"].keys()
+    assert str(Path.home()) not in json.dumps(made)
+
+
+def test_log_lines_also_go_to_the_run_s_log_only_while_inside(tmp_path: Path) -> None:
+    logger = logging.getLogger("vismae.test")
+    with rundir.log_to(tmp_path):
+        logger.info("inside %d", 1)
+    logger.info("outside")
+    text = (tmp_path / "log.txt").read_text()
+    assert "INFO inside 1" in text
+    assert "outside" not in text

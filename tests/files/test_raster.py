@@ -1,0 +1,235 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vismae.files.raster as raster_module
+from factories import write_jpeg, write_palette_png, write_png, write_tiff
+from vismae.core.errors import UnreadableFileError
+from vismae.core.types import Modality, PixelUnit
+from vismae.files.discover import SourceFile
+from vismae.files.raster import read_raster, read_raster_labels
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+COLOURS = [0, 0, 0, 255, 0, 0, 0, 255, 0]
+
+
+def raster(path: Path) -> SourceFile:
+    return SourceFile(path, None, "raster")
+
+
+def reason(path: Path, labels: bool = False) -> tuple[str, str]:
+    with pytest.raises(UnreadableFileError) as caught:
+        (read_raster_labels if labels else read_raster)(raster(path))
+    assert str(path) in str(caught.value)
+    return caught.value.reason, str(caught.value)
+
+
+# --- images ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_8_bit_grey_keeps_its_values(tmp_path: Path, suffix: str) -> None:
+    image = read_raster(raster(write_png(tmp_path / f"a{suffix}", GREY)), Modality.XR)
+
+    np.testing.assert_array_equal(image.pixels, GREY[None])
+    assert (image.modality, image.unit) == (Modality.XR, PixelUnit.DISPLAY)
+    assert (image.slope, image.intercept) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_grey_is_never_clipped(tmp_path: Path, suffix: str) -> None:
+    deep = np.array([[0, 255, 256], [1000, 40000, 65535]], np.uint16)
+
+    image = read_raster(raster(write_png(tmp_path / f"a{suffix}", deep)))
+
+    assert image.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(image.pixels[0], deep)
+
+
+def test_white_is_zero_is_turned_round_at_8_and_at_16_bits(tmp_path: Path) -> None:
+    for dtype, top in ((np.uint8, 255), (np.uint16, 65535)):
+        stored = np.array([[0, 10, top]], dtype)
+        path = write_tiff(tmp_path / f"{top}.tif", [stored], tiffinfo={262: 0})
+        with Image.open(path) as check:
+            assert check.tag_v2[262] == 0  # pyright: ignore
+
+        [[row]] = read_raster(raster(path)).pixels
+
+        # Pillow itself inverts 8-bit pixels when it writes this tag, but not 16-bit ones.
+        expected = [0, 10, top] if dtype is np.uint8 else [top, top - 10, 0]
+        np.testing.assert_array_equal(row, expected)
+
+
+def test_float_tiff_stays_float(tmp_path: Path) -> None:
+    values = np.array([[-1.5, 0.25, 1e6]], np.float32)
+
+    image = read_raster(raster(write_tiff(tmp_path / "f.tif", [values])))
+
+    np.testing.assert_array_equal(image.pixels[0], values)
+    assert image.pixels.dtype == np.float32
+
+
+def test_tiff_pages_are_slices_and_previews_are_left_out(tmp_path: Path) -> None:
+    pages = [GREY, GREY + 1, GREY[:2, :2]]
+
+    image = read_raster(raster(write_tiff(tmp_path / "s.tif", pages)))
+
+    np.testing.assert_array_equal(image.pixels, [GREY, GREY + 1])
+    assert image.details["pages_left_out"] == 1
+
+
+def test_1_bit_images_hold_0_and_1(tmp_path: Path) -> None:
+    image = read_raster(raster(write_png(tmp_path / "b.png", GREY > 100)))
+
+    np.testing.assert_array_equal(image.pixels[0], (GREY > 100).astype(np.uint8))
+
+
+def test_alpha_is_dropped_and_equal_channels_become_grey(tmp_path: Path) -> None:
+    alpha = np.full_like(GREY, 7)
+    rgba = np.stack([GREY, GREY, GREY, alpha], axis=-1)
+    colour = np.stack([GREY, GREY, 255 - GREY, alpha], axis=-1)
+    cases = {
+        "la.png": (np.stack([GREY, alpha], axis=-1), GREY),
+        "rgba.png": (rgba, GREY),
+        "rgb.png": (rgba[..., :3], GREY),
+        "colour.png": (colour, colour[..., :3]),
+    }
+    for name, (stored, expected) in cases.items():
+        image = read_raster(raster(write_png(tmp_path / name, stored)))
+        np.testing.assert_array_equal(image.pixels[0], expected, err_msg=name)
+
+
+def test_palettes_are_expanded_for_images(tmp_path: Path) -> None:
+    indices = np.array([[0, 1, 2]])
+    colour = write_palette_png(tmp_path / "c.png", indices, COLOURS)
+    grey = write_palette_png(tmp_path / "g.png", indices, [9, 9, 9, 50, 50, 50, 4, 4, 4])
+
+    np.testing.assert_array_equal(
+        read_raster(raster(colour)).pixels[0, 0], [[0, 0, 0], [255, 0, 0], [0, 255, 0]]
+    )
+    np.testing.assert_array_equal(read_raster(raster(grey)).pixels[0], [[9, 50, 4]])
+
+
+def test_exif_orientation_turns_the_image_upright(tmp_path: Path) -> None:
+    wide = np.zeros((16, 32), np.uint8)
+    wide[:, :16] = 200
+    path = write_jpeg(tmp_path / "e.jpg", wide, exif_orientation=6)  # turn right by 90 degrees
+
+    pixels = read_raster(raster(path)).pixels[0]
+
+    assert pixels.shape == (32, 16)
+    assert pixels[:12].min() > 150
+    assert pixels[20:].max() < 50
+
+
+def test_exif_orientation_of_16_bit_tiff_is_applied_once(tmp_path: Path) -> None:
+    deep = np.arange(6, dtype=np.uint16).reshape(2, 3) * 10000
+    path = write_tiff(tmp_path / "e.tif", [deep], tiffinfo={274: 3})  # upside down
+
+    np.testing.assert_array_equal(read_raster(raster(path)).pixels[0], deep[::-1, ::-1])
+
+
+def test_16_bit_colour_says_that_it_was_reduced(tmp_path: Path) -> None:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        body = name + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixel = zlib.compress(b"\x00" + struct.pack(">HHH", 0x1234, 0x5678, 0x9ABC))
+    path = tmp_path / "deep.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+    )
+
+    image = read_raster(raster(path))
+
+    assert image.details["reduced_to_8_bit"] is True
+    np.testing.assert_array_equal(image.pixels[0, 0, 0], [0x12, 0x56, 0x9A])
+
+
+def test_cut_garbled_and_huge_files_have_their_own_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    cut = write_png(tmp_path / "cut.png", noise)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    cut_jpeg = write_jpeg(tmp_path / "cut.jpg", noise)
+    cut_jpeg.write_bytes(cut_jpeg.read_bytes()[:2000])
+    garbled = tmp_path / "g.jpg"
+    garbled.write_bytes(b"\xff\xd8\xff" + b"garbage" * 20)
+
+    assert reason(cut)[0] == "truncated"
+    assert reason(cut_jpeg)[0] == "truncated"
+    assert reason(garbled)[0] == "undecodable"
+    monkeypatch.setattr(raster_module, "MAX_PIXELS", 1000)
+    assert reason(write_png(tmp_path / "big.png", noise))[0] == "too-large"
+
+
+# --- label maps -----------------------------------------------------------------------------
+
+
+def test_a_palette_label_map_gives_indices_never_colours(tmp_path: Path) -> None:
+    indices = np.array([[0, 1], [2, 1]])
+
+    labels = read_raster_labels(raster(write_palette_png(tmp_path / "l.png", indices, COLOURS)))
+
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, indices[None])
+
+
+def test_grey_1_bit_and_16_bit_label_maps_keep_their_numbers(tmp_path: Path) -> None:
+    eight = np.array([[0, 3, 255]], np.uint8)
+    sixteen = np.array([[0, 300, 4096]], np.uint16)
+    cases = {
+        "8.png": (eight, eight),
+        "16.png": (sixteen, sixteen),
+        "1.png": (eight > 0, eight > 0),
+        "rgb.png": (np.stack([eight] * 3, -1), eight),
+        "f.tif": (eight.astype(np.float32), eight),
+    }
+    for name, (stored, expected) in cases.items():
+        labels = read_raster_labels(raster(write_png(tmp_path / name, stored)))
+        np.testing.assert_array_equal(labels[0], expected, err_msg=name)
+
+
+def test_tiff_pages_of_a_label_map_are_slices(tmp_path: Path) -> None:
+    pages = [np.zeros((2, 3), np.uint8), np.ones((2, 3), np.uint8)]
+
+    labels = read_raster_labels(raster(write_tiff(tmp_path / "l.tif", pages)))
+
+    assert labels.shape == (2, 2, 3)
+    odd = write_tiff(tmp_path / "odd.tif", [pages[0], pages[1][:1]])
+    assert reason(odd, labels=True)[0] == "label-format"
+
+
+def test_true_colours_are_refused_and_named(tmp_path: Path) -> None:
+    colours = np.array([[[0, 0, 0], [255, 0, 0], [0, 128, 255]]], np.uint8)
+
+    code, message = reason(write_png(tmp_path / "c.png", colours), labels=True)
+
+    assert code == "label-colours"
+    assert "3 colours (#000000, #0080ff, #ff0000)" in message
+
+
+def test_fractions_are_refused_and_named(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "f.tif", [np.array([[0.5, 1.0]], np.float32)])
+
+    code, message = reason(path, labels=True)
+
+    assert code == "label-not-integer"
+    assert "0.5" in message
+
+
+def test_a_smeared_jpeg_label_map_is_refused_with_its_count(tmp_path: Path) -> None:
+    smooth = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    flat = np.full((16, 16), 128, np.uint8)
+
+    code, message = reason(write_jpeg(tmp_path / "s.jpg", smooth), labels=True)
+
+    assert code == "label-lossy"
+    assert "different values" in message
+    assert np.unique(read_raster_labels(raster(write_jpeg(tmp_path / "f.jpg", flat)))) == 128
