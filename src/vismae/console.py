@@ -101,6 +101,11 @@ def _set_up_logging(verbose: bool, quiet: bool) -> None:
     logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("vismae").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.captureWarnings(True)
+    if not verbose:
+        # Lightning's own news (devices found, an advertisement, why it stopped) goes to a handler
+        # of its own; what matters of it is in our lines. Its warnings still come through.
+        for name in ("pytorch.utilities", "fabric.utilities"):
+            logging.getLogger(f"lightning.{name}.rank_zero").setLevel(logging.WARNING)
 
 
 class _Formatter(logging.Formatter):

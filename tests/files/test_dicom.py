@@ -1,5 +1,6 @@
 """Series, geometry and pixels. Units have their own file, ``test_dicom_units.py``."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as DicomSequence
 
 from factories import (
@@ -20,6 +22,7 @@ from factories import (
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, PixelUnit
 from vismae.files.dicom import read_dicom
+from vismae.files.dicom_decode import clean_stored_values
 from vismae.files.discover import SourceFile
 
 
@@ -324,6 +327,29 @@ def test_every_lossless_syntax_gives_the_pixels_of_the_native_file(name: str) ->
     assert other.unit is PixelUnit.ARBITRARY
 
 
+def test_12_bit_jpeg_is_read_with_imagecodecs_and_else_names_it() -> None:
+    # The same scintigram compressed twice, with and without loss.
+    lossy = dicom(bundled("JPEG-lossy.dcm"))
+    try:
+        importlib.import_module("imagecodecs")
+    except ImportError:
+        assert "vismae[codecs]" in str(rejection(lossy))
+        return
+    [image], [reference] = read_dicom(lossy), read_dicom(dicom(bundled("JPEG2000.dcm")))
+    difference = np.abs(image.pixels.astype(int) - reference.pixels.astype(int))
+    assert difference.mean() < 5
+
+
+def test_overshoot_of_lossy_compression_does_not_wrap_when_turned_round() -> None:
+    header = Dataset()
+    header.PhotometricInterpretation = "MONOCHROME1"
+    header.BitsStored, header.PixelRepresentation = 10, 0
+
+    turned = clean_stored_values(np.array([0, 1023, 1030], np.uint16), header, True)
+
+    np.testing.assert_array_equal(turned, [1023, 0, 0])
+
+
 def test_a_file_without_meta_header_is_read(tmp_path: Path) -> None:
     path = write_dicom_slice(tmp_path / "a.dcm", counted_volume()[0])
     dataset = pydicom.dcmread(path)
@@ -400,7 +426,7 @@ def test_a_missing_header_element_is_named(tmp_path: Path) -> None:
 
 def test_garbage_behind_a_compressed_syntax_names_the_syntax(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(bundled("MR_small_jp2klossless.dcm"))
-    dataset.PixelData = pydicom.encaps.encapsulate([b"\x01\x02\x03\x04" * 20])
+    dataset.PixelData = encapsulate([b"\x01\x02\x03\x04" * 20])
     path = tmp_path / "garbage.dcm"
     dataset.save_as(path)
 
@@ -408,6 +434,17 @@ def test_garbage_behind_a_compressed_syntax_names_the_syntax(tmp_path: Path) -> 
 
     assert error.reason == "undecodable"
     assert "JPEG 2000" in str(error)
+
+
+def test_a_panic_of_the_rle_decoder_does_not_end_the_job(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(bundled("MR_small_RLE.dcm"))
+    # Two segments; the first one's only run would fill more than the image has.
+    header = np.array([2, 64, 66, *[0] * 13], "<u4").tobytes()
+    dataset.PixelData = encapsulate([header + bytes([200, 1]) * 4000])
+    path = tmp_path / "panic.dcm"
+    dataset.save_as(path)
+
+    assert rejection(dicom(path)).reason in ("undecodable", "truncated")
 
 
 def test_a_header_that_promises_too_many_pixels_is_refused_before_decoding(tmp_path: Path) -> None:

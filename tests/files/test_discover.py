@@ -219,8 +219,7 @@ def test_series_are_grouped_and_multiframe_and_other_files_stand_alone(tmp_path:
 
 def test_one_series_uid_for_two_patients_does_not_join_them(tmp_path: Path) -> None:
     volume = np.zeros((2, 4, 4), np.int16)
-    tags = {"SeriesInstanceUID": "1.2.1"}
-    paths = write_dicom_series(tmp_path / "a", volume, PatientID="A", **tags)
-    paths += write_dicom_series(tmp_path / "b", volume, PatientID="B", **tags)
+    paths = write_dicom_series(tmp_path / "a", volume, PatientID="A", SeriesInstanceUID="1.2.1")
+    paths += write_dicom_series(tmp_path / "b", volume, PatientID="B", SeriesInstanceUID="1.2.1")
 
     assert len(list(group_series(source_file(path) for path in paths))) == 2

@@ -31,17 +31,15 @@ from vismae.data.store_format import (
     SHARD_FOLDER,
     STORE_FORMAT_VERSION,
     UNFINISHED,
+    EncodedSlice,
     ShardWriter,
     clear_store,
     decode_array,
-    encode_array,
+    encode_slice,
     file_sha256,
-    index_facts,
     index_schema,
     pixel_sha256,
     read_manifest,
-    storable_label_map,
-    storable_pixels,
 )
 
 _LAYOUT_COLUMNS = ["shard", "position", "height", "width", "channels", "dtype", "label_map_dtype"]
@@ -285,18 +283,16 @@ class StoreWriter:
         Raises:
             DataError: A dtype, shape or value that cannot be stored.
         """
-        pixels = storable_pixels(pixels)
-        if label_map is not None:
-            label_map = storable_label_map(label_map, pixels.shape[:2])
-            self._label_values.update(int(value) for value in np.unique(label_map))
-        position = self._shard.add(
-            encode_array(pixels, self._encoding),
-            None if label_map is None else encode_array(label_map, self._encoding),
+        self.add_encoded(
+            encode_slice(record, pixels, label_map, self._encoding, self._extra_columns)
         )
-        place = {"shard": len(self._shards), "position": position}
-        facts = index_facts(record, pixels, label_map, self._extra_columns)
-        self._rows.append({**facts, **place})
-        self._count_by_modality[record.modality.value] += 1
+
+    def add_encoded(self, piece: EncodedSlice) -> None:
+        """Append a slice that ``encode_slice`` made for this encoding and these extra columns."""
+        position = self._shard.add(piece.pixels, piece.label_map)
+        self._rows.append({**piece.facts, "shard": len(self._shards), "position": position})
+        self._count_by_modality[str(piece.facts["modality"])] += 1
+        self._label_values.update(piece.label_values)
         if len(self._rows) >= _INDEX_ROW_GROUP:
             self._write_rows()
         if self._shard.byte_count >= self._shard_bytes:

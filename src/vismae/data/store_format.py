@@ -11,7 +11,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -202,37 +202,62 @@ def index_schema(extra_columns: Sequence[str]) -> pa.Schema:
     )
 
 
-def index_facts(
+class EncodedSlice(NamedTuple):
+    """A slice as it goes into a shard, and its index row but for the place in the shards."""
+
+    facts: dict[str, Any]
+    pixels: bytes
+    label_map: bytes | None
+    label_values: tuple[int, ...]
+
+
+def encode_slice(
     record: SliceRecord,
     pixels: np.ndarray,
-    label_map: np.ndarray | None,
-    extra_columns: Sequence[str],
-) -> dict[str, Any]:
-    """Return the index row of a slice, all but its place in the shards.
+    label_map: np.ndarray | None = None,
+    encoding: str = "zstd",
+    extra_columns: Sequence[str] = (),
+) -> EncodedSlice:
+    """Do all the work of storing a slice that needs no open file, so that any process may do it.
+
+    Args:
+        record: What is known of it.
+        pixels: (H, W) or (H, W, 3), as ``storable_pixels`` takes them.
+        label_map: (H, W) raw values, as ``storable_label_map`` takes them.
+        encoding: ``zstd`` or ``raw``.
+        extra_columns: Of the store.
 
     Raises:
-        DataError: The record has an ``extra`` value whose column was not announced.
+        DataError: A dtype, shape or value that cannot be stored, or an ``extra`` value whose
+            column the store does not have.
     """
-    facts = dataclasses.asdict(record)
-    extra = facts.pop("extra")
-    unknown = sorted(set(extra) - set(extra_columns))
+    pixels = storable_pixels(pixels)
+    unknown = sorted(set(record.extra) - set(extra_columns))
     if unknown:
         raise DataError(
-            f"{record.image_id}: extra column {unknown[0]} was not announced to the store "
+            f"{record.image_id}: the store has no extra column {unknown[0]} "
             f"(extra_columns: {', '.join(extra_columns) or 'none'})."
         )
-    return {
-        **facts,
-        **{f"extra_{name}": extra.get(name) for name in extra_columns},
+    facts = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
+    extra = facts.pop("extra")
+    facts |= {f"extra_{name}": extra.get(name) for name in extra_columns}
+    facts |= {
         "height": pixels.shape[0],
         "width": pixels.shape[1],
         "channels": pixels.shape[2] if pixels.ndim == 3 else 1,
         "dtype": pixels.dtype.name,
         "has_label_map": label_map is not None,
-        "label_map_dtype": None if label_map is None else label_map.dtype.name,
+        "label_map_dtype": None,
         "pixel_sha256": pixel_sha256(pixels),
         "likeness": difference_hash(pixels),
     }
+    content = encode_array(pixels, encoding)
+    if label_map is None:
+        return EncodedSlice(facts, content, None, ())
+    label_map = storable_label_map(label_map, pixels.shape[:2])
+    facts["label_map_dtype"] = label_map.dtype.name
+    values = tuple(np.flatnonzero(np.bincount(label_map.ravel())).tolist())
+    return EncodedSlice(facts, content, encode_array(label_map, encoding), values)
 
 
 def encode_array(array: np.ndarray, encoding: str) -> bytes:

@@ -5,7 +5,7 @@ any number of them. NaN where a class has no positive or no negative case.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from scipy.stats import rankdata
 
 from vismae.evaluation.calibration import (
@@ -46,7 +46,7 @@ def auprc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> 
     return float(np.sum(np.diff(found, prepend=0) * precision) / n_positive)
 
 
-def one_hot(labels: Int[np.ndarray, "N ..."], n_classes: int) -> Bool[np.ndarray, "N K"]:
+def one_hot(labels: Integer[np.ndarray, "N ..."], n_classes: int) -> Bool[np.ndarray, "N K"]:
     """Return class numbers as one column for each class; leave columns as they are."""
     return labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(n_classes)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 from vismae.core.errors import DataError
 from vismae.evaluation.calibration import calibration_cases, reliability_curve
@@ -57,7 +57,7 @@ class ClassificationScores:
     decision: Literal["largest", "threshold"]
     thresholds: tuple[float, ...] | None
     table: pd.DataFrame
-    confusion: Int[np.ndarray, "K ..."]
+    confusion: Integer[np.ndarray, "K ..."]
     roc: dict[str, pd.DataFrame]
     reliability: pd.DataFrame
     probabilities: Float[np.ndarray, "n K"]
@@ -76,7 +76,7 @@ class ClassificationScores:
             seed: Of the resampling.
         """
 
-        def measure_rows(rows: Int[np.ndarray, " rows"]) -> list[float]:
+        def measure_rows(rows: Integer[np.ndarray, " rows"]) -> list[float]:
             scores = measure(
                 self.probabilities[rows], self.truth[rows], self.thresholds, self.multi_label
             )
@@ -93,7 +93,7 @@ class ClassificationScores:
 
 def score_classification(
     probabilities: Float[np.ndarray, "N K"],
-    labels: Int[np.ndarray, " N"] | Int[np.ndarray, "N K"],
+    labels: Integer[np.ndarray, " N"] | Integer[np.ndarray, "N K"],
     group_ids: Sequence[Hashable] | np.ndarray,
     class_names: Sequence[str],
     multi_label: bool = False,
@@ -147,7 +147,7 @@ def score_classification(
 
 def choose_thresholds(
     probabilities: Float[np.ndarray, "N K"],
-    labels: Int[np.ndarray, " N"] | Int[np.ndarray, "N K"],
+    labels: Integer[np.ndarray, " N"] | Integer[np.ndarray, "N K"],
 ) -> tuple[float, ...]:
     """Return for each class the threshold with the largest sensitivity + specificity - 1.
 

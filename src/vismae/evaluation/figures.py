@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from vismae.evaluation.overlay import COLOURS
 
@@ -89,7 +89,7 @@ def _svg(figure: "Figure") -> str:
 
 
 def training_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    curves: Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]],
     y_label: str,
     x_label: str = "optimiser steps",
     log_y: bool = False,
@@ -178,7 +178,7 @@ def reliability_figure(curve: pd.DataFrame) -> str:
         return _svg(figure)
 
 
-def confusion_figure(confusion: Int[np.ndarray, "K K"], class_names: Sequence[str]) -> str:
+def confusion_figure(confusion: Integer[np.ndarray, "K K"], class_names: Sequence[str]) -> str:
     """Draw a confusion matrix: counts, shaded by their share of the true class.
 
     Args:
@@ -261,7 +261,7 @@ def label_efficiency_figure(
         return _svg(figure)
 
 
-def patients_figure(values: Mapping[str, Sequence[float]], y_label: str) -> str:
+def patients_figure(values: Mapping[str, Sequence[float] | np.ndarray], y_label: str) -> str:
     """Draw one dot for each patient over a box of quartiles and median, for each name.
 
     Whiskers reach to the last patient within 1.5 times the box's height.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from vismae.core.errors import DataError
@@ -52,7 +52,7 @@ def colour_of(class_index: int) -> tuple[int, int, int]:
 
 def draw_overlay(
     image: Float[np.ndarray, "H W ..."] | UInt8[np.ndarray, "H W ..."],
-    label_map: Int[np.ndarray, "H W"],
+    label_map: Integer[np.ndarray, "H W"],
     alpha: float = 0.45,
     contour: bool = True,
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -87,7 +87,7 @@ def draw_overlay(
     return np.rint(blended).astype(np.uint8)
 
 
-def _outline(label_map: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+def _outline(label_map: Integer[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     """Return the pixels of a class that touch another class or the background."""
     differs = np.zeros(label_map.shape, dtype=bool)
     down = label_map[1:] != label_map[:-1]

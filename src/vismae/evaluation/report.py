@@ -174,7 +174,9 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+    if isinstance(value, float | np.floating):
+        return bool(np.isnan(value))
+    return value is None or value is pd.NA
 
 
 def format_cell(value: Any, digits: int = 3) -> str:

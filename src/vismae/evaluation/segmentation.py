@@ -22,13 +22,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from vismae.core.errors import DataError
 from vismae.evaluation.patient_scores import MEAN, ClassStatus, score_patients
 from vismae.evaluation.statistics import mean_of_defined
 from vismae.evaluation.surface import SurfaceScores, VolumeSpacing, score_surfaces
-
 
 _VOLUME_COLUMNS = (
     "patient_id",
@@ -52,9 +51,9 @@ _VOLUME_COLUMNS = (
 class PixelCounts:
     """Pixels of each class in both label maps, in the prediction, and in the truth."""
 
-    intersection: Int[np.ndarray, " K"]
-    prediction: Int[np.ndarray, " K"]
-    truth: Int[np.ndarray, " K"]
+    intersection: Integer[np.ndarray, " K"]
+    prediction: Integer[np.ndarray, " K"]
+    truth: Integer[np.ndarray, " K"]
 
     def __add__(self, other: "PixelCounts") -> "PixelCounts":
         return PixelCounts(
@@ -76,7 +75,7 @@ class PixelCounts:
 
 
 def count_pixels(
-    truth: Int[np.ndarray, "H W"], prediction: Int[np.ndarray, "H W"], n_classes: int
+    truth: Integer[np.ndarray, "H W"], prediction: Integer[np.ndarray, "H W"], n_classes: int
 ) -> PixelCounts:
     """Count the pixels of classes 1 to ``n_classes`` - 1 in a pair of label maps.
 
@@ -133,8 +132,8 @@ class SliceCounts:
         self,
         patient_id: str,
         volume_id: str,
-        truth: Int[np.ndarray, "H W"],
-        prediction: Int[np.ndarray, "H W"],
+        truth: Integer[np.ndarray, "H W"],
+        prediction: Integer[np.ndarray, "H W"],
     ) -> None:
         """Add one slice.
 
@@ -192,8 +191,8 @@ class SegmentationScorer:
         self,
         patient_id: str,
         volume_id: str,
-        truth: Int[np.ndarray, "S H W"] | Sequence[Int[np.ndarray, "H W"]],
-        prediction: Int[np.ndarray, "S H W"] | Sequence[Int[np.ndarray, "H W"]],
+        truth: Integer[np.ndarray, "S H W"] | Sequence[Integer[np.ndarray, "_ _"]],
+        prediction: Integer[np.ndarray, "S H W"] | Sequence[Integer[np.ndarray, "_ _"]],
         spacing_mm: VolumeSpacing | None = None,
         contiguous: bool = True,
     ) -> None:

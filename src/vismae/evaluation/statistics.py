@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from scipy.special import ndtr, ndtri
 
 from vismae.core.errors import DataError
@@ -120,7 +120,7 @@ def _percentile(distribution: Float[np.ndarray, " n"], level: float) -> tuple[fl
 
 
 def bootstrap_grouped(
-    metric: Callable[[Int[np.ndarray, " rows"]], Sequence[float] | Float[np.ndarray, " M"]],
+    metric: Callable[[Integer[np.ndarray, " rows"]], Sequence[float] | Float[np.ndarray, " M"]],
     groups: Sequence[Hashable] | np.ndarray,
     n: int = 1000,
     level: float = 0.95,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from scipy.ndimage import binary_erosion, find_objects
 from scipy.spatial import KDTree
 
@@ -105,12 +105,12 @@ class SurfaceScores:
     nsd: Float[np.ndarray, " K"]
     unit: DistanceUnit
     dimensions: Literal[2, 3]
-    unmatched: Int[np.ndarray, " K"]
+    unmatched: Integer[np.ndarray, " K"]
 
 
 def score_surfaces(
-    truth: Sequence[Int[np.ndarray, "H W"]],
-    prediction: Sequence[Int[np.ndarray, "H W"]],
+    truth: Sequence[Integer[np.ndarray, "_ _"]],
+    prediction: Sequence[Integer[np.ndarray, "_ _"]],
     n_classes: int,
     tolerance: float,
     spacing_mm: VolumeSpacing | None = None,
@@ -160,7 +160,7 @@ def _score_pieces(
     n_classes: int,
     tolerance: float,
     scale: Sequence[float] | None,
-) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"], Int[np.ndarray, " K"]]:
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"], Integer[np.ndarray, " K"]]:
     """Return HD95, surface Dice and unmatched pieces for classes 1 to ``n_classes`` - 1."""
     distance_sum = np.zeros(n_classes - 1)
     matched = np.zeros(n_classes - 1, dtype=int)
@@ -198,8 +198,8 @@ def _class_boxes(
     """
     boxes: list[tuple[slice, ...] | None] = []
     for a, b in zip(
-        find_objects(truth.astype(np.int32, copy=False), n_classes - 1),
-        find_objects(prediction.astype(np.int32, copy=False), n_classes - 1),
+        find_objects(truth, n_classes - 1),
+        find_objects(prediction, n_classes - 1),
         strict=True,
     ):
         if a is None or b is None:

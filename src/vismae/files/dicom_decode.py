@@ -5,6 +5,7 @@ Standard: DICOM PS3.3 C.7.6.3 (image pixel module), PS3.5 section 8 and annex A.
 
 import importlib
 import logging
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -176,19 +177,26 @@ def _require_complete(dataset: Dataset, element: str, name: str) -> None:
 
 
 def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:
-    plugin = _DECODERS.get(syntax, "")
-    failures = []
-    for attempt in dict.fromkeys((plugin, "")):
-        try:
-            return pixel_array(dataset, decoding_plugin=attempt)
-        except Exception as error:  # decoders are foreign code and raise anything
-            failures.append(f"{attempt or 'any decoder'}: {error}")
     codecs = _imagecodecs()
+    attempts: dict[str, Callable[[], np.ndarray]] = {
+        "any decoder": lambda: pixel_array(dataset),
+    }
+    if plugin := _DECODERS.get(syntax):
+        first = {plugin: lambda: pixel_array(dataset, decoding_plugin=plugin)}
+        attempts = {**first, **attempts}
     if codecs is not None and syntax in _JPEG and int(dataset.SamplesPerPixel) == 1:
+        attempts["imagecodecs"] = lambda: _decode_jpeg(dataset, codecs)
+    failures = []
+    for decoder, attempt in attempts.items():
         try:
-            return _decode_jpeg(dataset, codecs)
-        except Exception as error:  # as above
-            failures.append(f"imagecodecs: {error}")
+            return attempt()
+        except Exception as error:  # decoders are foreign code and raise anything
+            failures.append(f"{decoder}: {error}")
+        except BaseException as error:
+            # A panic of the decoders written in Rust is no Exception, and would end a long job.
+            if type(error).__name__ != "PanicException":
+                raise
+            failures.append(f"{decoder}: {error}")
     text = " ".join(" ".join(failures).split())
     logger.debug("%s: %s", name, text)
     reason, found = Reason.UNDECODABLE, f"cannot decode transfer syntax '{syntax.name}'"

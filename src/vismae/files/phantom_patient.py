@@ -140,8 +140,8 @@ def _vessel_tree(rng: np.random.Generator, side: float) -> np.ndarray:
 
 
 def _spots(rng: np.random.Generator) -> np.ndarray:
-    """Scatter up to four small round shadows through the chest; (K, 4)."""
-    count = int(rng.integers(0, 5))
+    """Scatter up to two small round shadows through the chest; (K, 4)."""
+    count = int(rng.integers(0, 3))
     centres = rng.uniform([-120.0, -70.0, -60.0], [120.0, 70.0, 80.0], (count, 3))
     return np.column_stack([centres, rng.uniform(3.0, 6.5, count)])
 

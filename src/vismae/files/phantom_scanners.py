@@ -41,17 +41,19 @@ class MrSequence:
 
 
 def draw_sequence(rng: np.random.Generator) -> MrSequence:
-    """Draw T1-weighted or T2-weighted settings, each half of the time."""
-    t1_weighted = bool(rng.uniform() < 0.5)
-    repetition = rng.uniform(400.0, 650.0) if t1_weighted else rng.uniform(1800.0, 3200.0)
-    echo = rng.uniform(8.0, 16.0) if t1_weighted else rng.uniform(40.0, 75.0)
+    """Draw T1, T2 or proton-density weighted settings, each a third of the time."""
+    repetition_range, echo_range = (
+        ((400.0, 650.0), (8.0, 16.0)),
+        ((1800.0, 3200.0), (40.0, 75.0)),
+        ((1500.0, 2600.0), (10.0, 22.0)),
+    )[int(rng.integers(3))]
     return MrSequence(
-        repetition_ms=float(repetition),
-        echo_ms=float(echo),
-        blood_signal=float(rng.uniform(0.1, 0.5)),
+        repetition_ms=float(rng.uniform(*repetition_range)),
+        echo_ms=float(rng.uniform(*echo_range)),
+        blood_signal=float(rng.uniform(0.1, 0.8)),
         scale=float(10.0 ** rng.uniform(2.3, 3.5)),
-        noise=float(rng.uniform(0.02, 0.05)),
-        bias=float(rng.uniform(0.15, 0.35)),
+        noise=float(rng.uniform(0.02, 0.06)),
+        bias=float(rng.uniform(0.2, 0.45)),
     )
 
 

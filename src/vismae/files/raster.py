@@ -25,7 +25,7 @@ MAX_LOSSY_LABELS = 64
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _MAX_PAGES_TOGETHER = 16
 _PHOTOMETRIC_TAG = 262
-_MIN_IS_WHITE = 0
+_WHITE_IS_ZERO = 0
 
 
 def read_raster(file: SourceFile, modality: Modality | None = None) -> MedicalImage:
@@ -66,7 +66,7 @@ def read_raster_labels(file: SourceFile) -> np.ndarray:
             ``label-lossy`` the number of values in a smeared JPEG, ``label-not-integer`` and
             ``label-format`` pages of different sizes.
     """
-    pages, facts = _read_pages(file, lambda page: _label_page(page, file.name))
+    pages, facts = _read_pages(file, lambda page, _: _label_page(page, file.name))
     if facts.lossy:
         _require_few_values(pages, file.name)
     if any(page.shape != pages[0].shape for page in pages):
@@ -86,7 +86,7 @@ class _FileFacts:
 
 
 def _read_pages(
-    file: SourceFile, read_page: Callable[[Image.Image], np.ndarray]
+    file: SourceFile, read_page: Callable[[Image.Image, bool], np.ndarray]
 ) -> tuple[list[np.ndarray], _FileFacts]:
     try:
         with file.open() as stream, Image.open(stream, formats=_FORMATS) as image:
@@ -98,7 +98,9 @@ def _read_pages(
             pages = []
             for page in ImageSequence.Iterator(image) if count > 1 else [image]:
                 _require_moderate(page, 1, file.name)
-                pages.append(read_page(ImageOps.exif_transpose(page)))
+                tags = getattr(page, "tag_v2", {})  # turning the page upright loses them
+                white_is_zero = tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
+                pages.append(read_page(ImageOps.exif_transpose(page), white_is_zero))
         return pages, facts
     except UnreadableFileError:
         raise
@@ -135,13 +137,12 @@ def _loses_depth(image: Image.Image) -> bool:
     return deep and image.mode in ("LA", "RGB", "RGBA", "RGBX", "CMYK")
 
 
-def _image_page(page: Image.Image) -> np.ndarray:
+def _image_page(page: Image.Image, white_is_zero: bool) -> np.ndarray:
     mode = page.mode
     if mode == "1" or mode == "F" or mode == "L" or mode.startswith("I"):
         pixels = np.asarray(page)
         pixels = pixels.astype(np.uint8) if mode == "1" else pixels
-        tags = getattr(page, "tag_v2", {})
-        if mode.startswith("I;16") and tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE:
+        if mode.startswith("I;16") and white_is_zero:
             # Pillow turns 8-bit white-is-zero TIFFs round by itself, but not 16-bit ones.
             pixels = np.iinfo(np.uint16).max - pixels
         return pixels

@@ -60,6 +60,18 @@ class IngestResult:
     reasons: dict[str, int]
     seconds: float
 
+    def summary(self) -> str:
+        """Return what a person wants to know at the end, in a few lines."""
+        by_modality = self.store.manifest["by_modality"]
+        lines = [
+            f"{self.stored} images from {self.files - self.rejected} files in {self.store.folder} "
+            f"({', '.join(f'{name} {count}' for name, count in by_modality.items())}; "
+            f"{self.seconds:.1f} s)"
+        ]
+        if self.rejected:
+            lines.append(_rejections(self))
+        return "\n".join(lines)
+
 
 def ingest(config: IngestConfig) -> IngestResult:
     """Read all sources into a new store.
@@ -120,7 +132,9 @@ def open_or_ingest(
     if finished and recorded.read_text(encoding="utf-8") == request:
         logger.info("store %s was made from the same data before and is used again", into)
         return Store(into)
-    return _ingest(resolve_data(data, task, fold, keep_column), config, request).store
+    result = _ingest(resolve_data(data, task, fold, keep_column), config, request)
+    logger.info("%s", result.summary())
+    return result.store
 
 
 def private_folder(store: Path) -> Path:
@@ -130,13 +144,7 @@ def private_folder(store: Path) -> Path:
 
 def _ingest(sources: Sequence[DataSource], config: IngestConfig, request: str) -> IngestResult:
     started = time.perf_counter()
-    words = {
-        row.modality for source in sources if isinstance(source, Manifest) for row in source.rows
-    }
-    keep_words = any(_is_unknown(word) for word in (*words, config.modality))
-    extra_columns = [*config.keep_column]
-    if keep_words and "modality" not in extra_columns:
-        extra_columns.append("modality")
+    extra_columns = _extra_columns(sources, config)
     folds = {source.fold for source in sources if isinstance(source, Manifest)}
     writer = StoreWriter(
         config.store,
@@ -146,9 +154,9 @@ def _ingest(sources: Sequence[DataSource], config: IngestConfig, request: str) -
         config.overwrite,
         fold=folds.pop() if len(folds) == 1 else None,
     )
-    settings = ReadSettings(_salt(config.store), config.modality, keep_words)
+    settings = ReadSettings(_salt(config.store), config.modality, config.encoding, extra_columns)
     reasons: Counter[str] = Counter()
-    files = 0
+    files = stored = 0
     with writer, _reports(config.store) as reports, _progress() as progress:
         bar = progress.add_task("finding files", total=None)
         items, early = _find(sources)
@@ -159,9 +167,9 @@ def _ingest(sources: Sequence[DataSource], config: IngestConfig, request: str) -
         for result in read_all(items, settings, config.workers):
             files += result.files
             reasons.update(reports.reject(result.rejected))
-            _store(result, writer, reports)
+            stored += _store(result, writer, reports)
             progress.advance(bar)
-        if reasons.total() == files:
+        if not stored:
             raise _nothing_stored(config, files, reasons)
         store = writer.finish()
     _write_private(private_folder(config.store) / "request.json", request)
@@ -173,7 +181,7 @@ def _ingest(sources: Sequence[DataSource], config: IngestConfig, request: str) -
         dict(reasons.most_common()),
         time.perf_counter() - started,
     )
-    _report(result, config)
+    _require_enough(result, config)
     return result
 
 
@@ -188,10 +196,11 @@ def _find(sources: Sequence[DataSource]) -> tuple[list[WorkItem], list[Rejection
     return items, rejected
 
 
-def _store(result: ItemResult, writer: StoreWriter, reports: "_Reports") -> None:
+def _store(result: ItemResult, writer: StoreWriter, reports: "_Reports") -> int:
     for piece in result.slices:
-        writer.add(piece.record, piece.pixels, piece.label_map)
-        reports.sources.writerow([piece.record.image_id, piece.source])
+        writer.add_encoded(piece.encoded)
+        reports.sources.writerow([piece.image_id, piece.source])
+    return len(result.slices)
 
 
 class _Reports:
@@ -262,6 +271,15 @@ def _describe(config: IngestConfig, task: Task | None = None, fold: int | None =
     return json.dumps(request, indent=2) + "\n"
 
 
+def _extra_columns(sources: Sequence[DataSource], config: IngestConfig) -> tuple[str, ...]:
+    """Return the wanted columns, and ``modality`` where a word would be lost as "other"."""
+    tables = [source.rows for source in sources if isinstance(source, Manifest)]
+    words = {row.modality for rows in tables for row in rows} | {config.modality}
+    unknown = any(_is_unknown(word) for word in words)
+    added = ("modality",) if unknown and "modality" not in config.keep_column else ()
+    return (*config.keep_column, *added)
+
+
 def _is_unknown(word: str | None) -> bool:
     return word is not None and word.lower() != "other" and Modality.parse(word) is Modality.OTHER
 
@@ -279,24 +297,21 @@ def _nothing_stored(config: IngestConfig, files: int, reasons: Counter[str]) -> 
     )
 
 
-def _report(result: IngestResult, config: IngestConfig) -> None:
-    logger.info(
-        "stored %d images from %d files in %s (%.1f s)",
-        result.stored,
-        result.files - result.rejected,
-        config.store,
-        result.seconds,
-    )
-    if not result.rejected:
-        return
-    summary = f"{result.rejected} of {result.files} files were rejected ({_top(result.reasons)})"
-    logger.warning("%s; see %s", summary, config.store / REJECTED_NAME)
+def _require_enough(result: IngestResult, config: IngestConfig) -> None:
     allowed = config.max_rejected_fraction
-    if allowed is not None and result.rejected / result.files > allowed:
+    if allowed is not None and result.rejected > allowed * result.files:
         raise DataError(
-            f"{summary}, more than max_rejected_fraction {allowed:g} allows. The store is "
-            f"finished; see {config.store / REJECTED_NAME} and allow more, or mend the files."
+            f"{_rejections(result)}. That is more than max_rejected_fraction {allowed:g} allows; "
+            "the store is finished all the same. Allow more, or mend the files."
         )
+
+
+def _rejections(result: IngestResult) -> str:
+    table = result.store.folder / REJECTED_NAME
+    return (
+        f"{result.rejected} of {result.files} files were left out ({_top(result.reasons)}); "
+        f"{table} says why"
+    )
 
 
 def _top(reasons: dict[str, int]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vismae.core.config import InspectConfig
+from vismae.core.errors import DataError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.intensity import to_unit_range
@@ -39,7 +40,7 @@ class InspectReport:
         encoding: Of the shards.
         mebibytes: Size of the shards.
         contact_sheet: The picture.
-        problems: What ``verify`` found wrong; None if it was not asked for.
+        verified: Every shard and every row was checked, and is sound.
     """
 
     images: int
@@ -56,23 +57,40 @@ class InspectReport:
     encoding: str
     mebibytes: float
     contact_sheet: Path
-    problems: list[str] | None
+    verified: bool
+
+    def summary(self) -> str:
+        """Return the counts as lines of text."""
+        kinds = ", ".join(f"{count} by {kind}" for kind, count in self.groups.items())
+        rows = {
+            "images": f"{self.images} in {self.volumes} volumes",
+            "groups": f"{sum(self.groups.values())} ({kinds})",
+            "modality": _listed(self.by_modality),
+            "split": _listed(self.by_split),
+            "label": _listed(self.by_label),
+            "label maps": f"{self.with_label_map}"
+            + (f", values {', '.join(map(str, self.label_values))}" if self.label_values else ""),
+            "height": "{} to {}, median {} pixels".format(*_ordered(self.height)),
+            "width": "{} to {}, median {} pixels".format(*_ordered(self.width)),
+            "stored as": f"{_listed(self.by_dtype)}; {self.encoding}, {self.mebibytes:.1f} MiB",
+            "verified": "yes" if self.verified else "not asked for (--verify)",
+            "picture": str(self.contact_sheet),
+        }
+        return "\n".join(f"{name:<11}{text}" for name, text in rows.items())
 
 
 def inspect(config: InspectConfig) -> InspectReport:
     """Count what is in a store and draw a sample of it, every modality in turn.
 
     Raises:
-        DataError: No finished store is there, or a shard is damaged.
+        DataError: No finished store is there, or a part of it is damaged; names the part.
     """
     store = Store(config.store)
-    problems = store.verify() if config.verify else None
-    for problem in problems or ():
-        logger.error("%s", problem)
+    if config.verify:
+        _require_sound(store)
     picture = config.out or config.store / CONTACT_SHEET_NAME
-    if not problems:
-        draw_contact_sheet(store, picture, config.images)
-        logger.info("contact sheet: %s", picture)
+    draw_contact_sheet(store, picture, config.images)
+    logger.info("contact sheet: %s", picture)
     index = store.index
     shards = [config.store / entry["file"] for entry in store.manifest["shards"]]
     labels = index["label"].map(lambda label: label_names(label, multi_label=True) or ("none",))
@@ -94,8 +112,20 @@ def inspect(config: InspectConfig) -> InspectReport:
         encoding=store.manifest["encoding"],
         mebibytes=sum(path.stat().st_size for path in shards if path.is_file()) / 2**20,
         contact_sheet=picture,
-        problems=problems,
+        verified=config.verify,
     )
+
+
+def _require_sound(store: Store) -> None:
+    problems = store.verify()
+    for problem in problems:
+        logger.error("%s", problem)
+    if problems:
+        more = f" and {len(problems) - 1} further problems" if len(problems) > 1 else ""
+        raise DataError(
+            f"{problems[0]}{more}. The store is damaged; copy it again, or ingest again with "
+            "--overwrite."
+        )
 
 
 def draw_contact_sheet(store: Store, path: Path, count: int) -> None:
@@ -120,30 +150,40 @@ def draw_contact_sheet(store: Store, path: Path, count: int) -> None:
             )
         )
         blank = " blank" if is_blank(pixels) else ""
-        captions.append(f"{row}: {facts['modality']} {facts['width']}×{facts['height']}{blank}")
+        captions.append(f"{row}: {facts['modality']} {facts['width']}x{facts['height']}{blank}")
     save_png(path, contact_sheet(pictures, captions, _COLUMNS))
 
 
 def _sample(index: pd.DataFrame, count: int) -> list[int]:
-    """Return rows of every modality in turn, each modality's spread over its patients."""
-    queues: list[list[int]] = []
-    for _, rows in index.reset_index(drop=True).groupby("modality"):
+    """Return rows of all modalities in equal shares, each spread over its patients."""
+    available = {name: len(rows) for name, rows in index.groupby("modality")}
+    shares = dict.fromkeys(available, 0)
+    while sum(shares.values()) < min(count, len(index)):
+        open_shares = [name for name in shares if shares[name] < available[name]]
+        shares[min(open_shares, key=lambda name: shares[name])] += 1
+    chosen: list[int] = []
+    for name, rows in index.reset_index(drop=True).groupby("modality"):
         # Sorted by patient, an even stride meets as many patients as it can.
         ordered = rows.sort_values(["patient_id", "volume_id", "slice_index"]).index.to_numpy()
-        positions = np.linspace(0, len(ordered), min(count, len(ordered)), endpoint=False)
-        queues.append([int(ordered[int(position)]) for position in positions])
-    share, chosen = count // len(queues), []
-    spare = count - share * len(queues)
-    for number, queue in enumerate(queues):
-        wanted = max(1, share + (number < spare))
-        stride = np.linspace(0, len(queue), min(wanted, len(queue)), endpoint=False).astype(int)
-        chosen.extend(queue[position] for position in stride)
-    return chosen[: max(count, len(queues))]
+        # Middles of equal parts: the first slice of a volume is often empty.
+        places = (np.arange(shares[name]) + 0.5) * len(ordered) / max(1, shares[name])
+        chosen.extend(int(row) for row in ordered[places.astype(int)])
+    return chosen
 
 
 def _counts(values: pd.Series) -> dict[str, int]:
     counted = values.fillna("none").value_counts()
     return {str(name): int(number) for name, number in counted.items()}
+
+
+def _listed(counts: dict[str, int], most: int = 12) -> str:
+    shown = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:most])
+    return shown if len(counts) <= most else f"{shown} and {len(counts) - most} more"
+
+
+def _ordered(extent: tuple[int, int, int]) -> tuple[int, int, int]:
+    lowest, median, highest = extent
+    return lowest, highest, median
 
 
 def _extent(values: pd.Series) -> tuple[int, int, int]:

@@ -10,9 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 
 from vismae.workflows.intake.read import ItemResult, ReadSettings, read_item
-from vismae.workflows.intake.work import Rejection, WorkItem
-
-READER_DIED = "reader-died"
+from vismae.workflows.intake.work import IntakeReason, Rejection, WorkItem
 
 # Small files travel to a worker together; their results must fit in memory several times.
 _FILES_PER_CHUNK = 16
@@ -75,7 +73,7 @@ def _read_guarded(chunk: list[WorkItem], settings: ReadSettings) -> Iterator[Ite
         except BrokenProcessPool:
             result = _reject_item(
                 item,
-                READER_DIED,
+                IntakeReason.READER_DIED,
                 "the process that read it died, mostly for lack of memory or because of a fault "
                 "in a decoder. Leave the file out, or convert it with another program.",
             )
@@ -106,7 +104,7 @@ def _process_context() -> BaseContext:
     return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
-def _reject_item(item: WorkItem, reason: str, message: str) -> ItemResult:
+def _reject_item(item: WorkItem, reason: IntakeReason, message: str) -> ItemResult:
     names = [entry.file.name for entry in item.entries]
-    rejected = [Rejection(name, reason, f"{name}: {message}") for name in names]
+    rejected = [Rejection(name, reason.value, f"{name}: {message}") for name in names]
     return ItemResult([], rejected, len(names))

@@ -12,26 +12,36 @@ from vismae.core.errors import DataError, UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, SliceRecord, Spacing
 from vismae.data.manifest import FileReference
 from vismae.data.percentiles import scale_range
-from vismae.data.store_format import storable_label_map, storable_pixels
+from vismae.data.store_format import (
+    EncodedSlice,
+    encode_slice,
+    storable_label_map,
+    storable_pixels,
+)
 from vismae.files.discover import Group, source_file
 from vismae.files.read import read_image, read_label_map
 from vismae.files.reasons import Reason
-from vismae.workflows.intake.work import Entry, Rejection, WorkItem, reference_text, rejection
-
-# Reasons beside those of files.reasons: they arise only when files are put together.
-LABEL_SHAPE = "label-shape"
-LABEL_VALUES = "label-values"
-NOT_STORABLE = "not-storable"
+from vismae.workflows.intake.work import (
+    Entry,
+    IntakeReason,
+    Rejection,
+    WorkItem,
+    reference_text,
+    rejection,
+)
 
 
 @dataclass(frozen=True)
 class ReadSlice:
     """A slice for the store, and the file it came from (for the private table)."""
 
-    record: SliceRecord
-    pixels: np.ndarray
-    label_map: np.ndarray | None
+    encoded: EncodedSlice
     source: str
+
+    @property
+    def image_id(self) -> str:
+        """Its id in the index."""
+        return self.encoded.facts["image_id"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +60,14 @@ class ReadSettings:
     Attributes:
         salt: Secret that turns patient ids of file headers into pseudonyms.
         modality: Word for files that do not say, or None.
-        modality_column: Keep the modality word as given in ``extra``.
+        encoding: Of the store.
+        extra_columns: Of the store; ``modality`` among them keeps the word as given.
     """
 
     salt: bytes
     modality: str | None = None
-    modality_column: bool = False
+    encoding: str = "zstd"
+    extra_columns: tuple[str, ...] = ()
 
 
 @dataclass
@@ -101,9 +113,11 @@ def read_item(item: WorkItem, settings: ReadSettings) -> ItemResult:
             slices = _finish_volume(volume, number, group_id, settings)
         except DataError as error:
             bad = {part.entry.file.name for part in volume.slices}
-            rejected.extend(Rejection(name, NOT_STORABLE, f"{name}: {error}") for name in bad)
+            rejected.extend(
+                Rejection(name, IntakeReason.NOT_STORABLE.value, f"{name}: {error}") for name in bad
+            )
             continue
-        group_id = group_id or slices[0].record.image_id
+        group_id = group_id or slices[0].image_id
         result.extend(slices)
     # A file of several volumes whose label map does not fit is one file all the same.
     return ItemResult(result, list(dict.fromkeys(rejected)), len(item.entries))
@@ -173,7 +187,7 @@ def _attach_label_maps(volume: _Volume, rejected: list[Rejection]) -> None:
             try:
                 loaded[name] = _read_labels(reference, part, frames[name])
             except UnreadableFileError as error:
-                rejected.append(Rejection(name, error.reason, str(error)))
+                rejected.append(Rejection(name, str(error.reason), str(error)))
                 loaded[name] = None
         label_maps = loaded[name]
         if label_maps is not None:
@@ -189,7 +203,7 @@ def _read_labels(reference: FileReference, part: _Slice, frames: int) -> np.ndar
     expected = (frames, *part.pixels.shape[:2])
     if label_maps.shape != expected:
         raise UnreadableFileError(
-            LABEL_SHAPE,
+            IntakeReason.LABEL_SHAPE,
             f"{where}: {_size(label_maps.shape)}, but {part.entry.file.name} has "
             f"{_size(expected)}. An image and its label map must have the same size; resample "
             "the label map with nearest neighbour, or correct the manifest.",
@@ -197,7 +211,7 @@ def _read_labels(reference: FileReference, part: _Slice, frames: int) -> np.ndar
     try:
         return np.stack([storable_label_map(found, found.shape) for found in label_maps])
     except DataError as error:
-        raise UnreadableFileError(LABEL_VALUES, f"{where}: {error}") from error
+        raise UnreadableFileError(IntakeReason.LABEL_VALUES, f"{where}: {error}") from error
 
 
 def _finish_volume(
@@ -211,9 +225,13 @@ def _finish_volume(
     shared = _Shared(volume.volume_id or ids[0], group_id or ids[0], scale)
     return [
         ReadSlice(
-            _record(part, image_id, index, shared, settings),
-            part.pixels,
-            part.label_map,
+            encode_slice(
+                _record(part, image_id, index, shared, settings),
+                part.pixels,
+                part.label_map,
+                settings.encoding,
+                settings.extra_columns,
+            ),
             part.entry.file.name,
         )
         for index, (part, image_id) in enumerate(zip(volume.slices, ids, strict=True))
@@ -241,7 +259,7 @@ def _record(
         patient_id, group_kind = shared.own_group, "image"
     spacing = _first_known(row.spacing, image.spacing)
     extra = dict(row.extra)
-    if settings.modality_column:
+    if "modality" in settings.extra_columns:
         extra.setdefault("modality", row.modality or settings.modality or image.modality.value)
     return SliceRecord(
         image_id=image_id,
@@ -287,7 +305,7 @@ def _short_hash(text: str) -> str:
 
 def _unreadable(entry: Entry, error: UnreadableFileError | MemoryError) -> Rejection:
     if isinstance(error, UnreadableFileError):
-        return Rejection(entry.file.name, error.reason, str(error))
+        return Rejection(entry.file.name, str(error.reason), str(error))
     return Rejection(
         entry.file.name,
         Reason.TOO_LARGE.value,

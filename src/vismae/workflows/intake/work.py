@@ -3,11 +3,32 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from vismae.core.errors import UnreadableFileError
 from vismae.data.manifest import FileReference, ManifestRow
 from vismae.data.sources import DataSource, Manifest, PlainSource
 from vismae.files.discover import RejectedFile, SourceFile, discover, group_series, source_file
+
+
+class IntakeReason(StrEnum):
+    """Reason codes of ``rejected.csv`` that arise only where files are put together.
+
+    Those of single files are in ``files.reasons``.
+    """
+
+    LABEL_SHAPE = "label-shape"
+    LABEL_VALUES = "label-values"
+    NOT_STORABLE = "not-storable"
+    READER_DIED = "reader-died"
+
+
+INTAKE_REASONS: dict[IntakeReason, str] = {
+    IntakeReason.LABEL_SHAPE: "A label map has another size than its image.",
+    IntakeReason.LABEL_VALUES: "A label map holds values outside 0 to 65535.",
+    IntakeReason.NOT_STORABLE: "Pixel values do not fit the types that a store keeps.",
+    IntakeReason.READER_DIED: "The process that read the file died; memory or a decoder's fault.",
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,7 @@ def _find_rows(manifest: Manifest, source_name: str) -> Iterator[WorkItem | Reje
         try:
             file = source_file(row.image.path, row.image.member)
         except UnreadableFileError as error:
-            yield Rejection(reference_text(row.image), error.reason, str(error))
+            yield Rejection(reference_text(row.image), str(error.reason), str(error))
             continue
         entry = Entry(file, row)
         if row.volume_id is not None:

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+
+from vismae.core.errors import DataError
+from vismae.data.labels import (
+    apply_mapping,
+    classes_from_labels,
+    encode_labels,
+    label_mapping,
+    segmentation_class_names,
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 255], {0: 0, 255: 1}),
+        ([255], {0: 0, 255: 1}),
+        ([5, 1, 2], {0: 0, 1: 1, 2: 2, 5: 3}),
+        ([0, 1, 2, 3], {0: 0, 1: 1, 2: 2, 3: 3}),
+        ([], {0: 0}),
+        (range(255), {value: value for value in range(255)}),
+    ],
+)
+def test_values_become_classes_in_order_with_zero_as_background(
+    values: list[int], expected: dict[int, int]
+) -> None:
+    assert label_mapping(values) == expected
+
+
+def test_more_than_255_values_are_no_label_map_and_are_named() -> None:
+    with pytest.raises(DataError, match=r"256 different values \(0, 1, 2, 3.* and 248 more\)"):
+        label_mapping(range(256))
+
+
+def test_negative_values_are_refused() -> None:
+    with pytest.raises(DataError, match="negative value -1"):
+        label_mapping([-1, 0, 1])
+
+
+def test_a_label_map_is_mapped_value_by_value() -> None:
+    label_map = np.array([[0, 255], [7, 255]], dtype=np.uint8)
+
+    mapped = apply_mapping(label_map, {0: 0, 7: 2, 255: 1})
+
+    assert mapped.dtype == np.int64
+    assert mapped.tolist() == [[0, 1], [2, 1]]
+
+
+@pytest.mark.parametrize("value", [12, 300, -1])
+def test_an_unknown_value_is_an_error_that_names_file_value_and_cure(value: int) -> None:
+    label_map = np.array([[0, 1, value]], dtype=np.int32)
+
+    with pytest.raises(DataError) as caught:
+        apply_mapping(label_map, {0: 0, 1: 1, 4: 2}, "case_044.nii.gz")
+
+    message = str(caught.value)
+    assert "case_044.nii.gz holds the value " + str(value) in message
+    assert "3 classes with the values 0, 1, 4" in message
+    assert "task.classes" in message
+    assert "task.label_values" in message
+
+
+def test_class_names_are_counted_or_given_without_background() -> None:
+    assert segmentation_class_names(3) == ("background", "class 1", "class 2")
+    assert segmentation_class_names(3, ["liver", "spleen"]) == ("background", "liver", "spleen")
+    with pytest.raises(DataError, match="names 1 classes"):
+        segmentation_class_names(3, ["liver"])
+
+
+def test_words_sort_by_alphabet_and_numbers_by_size() -> None:
+    assert classes_from_labels(["viral", "normal", None, float("nan"), "viral"]) == (
+        "normal",
+        "viral",
+    )
+    assert classes_from_labels(["10", "2", "0"]) == ("0", "2", "10")
+    assert classes_from_labels(["b|a", "", "c"], multi_label=True) == ("a", "b", "c")
+
+
+def test_no_label_at_all_is_an_error() -> None:
+    with pytest.raises(DataError, match="No image has a label"):
+        classes_from_labels([None, ""])
+
+
+def test_several_classes_in_one_cell_need_multi_label() -> None:
+    with pytest.raises(DataError, match=r"task\.multi_label"):
+        classes_from_labels(["a|b"])
+
+
+def test_single_labels_become_indices() -> None:
+    encoded = encode_labels(["b", "a", "b"], ("a", "b"))
+
+    assert encoded.dtype == np.int64
+    assert encoded.tolist() == [1, 0, 1]
+
+
+def test_several_labels_become_rows_of_zeros_and_ones() -> None:
+    encoded = encode_labels(["a|c", None, " b "], ("a", "b", "c"), multi_label=True)
+
+    assert encoded.dtype == np.float32
+    assert encoded.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_an_unknown_word_is_an_error_and_never_class_zero(multi_label: bool) -> None:
+    with pytest.raises(DataError, match=r"Not among the classes \(a, b\): label tumor"):
+        encode_labels(["a", "tumor"], ("a", "b"), multi_label)
+
+
+def test_a_missing_label_is_an_error_unless_none_may_be_true() -> None:
+    with pytest.raises(DataError, match="1 of 2 images have no label"):
+        encode_labels(["a", None], ("a", "b"))

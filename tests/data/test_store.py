@@ -1,0 +1,311 @@
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vismae.core.errors import DataError, RunFolderError
+from vismae.core.types import Modality, PixelUnit, SliceRecord
+from vismae.data.likeness import difference_hash
+from vismae.data.store import Store, StoreWriter
+from vismae.data.store_format import ShardWriter, pixel_sha256
+
+ENCODINGS = ["raw", "zstd"]
+
+
+def record(number: int = 0, **facts: object) -> SliceRecord:
+    values: dict[str, object] = {
+        "image_id": f"image{number}",
+        "modality": Modality.CT,
+        "unit": PixelUnit.HU,
+        "patient_id": f"P{number // 2}",
+        "group_kind": "patient",
+        "volume_id": f"V{number}",
+        **facts,
+    }
+    return SliceRecord(**values)  # type: ignore[arg-type]
+
+
+def random_slices(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    dtypes = [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.float32]
+    slices = []
+    for number in range(count):
+        dtype = np.dtype(dtypes[number % 6])
+        shape = (3 + number % 5, 4 + number % 7) + ((3,) if number % 4 == 1 else ())
+        values = rng.integers(0, 2**31 - 1, shape)
+        slices.append(values.astype(dtype) if dtype.kind != "f" else (values / 7).astype(dtype))
+    return slices
+
+
+def write_store(folder: Path, slices: list[np.ndarray], **options: object) -> Store:
+    with StoreWriter(folder, **options) as writer:  # type: ignore[arg-type]
+        for number, pixels in enumerate(slices):
+            writer.add(record(number), pixels)
+    return Store(folder)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_dtype_and_shape_comes_back_bit_for_bit(tmp_path: Path, encoding: str) -> None:
+    slices = random_slices(25)
+
+    store = write_store(tmp_path / "s", slices, encoding=encoding)
+
+    assert len(store) == 25
+    for row in np.random.default_rng(1).permutation(25):
+        found = store.read(int(row)).pixels
+        assert found.dtype == slices[row].dtype
+        assert found.flags.writeable
+        np.testing.assert_array_equal(found, slices[row])
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_label_maps_keep_their_raw_values(tmp_path: Path, encoding: str) -> None:
+    small = np.array([[0, 255], [7, 0]], dtype=np.int64)
+    wide = np.array([[0, 256], [1000, 0]], dtype=np.int32)
+    with StoreWriter(tmp_path / "s", encoding=encoding) as writer:  # type: ignore[arg-type]
+        writer.add(record(0), np.zeros((2, 2), np.uint8), small)
+        writer.add(record(1), np.zeros((2, 2), np.uint8))
+        writer.add(record(2), np.zeros((2, 2), np.uint8), wide)
+        store = writer.finish()
+
+    assert store.label_values == (0, 7, 255, 256, 1000)
+    first, none, last = (store.read(row).label_map for row in range(3))
+    assert first is not None
+    assert last is not None
+    assert (first.dtype, last.dtype, none) == (np.uint8, np.uint16, None)
+    np.testing.assert_array_equal(first, small)
+    np.testing.assert_array_equal(last, wide)
+    assert store.index["has_label_map"].tolist() == [True, False, True]
+
+
+def test_the_index_holds_every_fact_of_the_record_and_the_pixels(tmp_path: Path) -> None:
+    pixels = np.arange(12, dtype=np.int16).reshape(3, 4)
+    facts = {
+        "slice_index": 4,
+        "slope": 2.0,
+        "intercept": -1024.0,
+        "scale_low": -5.0,
+        "scale_high": 9.0,
+        "spacing_row_mm": 0.7,
+        "label": "a|b",
+        "split": "val",
+        "extra": {"sex": "F"},
+    }
+    with StoreWriter(tmp_path / "s", extra_columns=["sex", "age"]) as writer:
+        writer.add(record(3, **facts), pixels)
+
+    row = Store(tmp_path / "s").index.iloc[0]
+
+    for name in ("slice_index", "slope", "intercept", "scale_low", "scale_high", "label", "split"):
+        assert row[name] == facts[name]
+    assert row["image_id"] == "image3"
+    assert (row["modality"], row["unit"]) == ("ct", "hu")
+    assert np.isnan(row["spacing_slice_mm"])
+    assert row["spacing_row_mm"] == 0.7
+    assert row["extra_sex"] == "F"
+    assert row[["extra_age"]].isna().all()
+    assert (row["height"], row["width"], row["channels"], row["dtype"]) == (3, 4, 1, "int16")
+    assert row["pixel_sha256"] == pixel_sha256(pixels)
+    assert int(row["likeness"]) == difference_hash(pixels)
+
+
+def test_an_extra_value_without_a_column_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match="no extra column sex"),
+        StoreWriter(tmp_path / "s") as writer,
+    ):
+        writer.add(record(extra={"sex": "F"}), np.zeros((2, 2), np.uint8))
+
+
+def test_shards_are_closed_at_their_size_and_rows_found_across_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    slices = [rng.integers(0, 255, (512, 512), dtype=np.uint8) for _ in range(9)]  # 0.25 MiB
+
+    store = write_store(tmp_path / "s", slices, encoding="raw", shard_mib=1)
+
+    shards = store.manifest["shards"]
+    assert [entry["rows"] for entry in shards] == [4, 4, 1]
+    assert store.index["shard"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2]
+    assert store.index["position"].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+    for row in (8, 0, 4, 3):
+        np.testing.assert_array_equal(store.read(row).pixels, slices[row])
+    assert store.verify() == []
+
+
+def test_a_store_travels_to_another_process_as_its_folder(tmp_path: Path) -> None:
+    slices = random_slices(7)
+    store = write_store(tmp_path / "s", slices)
+    store.read(0)
+
+    content = pickle.dumps(store)
+    again = pickle.loads(content)
+
+    assert len(content) < 500
+    np.testing.assert_array_equal(again.read(6).pixels, slices[6])
+
+
+def test_reading_outside_the_store_is_an_index_error(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", random_slices(2))
+    for row in (-1, 2):
+        with pytest.raises(IndexError, match="2 rows"):
+            store.read(row)
+
+
+def test_wide_floats_become_float32_and_wide_integers_int32(tmp_path: Path) -> None:
+    values = np.array([[0.1, 2.0]])
+    store = write_store(tmp_path / "s", [values, np.array([[1, -70000]]), values > 1])
+
+    assert store.read(0).pixels.dtype == np.float32
+    np.testing.assert_array_equal(store.read(0).pixels, values.astype(np.float32))
+    assert store.read(1).pixels.dtype == np.int32
+    np.testing.assert_array_equal(store.read(2).pixels, np.array([[0, 1]], dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((2, 2), dtype=np.complex64), "complex64"),
+        (np.array([[2**40]]), "int64"),
+        (np.zeros((2, 2, 2, 2), dtype=np.uint8), r"shape \(2, 2, 2, 2\)"),
+        (np.zeros((0, 4), dtype=np.uint8), "not empty"),
+    ],
+)
+def test_what_cannot_be_kept_losslessly_is_refused(
+    tmp_path: Path, pixels: np.ndarray, message: str
+) -> None:
+    with pytest.raises(DataError, match=message), StoreWriter(tmp_path / "s") as writer:
+        writer.add(record(), pixels)
+
+
+@pytest.mark.parametrize(
+    ("label_map", "message"),
+    [
+        (np.zeros((2, 3), dtype=np.uint8), r"shape \(2, 3\), its image \(2, 2\)"),
+        (np.full((2, 2), -1), "from -1 to -1"),
+        (np.full((2, 2), 65536), "0 to 65535"),
+        (np.full((2, 2), 0.5), "whole numbers"),
+    ],
+)
+def test_unfit_label_maps_are_refused(tmp_path: Path, label_map: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message), StoreWriter(tmp_path / "s") as writer:
+        writer.add(record(), np.zeros((2, 2), np.uint8), label_map)
+
+
+def test_a_finished_store_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    write_store(folder, random_slices(3))
+
+    with pytest.raises(RunFolderError, match=r"--overwrite .*another --store"):
+        StoreWriter(folder)
+    assert len(write_store(folder, random_slices(2), overwrite=True)) == 2
+
+
+def test_files_that_are_no_part_of_a_store_are_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+
+    for overwrite in (False, True):
+        with pytest.raises(RunFolderError, match=r"thesis\.txt"):
+            StoreWriter(tmp_path, overwrite=overwrite)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_interrupted_write_leaves_no_store_and_does_not_block_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    with pytest.raises(KeyboardInterrupt), StoreWriter(folder) as writer:
+        writer.add(record(), np.zeros((2, 2), np.uint8))
+        raise KeyboardInterrupt
+
+    assert not list(folder.rglob("*.unfinished"))
+    with pytest.raises(DataError, match="not a finished store"):
+        Store(folder)
+    assert len(write_store(folder, random_slices(2))) == 2
+
+
+def test_what_a_killed_writer_leaves_does_not_block_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    killed = StoreWriter(folder)
+    killed.add(record(), np.zeros((2, 2), np.uint8))  # and never finished
+
+    assert list(folder.rglob("*.unfinished"))
+    assert len(write_store(folder, random_slices(2))) == 2
+
+
+def test_a_store_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least one image"), StoreWriter(tmp_path / "s"):
+        pass
+
+
+def test_a_newer_format_is_refused_by_name_and_an_older_one_opens(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", random_slices(2))
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+
+    for version, opens in ((0, True), (2, False)):
+        (store.folder / "manifest.json").write_text(
+            json.dumps({**manifest, "format_version": version})
+        )
+        if opens:
+            assert len(Store(store.folder)) == 2
+        else:
+            with pytest.raises(DataError, match="format_version 2 was written by a newer vismae"):
+                Store(store.folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": "new"}', '{"format_version": 1}'])
+def test_a_damaged_manifest_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_truncated_or_missing_shard_is_an_error_that_names_it(
+    tmp_path: Path, encoding: str
+) -> None:
+    store = write_store(tmp_path / "s", random_slices(5), encoding=encoding)
+    shard = store.folder / "shards" / "00000.arrow"
+    content = shard.read_bytes()
+
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"00000\.arrow is missing or damaged"):
+        Store(store.folder).read(0)
+    assert "differs from its checksum" in Store(store.folder).verify()[0]
+    shard.unlink()
+    with pytest.raises(DataError, match=r"00000\.arrow is missing or damaged"):
+        Store(store.folder).read(0)
+    assert "missing" in Store(store.folder).verify()[0]
+
+
+def test_one_flipped_bit_is_found_by_verify(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", [np.full((64, 64), 9, np.uint8)], encoding="raw")
+    shard = store.folder / "shards" / "00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[content.index(bytes([9] * 64))] ^= 1
+    shard.write_bytes(content)
+
+    assert "00000.arrow differs from its checksum" in Store(store.folder).verify()[0]
+
+
+def test_pixels_that_changed_before_the_checksum_was_taken_are_found_too(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", [np.full((64, 64), 9, np.uint8)], encoding="raw")
+    path = store.folder / "shards" / "00000.arrow"
+    shard = ShardWriter(path)
+    shard.add(bytes(64 * 64), None)
+    shard.close()
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    from vismae.data.store_format import file_sha256
+
+    manifest["shards"][0]["sha256"] = file_sha256(path)
+    (store.folder / "manifest.json").write_text(json.dumps(manifest))
+
+    assert Store(store.folder).verify() == [f"{store.folder}: the pixels of row 0 changed"]
+
+
+def test_an_index_with_too_few_rows_is_an_error(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", random_slices(2))
+    other = write_store(tmp_path / "other", random_slices(1))
+    (other.folder / "index.parquet").replace(store.folder / "index.parquet")
+
+    with pytest.raises(DataError, match=r"index\.parquet has 1 rows, manifest\.json says 2"):
+        _ = Store(store.folder).index

@@ -1,0 +1,154 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vismae.core.errors import ModelError
+from vismae.core.model_card import ModelCard, TaskCard
+from vismae.core.preprocessing import Preprocessing
+from vismae.models import (
+    SwinClassifier,
+    SwinConfig,
+    SwinMAE,
+    SwinUNet,
+    architecture_of,
+    build_module,
+    kind_of,
+    load_model,
+    save_model,
+)
+from vismae.models.weights import Model, write_atomically
+
+
+def card_of(module: Model) -> ModelCard:
+    classes = tuple(f"class {i}" for i in range(getattr(module, "num_classes", 0)))
+    return ModelCard(
+        kind=kind_of(module),
+        architecture=architecture_of(module),
+        preprocessing=Preprocessing(image_size=(32, 40), in_channels=1),
+        task=TaskCard(classes=classes) if classes else None,
+    )
+
+
+def models(config: SwinConfig) -> list[Model]:
+    return [
+        SwinMAE(config, mask_ratio=0.6, strategy="block", normalise_patches=True),
+        SwinUNet(config, 3, head_bias=False),
+        SwinClassifier(config, 5, dropout=0.1),
+    ]
+
+
+@pytest.fixture
+def folder(small: SwinConfig, tmp_path: Path) -> Path:
+    classifier = SwinClassifier(small, 2)
+    save_model(classifier, card_of(classifier), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_model_folder_gives_the_same_model_back(small: SwinConfig, tmp_path: Path):
+    for number, module in enumerate(models(small)):
+        target = tmp_path / str(number)
+        save_model(module, card_of(module), target)
+        again = load_model(target)
+        assert type(again) is type(module)
+        assert architecture_of(again) == architecture_of(module)
+        assert again.card == card_of(module)
+        assert again.preprocessing == again.card.preprocessing
+        assert not again.training
+        images = torch.randn(2, 1, 32, 40)
+        if isinstance(module, SwinMAE):
+            keys = torch.arange(2)
+            module.eval()
+            assert torch.equal(module(images, keys=keys).loss, again(images, keys=keys).loss)
+        else:
+            assert torch.equal(module.eval()(images), again(images))
+        assert sorted(path.name for path in target.iterdir()) == [
+            "model.json",
+            "model.safetensors",
+        ]
+
+
+def test_saving_again_replaces_the_model(folder: Path, small: SwinConfig):
+    other = SwinMAE(small)
+    save_model(other, card_of(other), folder)
+    assert isinstance(load_model(folder), SwinMAE)
+
+
+def test_newer_format_is_refused_by_name(folder: Path):
+    card = json.loads((folder / "model.json").read_text())
+    card.update(format_version=2, hologram=True)
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="format_version 2; this vismae reads up to 1"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_missing_file_is_named(folder: Path, name: str):
+    (folder / name).unlink()
+    with pytest.raises(ModelError, match=f"{name} does not exist"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_damaged_file_is_named(folder: Path, name: str):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match=name):
+        load_model(folder)
+
+
+def test_weights_of_another_network_are_an_error(folder: Path):
+    state = load_file(folder / "model.safetensors")
+    state["head.weight"] = torch.zeros(7, 32)
+    del state["norm.weight"]
+    save_file(state, folder / "model.safetensors")
+    expected = r"head.weight is \(7, 32\), expected \(2, 32\); norm.weight \(32,\) is missing"
+    with pytest.raises(ModelError, match=expected):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "oracle"}, "kind: "),
+        ({"architecture": {"num_classes": 2}}, "swin is missing"),
+        ({"architecture": {"swin": {}, "colour": 1}}, "colour is unknown"),
+        ({"architecture": {"swin": {}, "num_classes": 3, "dropout": 0}}, "names 2 classes"),
+        ({"architecture": {"swin": {}, "num_classes": 2, "dropout": "x"}}, "wrong type"),
+        ({"format_version": None}, "no format_version"),
+    ],
+)
+def test_card_that_makes_no_sense_is_an_error(folder: Path, change: dict, message: str):
+    card = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**card, **change}))
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+def test_card_of_another_model_is_not_saved(small: SwinConfig, tmp_path: Path):
+    mae = SwinMAE(small)
+    with pytest.raises(ModelError, match="describes a 'classifier'"):
+        save_model(mae, card_of(SwinClassifier(small, 2)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_segmentation_network_is_an_error(small: SwinConfig):
+    task = TaskCard(classes=("background", "organ"), network="hyper_net")
+    with pytest.raises(ModelError, match=r"network 'hyper_net' is unknown.*swin_unet"):
+        build_module("segmenter", architecture_of(SwinUNet(small, 2)), task)
+
+
+def test_module_that_is_no_model_is_an_error():
+    with pytest.raises(ModelError, match="Linear is no vismae model"):
+        kind_of(torch.nn.Linear(1, 1))
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "no bytes")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
