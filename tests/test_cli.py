@@ -77,10 +77,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     )
     printed: dict[str, str] = {}
     store, mae = folder / "store", folder / "pretrain"
-    # PNG and NIfTI do not say what they are; DICOM does, and the option does not overrule it.
-    printed["ingest"] = run(
-        "ingest", archive.unlabelled, "--store", store, "--modality", "US", "--workers", "1"
-    )
+    printed["ingest"] = run("ingest", archive.unlabelled, "--store", store, "--workers", "1")
     printed["inspect"] = run("inspect", store, "--verify")
     printed["pretrain"] = run(
         "pretrain", "--store", store, "--out", mae, "--set", "model.size=nano", *TINY
@@ -104,19 +101,26 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     return Road(archive, folder, printed)
 
 
-def test_ingest_stores_every_image_and_asks_the_file_first_for_its_modality(road: Road) -> None:
+def test_ingest_stores_every_image_of_all_modalities(road: Road) -> None:
     store = vismae.Store(road.store)
     assert len(store) == road.archive.slice_count
-    assert set(store.index["modality"]) == {"ct", "pet", "us", "xr"}
+    assert set(store.index["modality"]) == {"ct", "mr", "pet", "us", "xr"}
     assert str(road.store) in road.printed["ingest"]
     assert str(road.archive.slice_count) in road.printed["ingest"]
+
+
+def test_the_modality_option_speaks_for_files_that_do_not_say(road: Road, tmp_path: Path) -> None:
+    folders = (road.archive.unlabelled / name for name in ("us", "mr", "ct"))
+    run("ingest", *folders, "--store", tmp_path / "store", "--modality", "US", "--workers", "1")
+    index = vismae.Store(tmp_path / "store").index
+    assert set(index["modality"]) == {"us", "ct"}
+    assert set(index.loc[index["modality"] == "ct", "unit"]) == {"hu"}
 
 
 def test_inspect_prints_counts_and_draws_a_contact_sheet(road: Road) -> None:
     counts = vismae.Store(road.store).index["modality"].value_counts()
     for modality, count in counts.items():
-        assert modality in road.printed["inspect"]
-        assert str(count) in road.printed["inspect"]
+        assert f"{modality} {count}" in road.printed["inspect"]
     assert (road.store / "contact_sheet.png").stat().st_size > 1000
 
 
@@ -150,7 +154,9 @@ def test_fine_tuning_ends_with_a_model_that_knows_its_classes(road: Road, kind: 
     assert len(card["task"]["classes"]) == {"segment": 4, "classify": 2}[kind]
     assert {"pretrain", "finetune"} <= card["training"].keys()
     assert str(folder) in road.printed[kind]
-    assert vismae.load_model(folder).preprocessing.image_size == (32, 32)
+    preprocessing = vismae.load_model(folder).preprocessing
+    assert preprocessing is not None
+    assert preprocessing.image_size == (32, 32)
 
 
 @pytest.mark.parametrize("kind", ["segment", "classify"])

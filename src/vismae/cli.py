@@ -111,11 +111,13 @@ def ingest(
     ] = None,
     modality: Annotated[
         str | None,
-        typer.Option(help="Modality of files that do not say: ct, mr, pet, xr, us or other."),
+        typer.Option(
+            help="Modality of files that do not say: ct, mr, pet, xr, us or other.", metavar="WORD"
+        ),
     ] = None,
     max_rejected_fraction: Annotated[
         float | None,
-        typer.Option(help="Fail if more than this share of the files is unreadable."),
+        typer.Option(help="Fail if more than this share is unreadable.", metavar="F"),
     ] = None,
     keep_column: Annotated[
         list[str] | None,
@@ -124,7 +126,9 @@ def ingest(
     workers: Annotated[
         int | None, typer.Option(help="Processes that read files.", metavar="N")
     ] = None,
-    overwrite: Overwrite = None,
+    overwrite: Annotated[
+        bool | None, typer.Option("--overwrite", help="Replace an existing store.")
+    ] = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     verbose: Verbose = False,

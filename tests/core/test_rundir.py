@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vismae.core import rundir
-from vismae.core.config import PretrainConfig
+from vismae.core.config import ExportConfig, PretrainConfig
 from vismae.core.errors import RunFolderError
 from vismae.core.settings import build_config
 
@@ -112,6 +112,16 @@ def test_a_folder_with_content_is_refused_and_both_ways_on_are_named(tmp_path: P
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_command_that_cannot_resume_does_not_offer_it(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("keep")
+    settings = ExportConfig(model=Path("m"), out=tmp_path)
+    with (
+        pytest.raises(RunFolderError, match=r"Use --overwrite"),
+        rundir.open_run(tmp_path, "export", settings),
+    ):
+        pytest.fail("was opened")
+
+
 def test_a_run_keeps_its_settings_and_what_made_it_and_holds_the_lock(tmp_path: Path) -> None:
     run = tmp_path / "deep" / "run"
     settings = config(run, seed=3)
@@ -146,6 +156,12 @@ def test_a_run_is_not_resumed_with_settings_that_make_it_another_one(tmp_path: P
     longer = config(tmp_path, resume=True, trainer={"max_steps": 5}, data={"workers": 0})
     with rundir.open_run(tmp_path, "pretrain", longer, resume=True):
         pass
+
+
+def test_the_saved_settings_do_not_overwrite_once_more(tmp_path: Path) -> None:
+    open_and_close(tmp_path, overwrite=True)
+    saved = build_config(PretrainConfig, "pretrain", file=tmp_path / "config.yaml")
+    assert not saved.overwrite
 
 
 def test_overwrite_removes_a_link_and_not_what_it_points_to(tmp_path: Path) -> None:

@@ -162,6 +162,11 @@ def test_one_wrong_part_of_a_pair_is_found() -> None:
     assert "data.image_size: found 'wide'" in message
 
 
+def test_a_pair_with_one_value_is_refused_as_such() -> None:
+    message = refusal(PretrainConfig, assignments=["optimizer.betas=[0.9]"], options=NEEDED)
+    assert message.startswith("optimizer.betas: found [0.9], which has too few values.")
+
+
 def test_what_is_missing_is_named() -> None:
     assert "out is needed by pretrain" in refusal(PretrainConfig, options={"store": "s"})
 
@@ -216,6 +221,7 @@ def test_no_start_model_can_be_said_in_words() -> None:
             out=Path("run"), init=word, task={"kind": "segment"}, data={"sources": "task"}
         )
         assert config.init is None
+        assert PretrainConfig(out=Path("run"), store=Path("s"), init=word).init is None
 
 
 def test_one_number_stands_for_a_square() -> None:

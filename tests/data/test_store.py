@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -9,7 +10,7 @@ from vismae.core.errors import DataError, RunFolderError
 from vismae.core.types import Modality, PixelUnit, SliceRecord
 from vismae.data.likeness import difference_hash
 from vismae.data.store import Store, StoreWriter
-from vismae.data.store_format import ShardWriter, pixel_sha256
+from vismae.data.store_format import ShardWriter, file_sha256, pixel_sha256
 
 ENCODINGS = ["raw", "zstd"]
 
@@ -25,6 +26,14 @@ def record(number: int = 0, **facts: object) -> SliceRecord:
         **facts,
     }
     return SliceRecord(**values)  # type: ignore[arg-type]
+
+
+class Interrupting(list[np.ndarray]):
+    """Stands for the key press that comes while a slice is being written."""
+
+    @property
+    def size(self) -> int:
+        raise KeyboardInterrupt
 
 
 def random_slices(count: int) -> list[np.ndarray]:
@@ -213,9 +222,9 @@ def test_files_that_are_no_part_of_a_store_are_never_removed(tmp_path: Path) -> 
 
 def test_an_interrupted_write_leaves_no_store_and_does_not_block_the_next(tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    with pytest.raises(KeyboardInterrupt), StoreWriter(folder) as writer:
-        writer.add(record(), np.zeros((2, 2), np.uint8))
-        raise KeyboardInterrupt
+    pixels = Interrupting(np.zeros((2, 2), np.uint8))
+    with pytest.raises(KeyboardInterrupt):
+        write_store(folder, [np.zeros((2, 2), np.uint8), pixels])  # type: ignore[list-item]
 
     assert not list(folder.rglob("*.unfinished"))
     with pytest.raises(DataError, match="not a finished store"):
@@ -294,8 +303,6 @@ def test_pixels_that_changed_before_the_checksum_was_taken_are_found_too(tmp_pat
     shard.add(bytes(64 * 64), None)
     shard.close()
     manifest = json.loads((store.folder / "manifest.json").read_text())
-    from vismae.data.store_format import file_sha256
-
     manifest["shards"][0]["sha256"] = file_sha256(path)
     (store.folder / "manifest.json").write_text(json.dumps(manifest))
 
@@ -309,3 +316,10 @@ def test_an_index_with_too_few_rows_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"index\.parquet has 1 rows, manifest\.json says 2"):
         _ = Store(store.folder).index
+
+
+def test_the_index_has_a_column_for_every_field_of_the_record(tmp_path: Path) -> None:
+    columns = set(write_store(tmp_path / "s", random_slices(1)).index.columns)
+    fields = {item.name for item in dataclasses.fields(SliceRecord)} - {"extra"}
+
+    assert fields <= columns

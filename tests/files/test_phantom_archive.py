@@ -13,6 +13,7 @@ from vismae.files.phantom_anatomy import draw_patient, sample_anatomy
 from vismae.files.phantom_archive import (
     CLASSIFICATION_COLUMNS,
     SEGMENTATION_COLUMNS,
+    UNLABELLED_COLUMNS,
     write_phantom_archive,
 )
 from vismae.files.phantom_examinations import noise_of
@@ -75,6 +76,18 @@ def test_all_five_modalities_are_there_and_counted(archive):
     frames = list((archive.unlabelled / "us").glob("*.png"))
     assert len(frames) == 6
     assert found + len(radiographs) + len(frames) == archive.slice_count
+
+
+def test_the_unlabelled_manifest_names_every_file_with_modality_and_patient(archive):
+    rows = read_rows(archive.unlabelled / "manifest.csv")
+    assert tuple(rows[0]) == UNLABELLED_COLUMNS
+    named = set()
+    for row in rows:
+        path = archive.unlabelled / row["path"]
+        assert row["path"].startswith(f"{row['modality']}/{row['patient_id']}")
+        named.update(path.glob("*.dcm") if path.is_dir() else [path])
+    written = {path for path in archive.unlabelled.rglob("*") if path.is_file()}
+    assert named == written - {archive.unlabelled / "manifest.csv"}
 
 
 def test_ct_files_are_a_valid_ordered_series(archive):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def test_features_are_the_same_after_transfer(small: SwinConfig):
 
 
 def test_other_window_interpolates_the_bias_tables(small: SwinConfig):
-    wide = SwinConfig(**{**small.to_dict(), "window_size": 7})
+    wide = replace(small, window_size=7)
     mae, unet = SwinMAE(small), SwinUNet(wide, 2)
     report = transfer(mae, unet, ("encoder", "decoder"))
     assert ("encoder.*.relative_position_bias_table",
@@ -72,8 +74,8 @@ def test_interpolated_table_keeps_its_shape_in_space():
 def test_grey_images_look_the_same_with_another_number_of_channels(
     small: SwinConfig, before: int, after: int
 ):
-    source = SwinMAE(SwinConfig(**{**small.to_dict(), "in_channels": before})).eval()
-    target = SwinClassifier(SwinConfig(**{**small.to_dict(), "in_channels": after}), 2).eval()
+    source = SwinMAE(replace(small, in_channels=before)).eval()
+    target = SwinClassifier(replace(small, in_channels=after), 2).eval()
     report = transfer(source, target)
     grey = torch.randn(2, 1, 32, 32)
     expected = source.encoder(grey.expand(-1, before, -1, -1)).tokens
@@ -84,14 +86,14 @@ def test_grey_images_look_the_same_with_another_number_of_channels(
 
 def test_half_a_fit_is_an_error_that_lists_what_differs_and_changes_nothing(small: SwinConfig):
     mae = SwinMAE(small)
-    deep = SwinUNet(SwinConfig(**{**small.to_dict(), "depths": (2, 3)}), 2)
+    deep = SwinUNet(replace(small, depths=(2, 3)), 2)
     before = {name: value.clone() for name, value in deep.state_dict().items()}
     with pytest.raises(ModelError, match=r"layers\.1\.blocks\.2.*is missing.*and 3 more") as error:
         transfer(mae, deep)
     assert str(error.value).count("is missing") == 10
     for name, value in deep.state_dict().items():
         assert torch.equal(value, before[name])
-    wide = SwinUNet(SwinConfig(**{**small.to_dict(), "embed_dim": 32}), 2)
+    wide = SwinUNet(replace(small, embed_dim=32), 2)
     with pytest.raises(ModelError, match=r"is \(16,\), expected \(32,\)"):
         transfer(mae, wide)
 
@@ -104,6 +106,6 @@ def test_missing_and_unknown_parts_are_errors(small: SwinConfig):
 
 
 def test_settings_that_no_tensor_shows_are_reported(small: SwinConfig):
-    other = SwinConfig(**{**small.to_dict(), "norm_eps": 1e-5})
+    other = replace(small, norm_eps=1e-5)
     report = transfer(SwinMAE(small), SwinClassifier(other, 2))
     assert ("encoder.norm_eps", "1e-06 became 1e-05") in report.adapted

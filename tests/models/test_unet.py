@@ -3,7 +3,8 @@ import torch
 from torch.nn import functional as F
 
 from vismae.core.errors import ModelError, SettingError
-from vismae.models.unet import IGNORED, SwinUNet, segmentation_loss, soft_dice
+from vismae.core.types import IGNORED_LABEL
+from vismae.models.unet import SwinUNet, segmentation_loss, soft_dice
 
 
 def confident(label_map: torch.Tensor, classes: int) -> torch.Tensor:
@@ -65,7 +66,7 @@ def test_dice_pools_the_batch():
 def test_ignored_pixels_count_nowhere():
     label_map = torch.randint(0, 3, (2, 6, 6))
     logits = torch.randn(2, 3, 6, 6)
-    padded_labels = F.pad(label_map, (0, 3, 0, 2), value=IGNORED)
+    padded_labels = F.pad(label_map, (0, 3, 0, 2), value=IGNORED_LABEL)
     padded_logits = F.pad(logits, (0, 3, 0, 2), value=9.0)
     expected = segmentation_loss(logits, label_map)
     torch.testing.assert_close(segmentation_loss(padded_logits, padded_labels), expected)
@@ -75,7 +76,7 @@ def test_loss_without_foreground_is_the_weighted_cross_entropy():
     logits, label_map = torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
     expected = 0.4 * F.cross_entropy(logits, label_map)
     torch.testing.assert_close(segmentation_loss(logits, label_map), expected)
-    assert segmentation_loss(logits, torch.full_like(label_map, IGNORED)) == 0.0
+    assert segmentation_loss(logits, torch.full_like(label_map, IGNORED_LABEL)) == 0.0
 
 
 def test_head_starts_at_the_class_shares():

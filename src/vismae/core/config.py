@@ -106,15 +106,15 @@ class PretrainConfig(Settings):
     """Run folder."""
     store: Path | None = None
     """Store to learn from; or name sources in data.sources to ingest on the way."""
-    init: Path | None = None
-    """Model folder or checkpoint whose weights to start from."""
+    init: InitPath = None
+    """Model folder or checkpoint whose weights to start from; ``none`` starts at random."""
     resume: bool = False
     """Continue the run in ``out``."""
     overwrite: bool = False
     """Empty ``out`` first."""
     licence: str = "not stated"
     """Licence of the weights, written into the model folder."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of everything random."""
     model: MAESettings = MAESettings()
     data: PretrainDataSettings = PretrainDataSettings()
@@ -146,9 +146,9 @@ class FinetuneConfig(Settings):
     """Empty ``out`` first."""
     licence: str = "not stated"
     """Licence of the weights, written into the model folder."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of everything random."""
-    subset_seed: int = 0
+    subset_seed: int = Field(default=0, ge=0)
     """Seed of the choice of labelled patients, apart from the training's own seed."""
     model: NetworkSettings = NetworkSettings()
     task: TaskSettings
@@ -186,7 +186,7 @@ class EvaluateConfig(Settings):
     """Boundary tolerance of the surface Dice, in mm where spacing is known, else pixels."""
     overwrite: bool = False
     """Empty ``out`` first."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the bootstrap."""
     device: Device = "auto"
     """Where to predict."""
@@ -231,9 +231,9 @@ class StudyConfig(Settings):
     """Starts by name."""
     baseline: str
     """Name of the start that the others are compared with."""
-    label_fractions: tuple[Fraction, ...] = (0.1, 1.0)
+    label_fractions: tuple[Fraction, ...] = Field(default=(0.1, 1.0), min_length=1)
     """Shares of the training patients whose labels are used."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
     """Each seed chooses its own labelled patients and first weights, alike for all starts."""
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Settings of ``vismae finetune`` for every run."""
@@ -273,7 +273,7 @@ class DemoConfig(Settings):
     """Folder for the phantom archive, the runs and the report."""
     device: Device = "auto"
     """Where to train."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the phantoms and of every run."""
     overwrite: bool = False
     """Empty ``out`` first."""

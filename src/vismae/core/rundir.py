@@ -63,15 +63,19 @@ def open_run(
         raise RunFolderError(f"{folder} is a file; --out needs a folder.")
     held = _entries(folder)
     if held and not (resume or overwrite):
+        go_on = "--resume to continue the run in it, " if hasattr(config, "resume") else ""
         raise RunFolderError(
-            f"{folder} is not empty (it holds {', '.join(held[:4])}). Use --resume to continue "
-            "the run in it, --overwrite to empty it first, or another --out."
+            f"{folder} is not empty (it holds {', '.join(held[:4])}). Use {go_on}--overwrite to "
+            "empty it first, or another --out."
         )
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if overwrite:
             _empty(folder)
-        settings = to_yaml(config)
+        # How this start was asked for is no part of the run: given back by --config, "overwrite"
+        # would empty the folder once more.
+        asked = {name: False for name in ("resume", "overwrite") if hasattr(config, name)}
+        settings = to_yaml(config.model_copy(update=asked))
         if resume:
             _refuse_changed(folder, settings)
         write_text(folder / "config.yaml", settings)
@@ -88,19 +92,30 @@ def is_main_process() -> bool:
     return all(rank == "0" for rank in ranks)
 
 
-_FREE_ON_RESUME = ("resume", "overwrite", "out", "licence", "trainer.", "data.workers")
+_FREE_ON_RESUME = {
+    *("resume", "overwrite", "out", "licence", "data.workers", "trainer.device"),
+    # More steps lengthen a run; the schedule follows.
+    *("trainer.max_steps", "trainer.max_epochs"),
+    *("trainer.checkpoint_every", "trainer.log_every", "trainer.picture_every"),
+    # A study may grow; the runs it has stay what they are.
+    *("seeds", "label_fractions", "bootstrap", "keep_models"),
+}
 
 
 def _refuse_changed(folder: Path, settings: str) -> None:
-    """Refuse to go on with settings that would make the run another one."""
+    """Refuse to go on with settings that would make the run another one.
+
+    Settings that the earlier file does not name (of a newer vismae, or a study's further tasks)
+    are no change.
+    """
     before = folder / "config.yaml"
     if not before.is_file():
         return
     old, new = (dict(_dotted(yaml.safe_load(t))) for t in (before.read_text(), settings))
     changed = [
-        f"{name} was {old.get(name)}, now {new.get(name)}"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name) and not name.startswith(_FREE_ON_RESUME)
+        f"{name} was {old[name]}, now {new.get(name)}"
+        for name in sorted(set(old) - _FREE_ON_RESUME)
+        if old[name] != new.get(name)
     ]
     if changed:
         raise RunFolderError(
@@ -111,7 +126,7 @@ def _refuse_changed(folder: Path, settings: str) -> None:
 
 def _dotted(value: dict[str, Any], prefix: str = "") -> Generator[tuple[str, Any]]:
     for name, inner in value.items():
-        if isinstance(inner, dict):
+        if isinstance(inner, dict) and inner:
             yield from _dotted(cast(dict[str, Any], inner), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner

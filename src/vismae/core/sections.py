@@ -8,12 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from vismae.core.types import Modality
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Pixels = Annotated[int, Field(ge=1)]
 
 
 def _as_pair(value: object) -> object:
@@ -21,7 +29,21 @@ def _as_pair(value: object) -> object:
     return (value, value) if isinstance(value, int) else value
 
 
-Size2D = Annotated[tuple[int, int], BeforeValidator(_as_pair)]
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise ValueError(f"found {value[0]:g} to {value[1]:g}; the second must be the larger one")
+    return value
+
+
+def _positive_range(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0.0 < value[0] <= value[1]:
+        raise ValueError(f"found {value[0]:g} to {value[1]:g}; both above 0, the smaller one first")
+    return value
+
+
+Size2D = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_pair)]
+Window = Annotated[tuple[float, float], AfterValidator(_rising)]
+PositiveRange = Annotated[tuple[float, float], AfterValidator(_positive_range)]
 
 
 def _as_tuple(value: object) -> object:
@@ -149,9 +171,9 @@ class PreprocessingSettings(Settings):
 
     fit: Literal["pad", "stretch"] | None = None
     """Keep the aspect ratio and pad bottom and right, or stretch; else pad."""
-    ct_window_hu: tuple[float, float] | None = None
+    ct_window_hu: Window | None = None
     """HU mapped to 0 and 1; else -1000 to 1000."""
-    pet_range_suv: tuple[float, float] | None = None
+    pet_range_suv: Window | None = None
     """SUV mapped to 0 and 1; else 0 to 10."""
     mean: float | None = None
     """Subtracted after scaling to 0..1; else 0.223."""
@@ -164,9 +186,9 @@ class PretrainDataSettings(DataSettings):
 
     sampling: Literal["natural", "sqrt", "balanced"] = "sqrt"
     """Share of each modality: as found, square root of its count, or equal."""
-    crop_scale: tuple[float, float] = (0.35, 1.0)
+    crop_scale: PositiveRange = (0.35, 1.0)
     """Area of the random crop as a share of the image."""
-    crop_aspect: tuple[float, float] = (0.75, 1.333)
+    crop_aspect: PositiveRange = (0.75, 1.333)
     """Aspect ratio of the random crop relative to the image's own."""
     flip: bool = True
     """Mirror half of the images left to right."""
@@ -213,7 +235,7 @@ class NetworkSettings(Settings):
     in_channels: Literal[1, 3] | None = None
     """Input channels; the start model's, else 1."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Largest rate of stochastic depth."""
+    """Largest rate of stochastic depth; none where the encoder is frozen."""
     freeze: Literal["nothing", "encoder"] = "nothing"
     """What does not learn; encoder with a classifier is a linear probe."""
     decoder: Literal["transfer", "scratch"] = "transfer"
@@ -250,11 +272,11 @@ class AugmentSettings(Settings):
     """Mirror top to bottom."""
     rotate: float = Field(default=20.0, ge=0.0, le=180.0)
     """Largest rotation in degrees."""
-    scale: tuple[float, float] = (0.8, 1.25)
+    scale: PositiveRange = (0.8, 1.25)
     """Range of zoom."""
     translate: float = Field(default=0.1, ge=0.0, le=1.0)
     """Largest shift as a share of the side."""
-    gamma: tuple[float, float] = (0.7, 1.5)
+    gamma: PositiveRange = (0.7, 1.5)
     """Range of the gamma exponent."""
     noise: float = Field(default=0.05, ge=0.0)
     """Largest standard deviation of added noise, on the 0..1 scale."""

@@ -186,11 +186,13 @@ def _sentences(command: str, error: ValidationError, origin: Mapping[str, str]) 
         prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
         name = next((prefix for prefix in prefixes if prefix in origin), ".".join(parts))
         where = f" ({origin[name]})" if name in origin else ""
-        if issue["type"] == "missing":
+        if issue["type"] == "missing" and isinstance(issue["loc"][-1], str):
             lines.append(f"{name} is needed by {command} and was not given.")
+        elif issue["type"] == "missing":
+            lines.append(f"{name}: found {issue['input']!r}, which has too few values.{where}")
         elif issue["type"] == "value_error":
             message = issue["msg"].removeprefix("Value error, ")
-            lines.append(f"{command}: {name + ': ' if name else ''}{message}.{where}")
+            lines.append(f"{name or command}: {message}.{where}")
         else:
             lines.append(f"{name}: found {issue['input']!r}. {issue['msg']}.{where}")
     return "\n".join(lines)

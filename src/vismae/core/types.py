@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+IGNORED_LABEL = -1
+"""Class of pixels that count in no loss, such as the padding of the network's canvas."""
+
 
 class Modality(StrEnum):
     """How an image was made. Words we do not know count as ``other``."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from vismae.core.sections import AugmentSettings, PretrainDataSettings
-from vismae.data.geometry import IGNORED, resize_image
+from vismae.core.types import IGNORED_LABEL
+from vismae.data.geometry import resize_image
 
 
 def sample_rng(seed: int, epoch: int, row: int) -> np.random.Generator:
@@ -85,7 +86,7 @@ def apply_affine(
 ) -> tuple[Tensor, Tensor | None]:
     """Resample an image (C, H, W) bilinearly and its classes (H, W) by nearest pixel.
 
-    What comes from outside the image is 0, and ``IGNORED`` in the label map.
+    What comes from outside the image is 0, and ``IGNORED_LABEL`` in the label map.
     """
     grid = functional.affine_grid(matrix[None], [1, *image.shape], align_corners=False)
     moved = functional.grid_sample(
@@ -93,11 +94,12 @@ def apply_affine(
     )[0]
     if label_map is None:
         return moved, None
-    shifted = (label_map - IGNORED).float()[None, None]  # outside becomes 0, that is IGNORED
+    # What comes from outside becomes 0, which stands for IGNORED_LABEL until it is added again.
+    shifted = (label_map - IGNORED_LABEL).float()[None, None]
     classes = functional.grid_sample(
         shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False
     )[0, 0]
-    return moved, classes.round().to(label_map.dtype) + IGNORED
+    return moved, classes.round().to(label_map.dtype) + IGNORED_LABEL
 
 
 def jitter_intensity(image: Tensor, rng: np.random.Generator, strength: float) -> Tensor:

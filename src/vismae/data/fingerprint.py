@@ -6,13 +6,16 @@ same pixels, the same patient id, the same look (difference hash).
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from vismae.core.model_card import FingerprintCard
+
+WITHHELD = "withheld"
+"""Stage of a model card: patients of the training split whose labels were set aside."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,27 @@ def fingerprint(index: pd.DataFrame) -> FingerprintCard:
     )
 
 
+def add_stages(
+    earlier: Mapping[str, FingerprintCard], own: Mapping[str, FingerprintCard]
+) -> dict[str, FingerprintCard]:
+    """Return the stages of a model that started from another one.
+
+    What the start model had learnt from stays known: a stage of the same name is kept as
+    ``earlier NAME``.
+    """
+    stages = dict(own)
+    for name, card in earlier.items():
+        while name in stages:
+            name = f"earlier {name}"
+        stages[name] = card
+    return stages
+
+
 def overlap(card: FingerprintCard, index: pd.DataFrame) -> Overlap:
     """Return the groups of ``index`` that the fingerprint knows.
 
-    Images without any structure (difference hash 0) are alike without being related, so they
-    count only when their pixels are identical and not blank either.
+    Images without any structure (difference hash 0), such as the empty slices at the ends of a
+    volume, are identical without being related, so they never count.
     """
     ids = index["patient_id"].astype(str).to_numpy()
     structured = index["likeness"].to_numpy().astype(np.uint64) != 0

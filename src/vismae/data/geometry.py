@@ -1,7 +1,8 @@
 """Fitting images of any size to the network's canvas and results back again; pure functions.
 
 C channels, h×w native size, H×W canvas. With ``pad`` the aspect ratio is kept and the canvas is
-filled bottom and right with 0 (images) or ``IGNORED`` (label maps); with ``stretch`` it is not.
+filled bottom and right with 0 (images) or ``IGNORED_LABEL`` (label maps); with ``stretch`` it is
+not kept.
 """
 
 from typing import Literal
@@ -12,9 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vismae.core.preprocessing import Preprocessing
-
-IGNORED = -1
-"""Label of pixels that count in no loss: the padding of the canvas."""
+from vismae.core.types import IGNORED_LABEL
 
 
 def fitted_size(
@@ -67,11 +66,13 @@ def fit_image(image: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def fit_label_map(label_map: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Return (h, w) classes on the canvas of the contract, (H, W); padding is ``IGNORED``."""
+    """Return (h, w) classes on the canvas of the contract, (H, W); padding is ``IGNORED_LABEL``."""
     canvas = preprocessing.image_size
     height, width = fitted_size((label_map.shape[0], label_map.shape[1]), canvas, preprocessing.fit)
     resized = resize_label_map(label_map, (height, width))
-    return functional.pad(resized, (0, canvas[1] - width, 0, canvas[0] - height), value=IGNORED)
+    return functional.pad(
+        resized, (0, canvas[1] - width, 0, canvas[0] - height), value=IGNORED_LABEL
+    )
 
 
 def unfit_logits(logits: Tensor, native: tuple[int, int], fit: Literal["pad", "stretch"]) -> Tensor:

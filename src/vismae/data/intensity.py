@@ -8,6 +8,7 @@ import numpy as np
 
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality, PixelUnit
+from vismae.data.percentiles import SCALE_PERCENTILES
 
 
 def window_hu(values_hu: np.ndarray, low_hu: float, high_hu: float) -> np.ndarray:
@@ -52,8 +53,10 @@ def to_unit_range(
     """Return stored pixels on the 0..1 scale, float32, in the shape they came in.
 
     Hounsfield units and SUV are windowed by the contract. Display images of 8 bit keep their
-    grey levels (divided by 255), so that a dark picture stays dark. Everything else (MR, 16-bit
-    display images) is scaled between the volume's own percentiles.
+    grey levels (divided by 255), so that a dark picture stays dark, but one of a single grey level
+    shows nothing and becomes zeros. Everything else (MR, 16-bit display images) is scaled between
+    percentiles: the volume's own, or the image's where the contract names other percentiles than
+    the store keeps.
 
     Args:
         pixels: Stored values, (H, W) or (H, W, 3).
@@ -61,16 +64,21 @@ def to_unit_range(
         preprocessing: The contract.
     """
     if unit is PixelUnit.DISPLAY and pixels.dtype == np.uint8 and modality is not Modality.MR:
+        if pixels.min() == pixels.max():
+            return np.zeros(pixels.shape, dtype=np.float32)
         return pixels.astype(np.float32) / 255.0
     values = pixels.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    # A scanner may write NaN outside its field of view; the lowest value is what air would be.
-    values = np.nan_to_num(
-        values, nan=min(scale_low, scale_high), posinf=scale_high, neginf=scale_low
-    )
+    finite = np.isfinite(values)
+    if not finite.all():
+        # A scanner may write NaN outside its field of view; the lowest value is what air would be.
+        values = np.nan_to_num(values, nan=scale_low, posinf=scale_high, neginf=scale_low)
     if unit is PixelUnit.HU:
         return window_hu(values, *preprocessing.ct_window_hu)
     if unit is PixelUnit.SUV:
         return scale_suv(values, *preprocessing.pet_range_suv)
+    if preprocessing.percentiles != SCALE_PERCENTILES and finite.any():
+        low, high = np.percentile(values[finite], preprocessing.percentiles)
+        return scale_between(values, float(low), float(high))
     return scale_between(values, scale_low, scale_high)
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vismae.core.sections import AugmentSettings, PretrainDataSettings
 from vismae.core.preprocessing import Preprocessing
+from vismae.core.sections import AugmentSettings, PretrainDataSettings
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.augment import augment_labelled, augment_pretrain, sample_rng
 from vismae.data.geometry import fit_image, fit_label_map, to_channels
@@ -151,7 +151,6 @@ def training_loader(
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=pin_memory,
-        persistent_workers=workers > 0,
         prefetch_factor=4 if workers > 0 else None,
         # Forking a process that already runs torch threads can deadlock.
         multiprocessing_context="spawn" if workers > 0 else None,

@@ -77,15 +77,15 @@ def resolve_data(
         DataError: A source does not exist, a table cannot be understood, or the task's labels
             are nowhere.
     """
+    if not sources:
+        raise DataError(
+            "No data was named. Give a folder, a file, a zip archive or a csv manifest."
+        )
     resolved: list[DataSource] = []
     for source in sources:
         if not source.exists():
             raise DataError(f"{source}: no such file or folder. Check the path.")
         resolved.extend(_resolve(source, task, fold, keep_columns))
-    if not resolved:
-        raise DataError(
-            "No data was named. Give a folder, a file, a zip archive or a csv manifest."
-        )
     _require_annotation(resolved, task)
     return resolved
 

@@ -12,7 +12,7 @@ images: zstd reads 24,700 a second on one core at 1.5 times the bytes of PNG, PN
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -144,10 +144,6 @@ class Store:
             if found != expected:
                 problems.append(f"{self.folder}: the pixels of row {row} changed")
         return problems
-
-    def __iter__(self) -> Iterator[StoredSlice]:
-        """Go through all slices in order."""
-        return (self.read(row) for row in range(len(self)))
 
     def _read_layout(self) -> "_Layout":
         # A loader's workers need these numbers only; texts would cost memory in each of them.

@@ -33,6 +33,7 @@ from vismae.files.phantom_scanners import ct_volume, draw_sequence, mr_volume
 from vismae.files.phantom_ultrasound import find_window, ultrasound_image
 
 SPLITS = ("train", "val", "test")
+UNLABELLED_COLUMNS = ("path", "patient_id", "modality")
 SEGMENTATION_COLUMNS = (
     "path",
     "label_map",
@@ -62,7 +63,8 @@ class PhantomArchive:
 
     Attributes:
         folder: The whole archive.
-        unlabelled: Images of five modalities in one folder each, for pre-training.
+        unlabelled: Images of five modalities in one folder each, for pre-training, with a
+            ``manifest.csv``: NIfTI and PNG do not say modality and patient themselves.
         segmentation_manifest, classification_manifest: CSV tables; paths in them are relative to
             the table's own folder.
         new_patient: MR volume and ultrasound image with true label maps, in no other part.
@@ -119,12 +121,15 @@ def write_phantom_archive(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.txt").write_text(_README, encoding="utf-8")
     unlabelled = folder / "unlabelled"
+    rows: list[tuple[str, str, str]] = []
     for number in range(1, patients + 1):
         # Every second patient has a lesion, as pre-training meets both.
         patient = draw_patient(seed, number, has_lesion=number % 2 == 0)
         write_volumes(unlabelled, patient, seed, size, slices_per_volume)
         write_radiographs(unlabelled / "xr", patient, seed, size)
         write_ultrasound(unlabelled / "us", patient, seed, size, ultrasound_frames)
+        rows += _unlabelled_rows(unlabelled, patient)
+    _write_manifest(unlabelled / "manifest.csv", UNLABELLED_COLUMNS, rows)
     images = 3 * slices_per_volume + len(VIEWS_DEG) + ultrasound_frames
     return PhantomArchive(
         folder=folder,
@@ -138,6 +143,16 @@ def write_phantom_archive(
         new_patient=_write_new_patient(folder / "new_patient", seed, size, slices_per_volume),
         slice_count=patients * images,
     )
+
+
+def _unlabelled_rows(root: Path, patient: Patient) -> list[tuple[str, str, str]]:
+    """List what was written of a patient; a DICOM series is named by its folder."""
+    name = patient.patient_id
+    return [
+        (path.relative_to(root).as_posix(), name, modality.value)
+        for modality in (Modality.CT, Modality.MR, Modality.PET, Modality.XR, Modality.US)
+        for path in sorted((root / modality).glob(f"{name}*"))
+    ]
 
 
 def _mr_slices(

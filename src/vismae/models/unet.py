@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from vismae.core.errors import ModelError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
+from vismae.core.types import IGNORED_LABEL
 from vismae.models.backbone import (
     SwinConfig,
     SwinDecoder,
@@ -26,9 +27,6 @@ from vismae.models.backbone import (
     stage_grids,
 )
 from vismae.models.swin import PatchExpanding, initialise
-
-IGNORED = -1
-"""Label of pixels that count in no loss, such as padding."""
 
 
 class SwinUNet(nn.Module):
@@ -137,7 +135,7 @@ def segmentation_loss(
 
     Args:
         logits: Before the softmax.
-        label_map: Class of each pixel, or ``IGNORED``.
+        label_map: Class of each pixel, or ``IGNORED_LABEL``.
         dice_weight: Weight of 1 - ``soft_dice``.
         ce_weight: Weight of the cross-entropy, a mean over the pixels that count.
 
@@ -145,10 +143,9 @@ def segmentation_loss(
         Scalar; 0 if every pixel is ignored.
     """
     logits = logits.float()
-    counted = (label_map != IGNORED).sum().clamp(min=1)
-    cross_entropy = (
-        F.cross_entropy(logits, label_map, ignore_index=IGNORED, reduction="sum") / counted
-    )
+    counted = (label_map != IGNORED_LABEL).sum().clamp(min=1)
+    total = F.cross_entropy(logits, label_map, ignore_index=IGNORED_LABEL, reduction="sum")
+    cross_entropy = total / counted
     return ce_weight * cross_entropy + dice_weight * (1.0 - soft_dice(logits, label_map))
 
 
@@ -164,12 +161,12 @@ def soft_dice(
 
     Args:
         logits: Before the softmax.
-        label_map: Class of each pixel, or ``IGNORED``.
+        label_map: Class of each pixel, or ``IGNORED_LABEL``.
 
     Returns:
         Scalar between 0 and 1; 1 if the labels show no foreground.
     """
-    counts = (label_map != IGNORED)[:, None]
+    counts = (label_map != IGNORED_LABEL)[:, None]
     probabilities = logits.softmax(dim=1) * counts
     classes = torch.arange(logits.shape[1], device=logits.device)[None, :, None, None]
     truth = label_map[:, None] == classes

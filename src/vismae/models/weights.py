@@ -34,7 +34,7 @@ _CLASSES: dict[tuple[Kind, str], type[Model]] = {
 }
 
 
-def kind_of(module: Model) -> Kind:
+def kind_of(module: nn.Module) -> Kind:
     """Return the word ``model.json`` uses for this model.
 
     Raises:
@@ -237,7 +237,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _names_of(module: Model) -> tuple[Kind, str]:
+def _names_of(module: nn.Module) -> tuple[Kind, str]:
     for names, known in _CLASSES.items():
         if type(module) is known:
             return names

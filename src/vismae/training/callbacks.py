@@ -17,12 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vismae.core.errors import TrainingError
 from vismae.core.rundir import CHECKPOINT
 from vismae.training.modules import TrainingModule
+from vismae.training.surroundings import STOP_SIGNALS, StopRequest
 
 logger = logging.getLogger(__name__)
-
-
-class StopRequestedError(Exception):
-    """A signal asked the run to stop; the resume point is written."""
 
 
 class StepSeed(L.Callback):
@@ -65,6 +62,8 @@ class FiniteLoss(L.Callback):
         """Check the previous step's loss (GPU) or this one's (elsewhere)."""
         if not isinstance(pl_module, TrainingModule) or pl_module.last_loss is None:
             return
+        in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        step = trainer.global_step + in_step
         finite = torch.isfinite(pl_module.last_loss).to(torch.float32)
         if trainer.world_size > 1:
             torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN)
@@ -74,7 +73,7 @@ class FiniteLoss(L.Callback):
             finite = finite.to("cpu", non_blocking=True)
             event = torch.cuda.Event()
             event.record()
-        self._pending = (finite, event, trainer.global_step, batch)
+        self._pending = (finite, event, step, batch)
         if event is None:
             self.check()
 
@@ -92,13 +91,16 @@ class FiniteLoss(L.Callback):
             event.synchronize()
         if bool(finite):
             return
-        kept = self._folder / "checkpoints" / f"nonfinite_step_{step}.pt"
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        own = f"_rank_{torch.distributed.get_rank()}" if several else ""
+        kept = self._folder / "checkpoints" / f"nonfinite_step_{step}{own}.pt"
         kept.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"step": step, "batch": batch}, kept)
         raise TrainingError(
-            f"The loss of step {step} is not a finite number. The batch is kept in {kept}. The "
-            f"last resume point ({self._folder / CHECKPOINT}) is from before it: lower "
-            "optimizer.lr or look for broken images in the batch, then go on with --resume."
+            f"The loss of step {step} is not a finite number. The batch is kept in {kept}"
+            f"{' (those of the other processes beside it)' if several else ''}. The last resume "
+            f"point ({self._folder / CHECKPOINT}) is from before it: look for broken images in the "
+            "batch and go on with --resume, or start again with a lower optimizer.lr."
         )
 
 
@@ -111,17 +113,19 @@ class ResumePoint(L.Callback):
         self._finite = finite
         self._saved_step = -1
         self._stop = threading.Event()
-        self._previous: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take Ctrl-C and SIGTERM as a wish to stop after the batch at hand."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take Ctrl-C and SIGTERM as a wish to stop after the step at hand.
+
+        In place of Lightning's own handler, which ends in the middle of a step.
+        """
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._on_signal)
+            for number in STOP_SIGNALS:
+                signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stop.is_set():
-            raise KeyboardInterrupt
+            raise StopRequest
         logger.info("stopping after this step; once more stops at once")
         self._stop.set()
 
@@ -133,7 +137,7 @@ class ResumePoint(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save when due; on a wish to stop, save and raise ``StopRequestedError``."""
+        """Save when due; on a wish to stop, save and raise ``StopRequest``."""
         at_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not at_step:
             return
@@ -141,7 +145,7 @@ class ResumePoint(L.Callback):
         if stop or (trainer.global_step % self._every == 0):
             self.save(trainer)
         if stop:
-            raise StopRequestedError
+            raise StopRequest
 
     def _stop_anywhere(self, trainer: L.Trainer) -> bool:
         """Let all ranks stop together when one was asked to."""
@@ -155,22 +159,34 @@ class ResumePoint(L.Callback):
         """Save the end of the run."""
         self.save(trainer)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
-
     def save(self, trainer: L.Trainer) -> None:
-        """Write the resume point of the step just done, replacing the old one at once."""
+        """Write the resume point of the step just done, replacing the old one at once.
+
+        Raises:
+            TrainingError: The loss or the weights are not finite; the old one stays.
+        """
         self._finite.check()
-        if trainer.global_step == self._saved_step:
+        step = trainer.global_step
+        if step == self._saved_step:
             return
-        self._saved_step = trainer.global_step
+        _require_finite_weights(trainer.lightning_module, step)
+        self._saved_step = step
         partial = self._path.with_suffix(".partial")
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
             os.replace(partial, self._path)
+
+
+def _require_finite_weights(module: nn.Module, step: int) -> None:
+    """Raise if a weight is not finite; a finite loss can still have an infinite gradient."""
+    finite = [torch.isfinite(parameter).all() for parameter in module.parameters()]
+    if not bool(torch.stack(finite).all()):
+        raise TrainingError(
+            f"The weights after step {step} are not finite numbers. The last resume point is from "
+            "before it. Start again with a lower optimizer.lr, or with trainer.gradient_clip."
+        )
 
 
 class AveragedWeights(L.Callback):
@@ -182,8 +198,8 @@ class AveragedWeights(L.Callback):
         )
         self._seen_step = 0
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Move the average beside the model."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Move the average beside the model and go on from the run's step."""
         self.average.to(pl_module.device)
         self._seen_step = trainer.global_step
 
@@ -217,7 +233,7 @@ class EverySteps(L.Callback):
         self._action = action
         self._seen_step = 0
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start counting where the run stands."""
         self._seen_step = trainer.global_step
 

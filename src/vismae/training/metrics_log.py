@@ -5,6 +5,7 @@ time the device waited for data.
 """
 
 import csv
+import io
 import logging
 import sys
 import time
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from vismae.core.rundir import write_text
 from vismae.training.modules import TrainingModule
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,9 @@ class MetricsTable:
         if resume_step and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-            self._rows = [row for row in rows if int(row["step"]) <= resume_step]
+            # A killed process may have left half a line at the end.
+            whole = [row for row in rows if None not in row.values() and row["step"].isdecimal()]
+            self._rows = [row for row in whole if int(row["step"]) <= resume_step]
         self._columns = list(dict.fromkeys(name for row in self._rows for name in row)) or ["step"]
         self._rewrite()
 
@@ -74,13 +78,15 @@ class MetricsTable:
             self._rewrite()
         else:
             with self._path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self._columns, restval="").writerow(self._rows[-1])
+                writer = csv.DictWriter(file, self._columns, restval="", lineterminator="\n")
+                writer.writerow(self._rows[-1])
 
     def _rewrite(self) -> None:
-        with self._path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            writer.writeheader()
-            writer.writerows(self._rows)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self._path, text.getvalue())
 
 
 class MetricsLog(L.Callback):
@@ -116,8 +122,9 @@ class MetricsLog(L.Callback):
         self._every = every
         self._losses: list[Tensor] = []
         self._seen_step = resume_step
-        self._since = (time.perf_counter(), resume_step, 0.0)
-        self._first = (time.perf_counter(), resume_step)
+        self._begun = False
+        self._since = (0.0, resume_step, 0.0)
+        self._first = (0.0, resume_step)
         self._last_line = 0.0
         self._progress: Progress | None = None
 
@@ -128,15 +135,22 @@ class MetricsLog(L.Callback):
             self._board.add_scalar(name, value, step)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock, and the line on a terminal."""
-        now = time.perf_counter()
-        self._since = (now, self._seen_step, self._loader.wait_seconds)
-        self._first = (now, self._seen_step)
+        """Start the line on a terminal."""
         if sys.stderr.isatty() and trainer.is_global_zero:
             columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
             self._progress = Progress(*columns, console=Console(stderr=True))
             self._progress.start()
             self._progress.add_task("", total=self._total, completed=self._seen_step)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock with the first batch; starting the loader's processes is no waiting."""
+        if not self._begun:
+            self._begun = True
+            now = time.perf_counter()
+            self._since = (now, self._seen_step, self._loader.wait_seconds)
+            self._first = (now, self._seen_step)
 
     def on_train_batch_end(
         self,
@@ -165,15 +179,16 @@ class MetricsLog(L.Callback):
         self._since = (now, step, waited)
         seconds = max(now - since_time, 1e-9)
         rate = (step - since_step) * self._images / seconds
+        left = (now - self._first[0]) / max(1, step - self._first[1]) * (self._total - step)
         values = {
             "epoch": step * self._images / self._epoch_length,
             "loss": loss,
             "lr": lr,
             "images_per_second": rate,
             "data_wait_share": min(1.0, (waited - since_wait) / seconds),
+            "seconds_left": left,
         }
         self.write(step, values)
-        left = (now - self._first[0]) / max(1, step - self._first[1]) * (self._total - step)
         line = (
             f"step {step}/{self._total}  loss {loss:.4f}  {rate:.1f} images/s  "
             f"waiting for data {values['data_wait_share']:.0%}"
@@ -184,7 +199,7 @@ class MetricsLog(L.Callback):
             self._last_line = now
             logger.info("%s  %s left", line, _duration(left))
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def close(self) -> None:
         """End the line and close the record."""
         if self._progress is not None:
             self._progress.stop()

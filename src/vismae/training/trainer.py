@@ -1,8 +1,7 @@
 """Running Lightning's Trainer from our settings, with exact resume."""
 
-import logging
-import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +20,15 @@ from vismae.training.callbacks import (
     FiniteLoss,
     ResumePoint,
     StepSeed,
-    StopRequestedError,
 )
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import TrainingModule
-
-logger = logging.getLogger(__name__)
+from vismae.training.surroundings import (
+    StopRequest,
+    own_launch,
+    quiet_lightning,
+    signals_given_back,
+)
 
 
 @dataclass(frozen=True)
@@ -102,29 +104,55 @@ def run_training(
     fit: Fit,
     settings: TrainerSettings,
     average: AveragedWeights | None = None,
-    extra_callbacks: Sequence[L.Callback] = (),
 ) -> None:
     """Train from the folder's resume point, or from the start, to the schedule's end.
+
+    With several devices, processes other than the first end here: what follows is for one.
 
     Args:
         module: Network and optimiser.
         fit: Data, order and schedule.
         settings: Devices, precision and intervals.
         average: Moving average of the weights to keep, if any.
-        extra_callbacks: Further callbacks whose state belongs to the resume point.
 
     Raises:
         TrainingError: A loss was not finite, or memory ran out.
         KeyboardInterrupt: A signal asked to stop; the resume point is written.
+        SystemExit: In processes other than the first, when training is over.
     """
     start_step = resume_step(fit.folder)
-    accelerator = _accelerator(settings)
-    world = settings.devices * settings.nodes
-    trainer = L.Trainer(
-        accelerator=accelerator,
+    with ExitStack() as after:
+        after.enter_context(quiet_lightning())
+        after.enter_context(own_launch())
+        after.enter_context(signals_given_back())
+        trainer = _trainer(fit, settings)
+        first_batch = start_step * settings.accumulate
+        batches = BatchStream(
+            fit.stream, fit.batch_size, first_batch, trainer.global_rank, trainer.world_size
+        )
+        pin_memory = trainer.strategy.root_device.type == "cuda"
+        loader = TimedLoader(training_loader(fit.dataset, batches, fit.workers, pin_memory))
+        finite = FiniteLoss(fit.folder)
+        callbacks: list[L.Callback] = [StepSeed(fit.seed, first_batch), finite]
+        callbacks += [average] if average else []
+        if trainer.is_global_zero:
+            log = _metrics_log(fit, settings, loader, start_step)
+            after.callback(log.close)
+            callbacks += [log, *_actions(fit, log)]
+        # Last, so that everything of a step is in the resume point of that step.
+        callbacks.append(ResumePoint(fit.folder, settings.checkpoint_every, finite))
+        trainer.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+        _fit(trainer, module, loader, resume_path(fit.folder), fit.batch_size)
+        if not trainer.is_global_zero:
+            raise SystemExit(0)
+
+
+def _trainer(fit: Fit, settings: TrainerSettings) -> L.Trainer:
+    return L.Trainer(
+        accelerator=_accelerator(settings),
         devices=settings.devices,
         num_nodes=settings.nodes,
-        strategy="ddp" if world > 1 else "auto",
+        strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
         max_steps=fit.schedule.total_steps,
         max_epochs=-1,
@@ -138,33 +166,12 @@ def run_training(
         default_root_dir=fit.folder,
         callbacks=[],
     )
-    batches = BatchStream(
-        fit.stream,
-        fit.batch_size,
-        start_batch=start_step * settings.accumulate,
-        rank=trainer.global_rank,
-        world=world,
-    )
-    loader = TimedLoader(
-        training_loader(fit.dataset, batches, fit.workers, pin_memory=accelerator == "cuda")
-    )
-    finite = FiniteLoss(fit.folder)
-    callbacks: list[L.Callback] = [StepSeed(fit.seed, start_step * settings.accumulate), finite]
-    callbacks += [average] if average else []
-    if trainer.is_global_zero:
-        callbacks += _watchers(fit, settings, loader, start_step)
-    callbacks += extra_callbacks
-    # Last, so that everything of a step is in the resume point of that step.
-    callbacks.append(ResumePoint(fit.folder, settings.checkpoint_every, finite))
-    trainer.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
-    _fit(trainer, module, loader, resume_path(fit.folder), fit.batch_size)
 
 
-def _watchers(
+def _metrics_log(
     fit: Fit, settings: TrainerSettings, loader: TimedLoader, start_step: int
-) -> list[L.Callback]:
-    """Return the record of the run and what is done between steps; for rank 0 alone."""
-    log = MetricsLog(
+) -> MetricsLog:
+    return MetricsLog(
         fit.folder,
         loader,
         total_steps=fit.schedule.total_steps,
@@ -174,10 +181,12 @@ def _watchers(
         resume_step=start_step,
     )
 
+
+def _actions(fit: Fit, log: MetricsLog) -> list[L.Callback]:
     def bound(action: Callable[[int, MetricsLog], None]) -> Callable[[int], None]:
         return lambda step: action(step, log)
 
-    return [log, *(EverySteps(every, bound(action)) for every, action in fit.actions if every)]
+    return [EverySteps(every, bound(action)) for every, action in fit.actions if every]
 
 
 def _fit(
@@ -188,19 +197,23 @@ def _fit(
     batch_size: int,
 ) -> None:
     try:
-        with warnings.catch_warnings():
-            # Our loaders are endless, seeded and resumable by position; Lightning's advice on
-            # worker counts and resumable loaders does not apply to them.
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint, weights_only=True)
-    except StopRequestedError:
-        raise KeyboardInterrupt from None
+        trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint, weights_only=True)
+    except (StopRequest, TrainingError):
+        if not trainer.is_global_zero:
+            # All processes stop alike; the first one tells.
+            raise SystemExit(0) from None
+        raise
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"The device's memory ran out at data.batch_size={batch_size}. Try "
-            f"data.batch_size={max(1, batch_size // 2)} with trainer.accumulate doubled, which "
-            "learns the same, then go on with --resume."
+            f"The device's memory ran out at data.batch_size={batch_size}. Start again with "
+            f"data.batch_size={max(1, batch_size // 2)} and trainer.accumulate doubled, which "
+            "learns the same."
         ) from error
+    except SystemExit as end:
+        # Lightning's answer to Ctrl-C before the first step.
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise StopRequest from None
+        raise
 
 
 def _accelerator(settings: TrainerSettings) -> str:

@@ -12,7 +12,7 @@ from vismae.core.config import EvaluateConfig
 from vismae.core.errors import DataError, ModelError
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.rundir import open_run, write_bytes, write_text
-from vismae.data.fingerprint import Overlap, overlap
+from vismae.data.fingerprint import WITHHELD, Overlap, overlap
 from vismae.data.store import Store
 from vismae.evaluation.classification import ClassificationScores
 from vismae.evaluation.patient_scores import summarise_patients
@@ -128,10 +128,12 @@ def choose_cases(config: EvaluateConfig, store: Store, card: ModelCard) -> Cases
     index = store.index.reset_index(drop=True)
     index = of_modality(index, config.data.modality, str(store.folder))
     labelled = index["has_label_map"] if card.kind == "segmenter" else index["label"].notna()
-    if card.task is not None and card.task.multi_label:
+    if card.task is not None and card.task.multi_label and labelled.any():
+        # An empty cell means that no class is true of the image.
         labelled = pd.Series(True, index=index.index)
-    notes = [f"{int((~labelled).sum())} images without a label were left out."]
-    notes = notes if (~labelled).any() else []
+    notes: list[str] = []
+    if not labelled.all():
+        notes.append(f"{int((~labelled).sum())} images without a label were left out.")
     rows = _of_split(index[labelled], config, store)
     warnings: list[str] = []
     if config.split is None and rows["split"].isna().all():
@@ -147,18 +149,23 @@ def choose_cases(config: EvaluateConfig, store: Store, card: ModelCard) -> Cases
 
 
 def _of_split(rows: pd.DataFrame, config: EvaluateConfig, store: Store) -> pd.DataFrame:
+    if rows.empty:
+        raise DataError(
+            f"{store.folder}: no image has a label to score against. Give a manifest with the "
+            "column label_map (segmentation) or label (classification)."
+        )
     found = rows["split"].fillna("(none)").value_counts()
     known = ", ".join(f"{name} ({count} images)" for name, count in found.items())
     if config.split is not None:
         chosen = rows[rows["split"] == config.split]
-    elif (rows["split"] == "test").any() or rows["split"].notna().any():
+    elif rows["split"].notna().any():
         chosen = rows[rows["split"] == "test"]
     else:
         chosen = rows
     if chosen.empty:
         raise DataError(
             f"{store.folder}: no labelled image is in split {config.split or 'test'}; found "
-            f"{known or 'no labelled image'}. Choose another with --split."
+            f"{known}. Choose another with --split."
         )
     return chosen
 
@@ -166,18 +173,25 @@ def _of_split(rows: pd.DataFrame, config: EvaluateConfig, store: Store) -> pd.Da
 def _without_known(
     rows: pd.DataFrame, card: ModelCard, config: EvaluateConfig, notes: list[str]
 ) -> pd.DataFrame:
-    """Where the data has no splits, leave out the patients fine-tuning learnt from."""
-    learnt = card.training.get("finetune")
-    if learnt is None or config.allow_training_rows:
+    """Where the data has no splits, leave out the patients of fine-tuning's train and val.
+
+    Also those whose labels were set aside: else the test patients would depend on the fraction.
+    """
+    if config.allow_training_rows:
         return rows
-    known = overlap(learnt, rows)
-    left_out = rows["patient_id"].astype(str).isin({*known.same_pixels, *known.same_id})
+    known = [
+        overlap(card.training[stage], rows)
+        for stage in ("finetune", WITHHELD)
+        if stage in card.training
+    ]
+    names = {name for found in known for name in (*found.same_pixels, *found.same_id)}
+    left_out = rows["patient_id"].astype(str).isin(names)
     if not left_out.any():
         return rows
     notes.append(
         f"The data has no splits; {int(left_out.sum())} images of "
-        f"{rows[left_out]['patient_id'].nunique()} patients or groups that the model was trained "
-        "or validated on were left out."
+        f"{rows[left_out]['patient_id'].nunique()} patients or groups that fine-tuning had for "
+        "training and validation were left out."
     )
     if left_out.all():
         raise DataError(
@@ -192,10 +206,12 @@ def _without_overlap(
 ) -> pd.DataFrame:
     """Refuse patients the model has learnt from; warn where only likeness says so."""
     for stage, learnt in card.training.items():
+        if stage.endswith(WITHHELD):
+            continue
         found = overlap(learnt, rows)
         # An id such as 001 is shared by chance between data sets; only the task's own counts.
         certain = {*found.same_pixels, *(found.same_id if stage == "finetune" else ())}
-        words = {"pretrain": "pre-training", "finetune": "fine-tuning"}.get(stage, stage)
+        words = stage.replace("pretrain", "pre-training").replace("finetune", "fine-tuning")
         if certain:
             sentence = (
                 f"{len(certain)} of {rows['patient_id'].nunique()} patients or groups to be scored "
@@ -240,9 +256,9 @@ def _score_segmenter(
 def _label_values(task: TaskCard, store: Store) -> dict[int, int]:
     """Return the model's reading of label values; 0/1 and 0/255 mean the same of one class."""
     known = dict(task.label_values or {})
-    foreground = [value for value in store.label_values if value != 0]
-    if len(task.classes) == 2 and len(foreground) == 1:
-        return {0: 0, foreground[0]: 1}
+    unknown = sorted(set(store.label_values) - set(known))
+    if len(task.classes) == 2 and len(unknown) == 1 and set(store.label_values) <= {0, *unknown}:
+        return {0: 0, unknown[0]: 1}
     return known
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from vismae.core.config import EvaluateConfig
 from vismae.core.model_card import ModelCard
 from vismae.core.settings import to_yaml
-from vismae.data.labels import apply_mapping
+from vismae.data.labels import apply_mapping, encode_labels
 from vismae.data.loaders import SliceReader
 from vismae.data.store import Store
 from vismae.evaluation.classification import ClassificationScores
@@ -67,9 +67,9 @@ def write_report(
         f"{cases.unit}s; intervals are 95 % bootstrap intervals over {cases.unit}s."
     )
     if isinstance(scores, SegmentationResult):
-        _segmentation(report, card, predictor, store, cases, scores, table)
+        _segmentation(report, predictor, store, cases, scores, table)
     else:
-        _classification(report, card, predictor, store, cases, scores, table)
+        _classification(report, predictor, store, cases, scores, table)
     _training(report, config.model.parent)
     _settings(report, config, card)
     report.write(folder / "report" / "index.html")
@@ -77,7 +77,6 @@ def write_report(
 
 def _segmentation(
     report: Report,
-    card: ModelCard,
     predictor: Predictor,
     store: Store,
     cases: "Cases",
@@ -108,7 +107,7 @@ def _segmentation(
     )
     report.section("Cases")
     report.text("Left the annotation, right the prediction, of the slice with most annotation.")
-    pictures, captions = _case_pictures(card, predictor, store, cases.rows, scores.volumes)
+    pictures, captions = _case_pictures(predictor, store, cases.rows, scores)
     report.figure(
         contact_sheet(pictures, captions, columns=2, cell_px=2 * _CASE_PX),
         "Best, median and worst volumes by mean Dice.",
@@ -116,13 +115,14 @@ def _segmentation(
 
 
 def _case_pictures(
-    card: ModelCard, predictor: Predictor, store: Store, rows: np.ndarray, volumes: pd.DataFrame
+    predictor: Predictor, store: Store, rows: np.ndarray, scores: SegmentationResult
 ) -> tuple[list[np.ndarray], list[str]]:
-    means = volumes.groupby(["patient_id", "volume_id"])["dice"].mean().dropna().sort_values()
+    means = (
+        scores.volumes.groupby(["patient_id", "volume_id"])["dice"].mean().dropna().sort_values()
+    )
     wanted = _best_median_worst(len(means))
     index = store.index.iloc[rows].assign(row=rows)
     reader = SliceReader(store, predictor.preprocessing)
-    label_values = card.task.label_values if card.task and card.task.label_values else {}
     pictures, captions = [], []
     for word, place in wanted:
         patient, volume = means.index[place]
@@ -130,7 +130,7 @@ def _case_pictures(
             (index["patient_id"].astype(str) == patient)
             & (index["volume_id"].astype(str) == volume)
         ]
-        row, truth = _fullest(store, members["row"].to_numpy(), label_values)
+        row, truth = _fullest(store, members["row"].to_numpy(), scores.label_values)
         image = reader.read(row)[0].mean(dim=0).numpy()
         _, prediction = next(predictor.label_maps(store, np.array([row])))
         pictures.append(
@@ -148,9 +148,7 @@ def _fullest(
     for row in rows:
         label_map = store.read(int(row)).label_map
         if label_map is not None and (area := int(np.count_nonzero(label_map))) > most:
-            known = np.isin(label_map, list(label_values))
-            mapping = label_values if known.all() else {0: 0, int(label_map.max()): 1}
-            best_row, best_truth, most = int(row), apply_mapping(label_map, mapping), area
+            best_row, best_truth, most = int(row), apply_mapping(label_map, label_values), area
     if best_truth is None:
         raise ValueError("none of the rows has a label map")
     return best_row, best_truth
@@ -176,7 +174,6 @@ def _best_median_worst(count: int) -> list[tuple[str, int]]:
 
 def _classification(
     report: Report,
-    card: ModelCard,
     predictor: Predictor,
     store: Store,
     cases: "Cases",
@@ -211,30 +208,38 @@ def _classification(
             "Confusion matrix: rows are the truth, columns the most probable class.",
         )
     report.section("Cases")
-    pictures, captions = _confident_errors(card, predictor, store, cases.rows)
-    if pictures:
+    if not scores.multi_label:
+        pictures, captions = _hardest_images(predictor, store, cases.rows, scores)
         report.figure(
             contact_sheet(pictures, captions, columns=4),
             "Images with the least probability for their true class.",
         )
 
 
-def _confident_errors(
-    card: ModelCard, predictor: Predictor, store: Store, rows: np.ndarray, most: int = 8
+def _hardest_images(
+    predictor: Predictor,
+    store: Store,
+    rows: np.ndarray,
+    scores: ClassificationScores,
+    most: int = 8,
 ) -> tuple[list[np.ndarray], list[str]]:
-    task = card.task
-    if task is None or task.multi_label:
-        return [], []
+    """Return the images with the least probability for their class, of the hardest cases."""
+    hardest = np.argsort((scores.probabilities * scores.truth).sum(axis=1), kind="stable")[:most]
+    if scores.unit == "patient":
+        patients = store.index["patient_id"].astype(str).to_numpy()[rows]
+        rows = rows[np.isin(patients, scores.groups[hardest])]
+    else:
+        rows = rows[hardest]
+    classes = scores.class_names
     probabilities = predictor.probabilities(store, rows)
-    names = store.index["label"].to_numpy()[rows]
-    truth = np.array([task.classes.index(name) for name in names])
+    truth = encode_labels(store.index["label"].iloc[rows], classes)
     own = probabilities[np.arange(len(rows)), truth]
     reader = SliceReader(store, predictor.preprocessing)
     pictures, captions = [], []
-    for place in np.argsort(own)[:most]:
+    for place in np.argsort(own, kind="stable")[:most]:
         pictures.append(reader.read(int(rows[place]))[0].mean(dim=0).numpy())
-        called = task.classes[int(probabilities[place].argmax())]
-        captions.append(f"{names[place]} ({own[place]:.2f}), called {called}")
+        called = classes[int(probabilities[place].argmax())]
+        captions.append(f"{classes[truth[place]]} ({own[place]:.2f}), called {called}")
     return pictures, captions
 
 
@@ -263,7 +268,9 @@ def _read_curves(path: Path) -> dict[str, tuple[Sequence[float], Sequence[float]
     curves = {}
     for name in shown:
         points = [(float(row["step"]), float(row[name])) for row in rows if row[name]]
-        curves[name] = ([step for step, _ in points], [value for _, value in points])
+        points = [(step, value) for step, value in points if np.isfinite(value)]
+        if points:
+            curves[name] = ([step for step, _ in points], [value for _, value in points])
     return curves
 
 

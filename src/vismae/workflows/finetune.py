@@ -10,20 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from vismae.core.config import FinetuneConfig
-from vismae.core.errors import SettingError
 from vismae.core.model_card import FingerprintCard, ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.rundir import MODEL, is_main_process, open_run, provenance, write_bytes
-from vismae.data.fingerprint import fingerprint
+from vismae.data.fingerprint import WITHHELD, add_stages, fingerprint
 from vismae.data.loaders import LabelledImages
 from vismae.data.sampler import DrawStream
 from vismae.evaluation.classification import choose_thresholds
-from vismae.inference.predictor import Predictor
-from vismae.models.backbone import SwinConfig, config_for_size
+from vismae.inference.predictor import Predictor, choose_device
+from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
 from vismae.models.transfer import TransferReport, transfer
 from vismae.models.unet import SwinUNet
-from vismae.models.weights import architecture_of, save_model
+from vismae.models.weights import Model, architecture_of, save_model
 from vismae.training.best_model import BestModel
 from vismae.training.callbacks import AveragedWeights
 from vismae.training.metrics_log import MetricsLog
@@ -34,7 +33,12 @@ from vismae.training.modules import (
 )
 from vismae.training.optimizer import effective_lr, encoder_layers
 from vismae.training.trainer import Fit, plan_schedule, resume_step, run_training
-from vismae.workflows.preparation import load_start, resolve_preprocessing, with_units
+from vismae.workflows.preparation import (
+    load_start,
+    network_config,
+    resolve_preprocessing,
+    with_units,
+)
 from vismae.workflows.scoring import mean_dice, score_classes, score_of_all
 from vismae.workflows.task_data import class_weights, open_task_data, pixel_shares
 
@@ -96,8 +100,7 @@ class _Start:
     network: Network
     preprocessing: Preprocessing
     report: TransferReport | None
-    licence: str
-    pretrained_on: dict[str, FingerprintCard]
+    card: ModelCard | None
 
 
 class _Finetuning:
@@ -162,24 +165,29 @@ class _Finetuning:
         config, settings = self.config, self.config.model
         source, contract = load_start(config.init)
         channels = settings.in_channels
+        if channels is None and source is not None:
+            channels = source.config.in_channels
         wanted = resolve_preprocessing(
             config.preprocessing, config.data.image_size, channels, contract
         )
         preprocessing, _ = with_units(wanted, self.data.training_index, str(self.data.store.folder))
-        architecture = _architecture(source, settings.size, preprocessing, settings.drop_path)
+        frozen = settings.freeze == "encoder"
+        architecture = network_config(
+            source,
+            settings.size,
+            in_channels=preprocessing.in_channels,
+            # Frozen features that come and go at random teach the rest nothing.
+            drop_path=0.0 if frozen else settings.drop_path,
+        )
         network = self._network(architecture)
-        report, licence, pretrained_on = None, config.licence, {}
+        report = None
         if source is not None:
             report = transfer(source, network, parts=self._parts(source))
             logger.info("started from %s: %s", config.init, report.text())
             self._keep_fill_in()
-            card = getattr(source, "card", None)
-            if isinstance(card, ModelCard):
-                pretrained_on = dict(card.training)
-                licence = licence if licence != "not stated" else card.licence
-        if settings.freeze == "encoder":
+        if frozen:
             network.encoder.requires_grad_(False)
-        return _Start(network, preprocessing, report, licence, pretrained_on)
+        return _Start(network, preprocessing, report, source.card if source else None)
 
     def _keep_fill_in(self) -> None:
         """Copy the pre-training's picture into this run, for the reports made from it."""
@@ -189,11 +197,13 @@ class _Finetuning:
         if self.config.init.is_dir() and sheet.is_file():
             write_bytes(self.folder / "figures" / "pretraining_fill_in.png", sheet.read_bytes())
 
-    def _parts(self, source: nn.Module) -> tuple[str, ...]:
+    def _parts(self, source: Model) -> tuple[str, ...]:
         """Name what moves: the encoder always, the decoder where both have one and it is wanted."""
         wants_decoder = self.config.model.decoder == "transfer"
-        has_decoder = hasattr(source, "decoder") and self.config.task.kind == "segment"
-        return ("encoder", "decoder") if wants_decoder and has_decoder else ("encoder",)
+        has_decoder = not isinstance(source, SwinClassifier)
+        if wants_decoder and has_decoder and self.config.task.kind == "segment":
+            return ("encoder", "decoder")
+        return ("encoder",)
 
     def _network(self, architecture: SwinConfig) -> Network:
         n_classes = len(self.data.card.classes)
@@ -258,6 +268,7 @@ class _Finetuning:
         config, data = self.config, self.data
         card = data.card
         if card.label_values is None and len(data.val):
+            network.to(choose_device(config.trainer.device))
             predictor = Predictor(network, start.preprocessing, config.data.batch_size)
             cases = score_classes(
                 predictor, data.store, data.val, card.classes, card.multi_label, None
@@ -266,7 +277,10 @@ class _Finetuning:
             thresholds = choose_thresholds(cases.probabilities, truth)
             card = card.model_copy(update={"thresholds": thresholds})
         _, modalities = with_units(start.preprocessing, data.training_index, "")
-        learnt_from = fingerprint(data.store.index.iloc[np.concatenate([data.train, data.val])])
+        licence, stages = config.licence, self._stages()
+        if start.card is not None:
+            licence = start.card.licence if licence == "not stated" else licence
+            stages = add_stages(start.card.training, stages)
         save_model(
             network,
             ModelCard(
@@ -275,8 +289,8 @@ class _Finetuning:
                 preprocessing=start.preprocessing,
                 task=card,
                 modalities=modalities,
-                licence=start.licence,
-                training={**start.pretrained_on, "finetune": learnt_from},
+                licence=licence,
+                training=stages,
                 provenance={
                     **provenance("finetune"),
                     "settings": config.model_dump(
@@ -290,6 +304,14 @@ class _Finetuning:
             self.folder / MODEL,
         )
 
+    def _stages(self) -> dict[str, FingerprintCard]:
+        """Return what was learnt from, and which patients' labels were set aside."""
+        data, index = self.data, self.data.store.index
+        stages = {"finetune": fingerprint(index.iloc[np.concatenate([data.train, data.val])])}
+        if len(data.withheld):
+            stages[WITHHELD] = fingerprint(index.iloc[data.withheld])
+        return stages
+
     def _result(self, steps: int, already_finished: bool = False) -> FinetuneResult:
         return FinetuneResult(
             self.folder / MODEL,
@@ -299,18 +321,3 @@ class _Finetuning:
             self.metric,
             already_finished,
         )
-
-
-def _architecture(
-    source: nn.Module | None, size: str, preprocessing: Preprocessing, drop_path: float
-) -> SwinConfig:
-    """Return the network to build: the start model's own, or a named size."""
-    changes = {"in_channels": preprocessing.in_channels, "drop_path": drop_path}
-    if source is None:
-        return config_for_size(size, **changes)
-    config = getattr(source, "config", None)
-    if not isinstance(config, SwinConfig):
-        raise SettingError(
-            f"{type(source).__name__} cannot be fine-tuned from: it is no Swin network."
-        )
-    return SwinConfig.from_dict({**config.to_dict(), **changes})

@@ -37,6 +37,8 @@ from vismae.workflows.intake.processes import read_all
 from vismae.workflows.intake.read import ItemResult, ReadSettings
 from vismae.workflows.intake.work import Rejection, WorkItem, find_work
 
+_REFRESH_EVERY = 20
+
 logger = logging.getLogger(__name__)
 
 
@@ -154,21 +156,22 @@ def _ingest(sources: Sequence[DataSource], config: IngestConfig, request: str) -
         config.overwrite,
         fold=folds.pop() if len(folds) == 1 else None,
     )
-    settings = ReadSettings(_salt(config.store), config.modality, config.encoding, extra_columns)
     reasons: Counter[str] = Counter()
     files = stored = 0
     with writer, _reports(config.store) as reports, _progress() as progress:
+        salt = _salt(config.store)
+        settings = ReadSettings(salt, config.modality, config.encoding, extra_columns)
         bar = progress.add_task("finding files", total=None)
         items, early = _find(sources)
         logger.info("found %d files and series to read", len(items))
         reasons.update(reports.reject(early))
         files += len(early)
         progress.update(bar, description="reading", total=len(items))
-        for result in read_all(items, settings, config.workers):
+        for number, result in enumerate(read_all(items, settings, config.workers)):
             files += result.files
             reasons.update(reports.reject(result.rejected))
             stored += _store(result, writer, reports)
-            progress.advance(bar)
+            progress.update(bar, advance=1, refresh=number % _REFRESH_EVERY == 0)
         if not stored:
             raise _nothing_stored(config, files, reasons)
         store = writer.finish()
@@ -223,7 +226,7 @@ class _Reports:
 @contextmanager
 def _reports(store: Path) -> Iterator[_Reports]:
     sources = os.open(
-        private_folder(store) / "sources.csv", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+        _make_private_folder(store) / "sources.csv", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
     )
     # Names that are not UTF-8 keep their bytes.
     text: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
@@ -240,18 +243,24 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
+        # Drawn from the loop: a drawing thread may hold a lock while processes are forked.
+        auto_refresh=False,
     )
 
 
 def _salt(store: Path) -> bytes:
     """Return the store's secret; an overwritten store keeps its own, so pseudonyms stay."""
-    folder = private_folder(store)
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    path = folder / "salt"
+    path = _make_private_folder(store) / "salt"
     if not path.is_file():
         _write_private(path, secrets.token_hex(32) + "\n")
     return bytes.fromhex(path.read_text(encoding="ascii"))
+
+
+def _make_private_folder(store: Path) -> Path:
+    folder = private_folder(store)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
 
 
 def _write_private(path: Path, text: str) -> None:

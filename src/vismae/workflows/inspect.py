@@ -134,7 +134,7 @@ def draw_contact_sheet(store: Store, path: Path, count: int) -> None:
     preprocessing = Preprocessing()
     pictures: list[np.ndarray] = []
     captions: list[str] = []
-    for row in _sample(index, count):
+    for row in sample_rows(index, count):
         facts = index.iloc[row]
         pixels = store.read(row).pixels
         pictures.append(
@@ -154,7 +154,7 @@ def draw_contact_sheet(store: Store, path: Path, count: int) -> None:
     save_png(path, contact_sheet(pictures, captions, _COLUMNS))
 
 
-def _sample(index: pd.DataFrame, count: int) -> list[int]:
+def sample_rows(index: pd.DataFrame, count: int) -> list[int]:
     """Return rows of all modalities in equal shares, each spread over its patients."""
     available = {name: len(rows) for name, rows in index.groupby("modality")}
     shares = dict.fromkeys(available, 0)

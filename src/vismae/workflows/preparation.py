@@ -1,31 +1,67 @@
 """What training commands do before they train: the start model and the preprocessing contract."""
 
-import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from torch import nn
 
-from vismae.core.errors import DataError
+from vismae.core.errors import DataError, SettingError
 from vismae.core.preprocessing import Preprocessing
+from vismae.core.rundir import is_main_process
 from vismae.core.sections import PreprocessingSettings
 from vismae.core.types import Modality, PixelUnit
+from vismae.data.sources import Task
+from vismae.data.store import Store
+from vismae.data.store_format import MANIFEST_NAME
+from vismae.models.backbone import SwinConfig, config_for_size
 from vismae.models.reference import load_checkpoint
-
-logger = logging.getLogger(__name__)
+from vismae.models.weights import Model
+from vismae.workflows.ingest import open_or_ingest
 
 DEFAULT_IMAGE_SIZE = (224, 224)
 
 
-def load_start(init: Path | None) -> tuple[nn.Module | None, Preprocessing | None]:
+def open_images(
+    sources: Sequence[Path], into: Path, task: Task | None = None, fold: int | None = None
+) -> Store:
+    """Return the store that ``sources`` is, or one made from them in ``into``.
+
+    Raises:
+        SettingError: Several processes would have to make it.
+        DataError: As for ``open_or_ingest``.
+    """
+    there = len(sources) == 1 and (sources[0] / MANIFEST_NAME).is_file()
+    if not is_main_process() and not there and not (into / MANIFEST_NAME).is_file():
+        raise SettingError(
+            "data.sources (--data) cannot be ingested by several processes at once. Run "
+            "'vismae ingest' first and give the store."
+        )
+    return open_or_ingest(sources, into, task=task, fold=fold)
+
+
+def load_start(init: Path | None) -> tuple[Model | None, Preprocessing | None]:
     """Load the model that training starts from and the contract it was trained under."""
     if init is None:
         return None, None
-    source = load_checkpoint(init)
-    preprocessing = source.preprocessing
-    if not isinstance(preprocessing, Preprocessing):
-        return source, None
-    return source, preprocessing
+    start = load_checkpoint(init)
+    return start, start.preprocessing
+
+
+def network_config(start: Model | None, size: str, **changes: Any) -> SwinConfig:
+    """Return the network to build: the start model's own, or a named size.
+
+    Args:
+        start: Model whose weights will be moved in.
+        size: Name of the size when there is none.
+        changes: Fields that the run decides itself.
+
+    Raises:
+        SettingError: The size is unknown.
+    """
+    if start is None:
+        return config_for_size(size, **changes)
+    return SwinConfig.from_dict({**start.config.to_dict(), **changes})
 
 
 def resolve_preprocessing(

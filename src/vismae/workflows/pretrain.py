@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,29 +11,31 @@ import torch
 from torch import Tensor
 
 from vismae.core.config import PretrainConfig
-from vismae.core.errors import DataError, SettingError
+from vismae.core.errors import DataError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.rundir import MODEL, is_main_process, open_run, provenance
 from vismae.core.types import Modality
-from vismae.data.fingerprint import fingerprint
+from vismae.data.fingerprint import add_stages, fingerprint
 from vismae.data.geometry import fit_image
 from vismae.data.loaders import PretrainImages, SliceReader
 from vismae.data.sampler import DrawStream
 from vismae.data.store import Store
+from vismae.models.classifier import SwinClassifier
 from vismae.models.mae import SwinMAE
 from vismae.models.transfer import transfer
-from vismae.models.weights import architecture_of, save_model
+from vismae.models.weights import Model, architecture_of, save_model
 from vismae.training.callbacks import AveragedWeights
 from vismae.training.fill_in import draw_fill_in_sheet
 from vismae.training.metrics_log import MetricsLog
 from vismae.training.modules import PretrainModule
 from vismae.training.optimizer import effective_lr
 from vismae.training.trainer import Fit, Schedule, plan_schedule, resume_step, run_training
-from vismae.workflows.ingest import open_or_ingest
 from vismae.workflows.preparation import (
     load_start,
+    network_config,
     of_modality,
+    open_images,
     resolve_preprocessing,
     with_units,
 )
@@ -89,12 +92,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 def _open_store(config: PretrainConfig, folder: Path) -> Store:
     if config.store is not None:
         return Store(config.store)
-    if not is_main_process() and not (folder / "store").is_dir():
-        raise SettingError(
-            "data.sources (--data) cannot be ingested by several processes at once. Run "
-            "'vismae ingest' first and give --store."
-        )
-    return open_or_ingest(config.data.sources, folder / "store")
+    return open_images(config.data.sources, folder / "store")
 
 
 def _training_rows(config: PretrainConfig, store: Store) -> pd.DataFrame:
@@ -129,11 +127,10 @@ def _train(
         config.preprocessing, config.data.image_size, config.model.in_channels, start
     )
     preprocessing, modalities = with_units(wanted, rows, str(store.folder))
-    model = _build_model(config)
+    model = _build_model(config, source)
     transferred = None
     if source is not None:
-        parts = ("encoder", "decoder") if hasattr(source, "decoder") else ("encoder",)
-        transferred = transfer(source, model, parts=parts).text()
+        transferred = _start_from(source, model)
         logger.info("started from %s: %s", config.init, transferred)
     lr = effective_lr(config.optimizer, schedule.images_per_step)
     _announce(config, rows, model, schedule, lr)
@@ -167,30 +164,45 @@ def _train(
     )
     final = average.average.module if average else model
     if is_main_process():
-        card = _card(config, model, preprocessing, modalities, rows, transferred)
+        card = _card(config, model, preprocessing, modalities, rows)
+        if source is not None:
+            card = _with_start(card, source, transferred)
         draw_fill_in_sheet(folder / "figures" / "fill_in.png", final, examples, preprocessing)
         save_model(final, card, folder / MODEL)
     return PretrainResult(folder / MODEL, schedule.total_steps)
 
 
-def _build_model(config: PretrainConfig) -> SwinMAE:
+def _build_model(config: PretrainConfig, source: Model | None) -> SwinMAE:
+    settings = config.model
+    changes: dict[str, Any] = {
+        "in_channels": settings.in_channels,
+        "drop_path": settings.drop_path,
+    }
+    if settings.window_size is not None:
+        changes["window_size"] = settings.window_size
     # The seed alone decides the first weights, whatever was drawn before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        settings = config.model
-        overrides = {} if settings.window_size is None else {"window_size": settings.window_size}
-        return SwinMAE.from_size(
-            settings.size,
-            in_channels=settings.in_channels,
-            drop_path=settings.drop_path,
+        return SwinMAE(
+            network_config(source, settings.size, **changes),
             mask_ratio=settings.mask_ratio,
             mask_unit_px=settings.mask_unit_px,
             strategy=settings.mask_strategy,
             background_weight=settings.background_weight,
             normalise_patches=settings.normalise_patches,
             normalise_eps=settings.normalise_eps,
-            **overrides,
         )
+
+
+def _start_from(source: Model, model: SwinMAE) -> str:
+    """Move what fits of a trained model into a new one, and say what did."""
+    parts = ("encoder",) if isinstance(source, SwinClassifier) else ("encoder", "decoder")
+    report = transfer(source, model, parts=parts).text()
+    if isinstance(source, SwinMAE) and source.config.in_channels == model.config.in_channels:
+        model.mask_token.data.copy_(source.mask_token.data)
+        model.decoder_pred.load_state_dict(source.decoder_pred.state_dict())
+        report += "\nmask_token and decoder_pred copied: the same task goes on"
+    return report
 
 
 def _announce(
@@ -201,7 +213,8 @@ def _announce(
         "%d images (%s) of %d patients or groups", len(rows), counts, rows["patient_id"].nunique()
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    logger.info("network %s: %.1f M parameters", config.model.size, parameters / 1e6)
+    network = config.model.size if config.init is None else "of the start model"
+    logger.info("network %s: %.1f M parameters", network, parameters / 1e6)
     logger.info(
         "%d steps of %d images (%.1f epochs), peak lr %.3g (optimizer.lr %.3g, %s scaling)",
         schedule.total_steps,
@@ -233,7 +246,6 @@ def _card(
     preprocessing: Preprocessing,
     modalities: tuple[Modality, ...],
     rows: pd.DataFrame,
-    transferred: str | None,
 ) -> ModelCard:
     settings = config.model_dump(mode="json", include={"model", "optimizer", "seed"})
     return ModelCard(
@@ -243,5 +255,15 @@ def _card(
         modalities=modalities,
         licence=config.licence,
         training={"pretrain": fingerprint(rows)},
-        provenance={**provenance("pretrain"), "settings": settings, "transfer": transferred},
+        provenance={**provenance("pretrain"), "settings": settings},
     )
+
+
+def _with_start(card: ModelCard, source: Model, transferred: str | None) -> ModelCard:
+    """Add what is known of the start model: its data and licence stay those of the new weights."""
+    changes: dict[str, Any] = {"provenance": {**card.provenance, "transfer": transferred}}
+    if source.card is not None:
+        changes["training"] = add_stages(source.card.training, card.training)
+        if card.licence == "not stated":
+            changes["licence"] = source.card.licence
+    return card.model_copy(update=changes)

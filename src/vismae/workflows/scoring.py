@@ -44,10 +44,12 @@ class SegmentationResult:
     Attributes:
         patients: One row per patient, class and metric (``SegmentationScorer.frame``).
         volumes: One row per volume and class (``SegmentationScorer.volumes``).
+        label_values: How values of the label maps were read: raw value -> class.
     """
 
     patients: pd.DataFrame
     volumes: pd.DataFrame
+    label_values: dict[int, int]
 
 
 def score_label_maps(
@@ -60,11 +62,13 @@ def score_label_maps(
 ) -> SegmentationResult:
     """Score predicted label maps volume by volume; memory holds one volume at a time."""
     scorer = SegmentationScorer(classes, nsd_tolerance)
-    index = store.index.iloc[rows].assign(row=rows)
-    for (patient, volume), members in index.groupby(["patient_id", "volume_id"], sort=True):
-        members = members.sort_values("slice_index")
+    volume_keys = ["patient_id", "volume_id"]
+    index = store.index.iloc[rows].assign(row=rows).sort_values([*volume_keys, "slice_index"])
+    # One stream over all volumes: batches stay full where a volume is a single image.
+    predicted = predictor.label_maps(store, index["row"].to_numpy())
+    for (patient, volume), members in index.groupby(volume_keys, sort=False):
         ordered = members["row"].to_numpy()
-        predictions = dict(predictor.label_maps(store, ordered))
+        predictions = [next(predicted)[1] for _ in ordered]
         first = members.iloc[0]
         spacing = tuple(float(first[f"spacing_{axis}_mm"]) for axis in ("slice", "row", "column"))
         steps = np.diff(members["slice_index"].to_numpy())
@@ -72,11 +76,11 @@ def score_label_maps(
             str(patient),
             str(volume),
             [_truth(store, int(row), label_values) for row in ordered],
-            [predictions[int(row)] for row in ordered],
+            predictions,
             spacing,
             contiguous=bool((steps == 1).all()),
         )
-    return SegmentationResult(scorer.frame(), scorer.volumes())
+    return SegmentationResult(scorer.frame(), scorer.volumes(), label_values)
 
 
 def score_classes(

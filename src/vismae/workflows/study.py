@@ -7,14 +7,14 @@ parts and the order of the data, so that they differ in their start alone.
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from vismae.core.config import EvaluateConfig, FinetuneConfig, StudyConfig
-from vismae.core.errors import DataError
+from vismae.core.errors import DataError, SettingError
 from vismae.core.rundir import open_run, write_bytes, write_text
 from vismae.core.settings import build_config
 from vismae.workflows.evaluate import EvaluateResult, evaluate
@@ -64,7 +64,8 @@ def study(config: StudyConfig) -> StudyResult:
 
     Raises:
         DataError: A task cannot be read.
-        SettingError: A setting of a task or start is no setting of fine-tuning.
+        SettingError: A setting of a task or start is no setting of fine-tuning, or a task has
+            several classes per image.
         RunFolderError: The output folder cannot be used.
     """
     with open_run(
@@ -74,6 +75,7 @@ def study(config: StudyConfig) -> StudyResult:
         # All settings are checked before the first run, which may take hours.
         stores = {name: folder / "stores" / name for name in config.tasks}
         finetunings = {cell: _finetune_config(config, cell, stores[cell.task]) for cell in cells}
+        _require_one_class_per_image(finetunings)
         for name, task in config.tasks.items():
             open_or_ingest(task.sources, stores[name], task=task.kind)
         for number, cell in enumerate(cells, start=1):
@@ -96,6 +98,16 @@ def _cells(config: StudyConfig) -> Iterator[Cell]:
             for seed in config.seeds:
                 for start in config.starts:
                     yield Cell(task, start, fraction, seed)
+
+
+def _require_one_class_per_image(finetunings: Mapping[Cell, FinetuneConfig]) -> None:
+    for cell, finetuning in finetunings.items():
+        if finetuning.task.multi_label:
+            raise SettingError(
+                f"Task '{cell.task}' has several classes per image (task.multi_label), which a "
+                "study cannot compare; it compares balanced accuracy of one class per image. Use "
+                "vismae finetune and vismae evaluate for this task."
+            )
 
 
 def _scores_path(folder: Path, cell: Cell) -> Path:

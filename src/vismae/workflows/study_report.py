@@ -84,11 +84,12 @@ def _by_run(part: pd.DataFrame, values: Callable[[pd.DataFrame], pd.Series]) -> 
 
 
 def _weighted_hits(run: pd.DataFrame) -> pd.Series:
-    """Return for each case whether it was called right, times its class's weight.
+    """Return for each patient whether it was called right, times its class's weight.
 
     With weight n / (classes · cases of the class) the mean over cases is the balanced accuracy.
+    Patients with images of several classes are scored image by image; their images are added up
+    so that the mean over patients stays the balanced accuracy.
     """
-    # A patient with images of several classes is scored image by image: cases keep their order.
     cases = run.assign(case=run.groupby("class_name").cumcount())
     probability = cases.pivot(index="case", columns="class_name", values="value")
     truth = cases.pivot(index="case", columns="class_name", values="truth").astype(bool)
@@ -98,9 +99,8 @@ def _weighted_hits(run: pd.DataFrame) -> pd.Series:
     counts = np.bincount(own, minlength=truth.shape[1])
     weights = len(own) / (np.count_nonzero(counts) * counts[own])
     names = patients["patient_id"].astype(str)
-    repeated = names.duplicated(keep=False)
-    names = names.where(~repeated, names + "#" + names.groupby(names).cumcount().astype(str))
-    return pd.Series(hit * weights, index=names.to_numpy())
+    by_patient = pd.Series(hit * weights, index=names.to_numpy()).groupby(level=0).sum()
+    return by_patient * len(by_patient) / len(own)
 
 
 def _score_interval(runs: Runs, resamples: int) -> Interval:

@@ -1,6 +1,7 @@
 """The labelled data of a task: which rows learn, validate and test, and what the labels mean."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,7 @@ from vismae.data.splits import (
     write_splits_csv,
 )
 from vismae.data.store import Store
-from vismae.workflows.ingest import open_or_ingest
-from vismae.workflows.preparation import of_modality
+from vismae.workflows.preparation import of_modality, open_images
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class TaskData:
     Attributes:
         store: Where the images are.
         train, val, test: Row numbers of the store.
+        withheld: Those of training patients that the label fraction leaves out.
         card: Classes and the meaning of label values.
         labels: Of every row of the store (classification; rows without one hold -1 or zeros).
     """
@@ -51,6 +52,7 @@ class TaskData:
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
+    withheld: np.ndarray
     card: TaskCard
     labels: np.ndarray | None = None
 
@@ -66,9 +68,7 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
     Raises:
         DataError: There are no labels, or splits or classes do not fit.
     """
-    store = open_or_ingest(
-        config.data.sources, folder / "store", task=config.task.kind, fold=config.fold
-    )
+    store = open_images(config.data.sources, folder / "store", config.task.kind, config.fold)
     index = store.index.reset_index(drop=True)
     rows = _labelled(of_modality(index, config.data.modality, str(store.folder)), config)
     splits = _divide(store, rows, config)
@@ -82,10 +82,13 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
             folder / "training_patients.csv",
             pd.DataFrame({"patient_id": chosen}).to_csv(index=False),
         )
-    members = rows["patient_id"]
-    train = rows.index[members.isin(chosen)].to_numpy()
-    val = rows.index[members.isin(patients_of(splits, ["val"]))].to_numpy()
-    test = rows.index[members.isin(patients_of(splits, ["test"]))].to_numpy()
+
+    def rows_of(patients: Iterable[str]) -> np.ndarray:
+        return rows.index[rows["patient_id"].isin(set(patients))].to_numpy()
+
+    train = rows_of(chosen)
+    val, test = (rows_of(patients_of(splits, [split])) for split in ("val", "test"))
+    withheld = rows_of(set(patients_of(splits, ["train"])) - set(chosen))
     logger.info(
         "%d training images of %d patients or groups (%.0f %% of the labels), %d for validation, "
         "%d left for testing",
@@ -97,10 +100,10 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
     )
     if config.task.kind == "segment":
         card = _segmentation_card(store, config)
-        return TaskData(store, train, val, test, card)
+        return TaskData(store, train, val, test, withheld, card)
     card = _classification_card(rows, config)
     labels = _encode_all(index, rows, card)
-    return TaskData(store, train, val, test, card, labels)
+    return TaskData(store, train, val, test, withheld, card, labels)
 
 
 def _labelled(rows: pd.DataFrame, config: FinetuneConfig) -> pd.DataFrame:
@@ -121,10 +124,13 @@ def _labelled(rows: pd.DataFrame, config: FinetuneConfig) -> pd.DataFrame:
 
 
 def _divide(store: Store, rows: pd.DataFrame, config: FinetuneConfig) -> dict[str, str]:
-    """Return patient -> split; a fold of the reference's layout is already divided."""
+    """Return patient -> split; a fold of the reference's layout is already divided.
+
+    No seed enters: runs that differ in seed or label fraction must share their test patients.
+    """
     if config.fold is None or store.manifest.get("fold") == config.fold:
-        return split_patients(rows, seed=config.subset_seed)
-    return fold_split(rows, config.fold, seed=config.subset_seed)
+        return split_patients(rows)
+    return fold_split(rows, config.fold)
 
 
 def _segmentation_card(store: Store, config: FinetuneConfig) -> TaskCard:
@@ -182,7 +188,8 @@ def pixel_shares(data: TaskData) -> np.ndarray:
 def class_weights(data: TaskData, scheme: str) -> Tensor | None:
     """Return the loss weight of each class by its rarity among the training images, (K,).
 
-    Weights average 1 over the images. For multi-label classes the weight is that of a positive.
+    Weights average 1 over the images; for multi-label classes, 1 is that of a class true of half
+    of the images.
 
     Args:
         data: The task.

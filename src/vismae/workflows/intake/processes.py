@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +39,7 @@ def read_all(
     exhausted = False
     while not exhausted:
         try:
-            with ProcessPoolExecutor(workers, mp_context=_process_context()) as pool:
+            with _pool(workers) as pool:
                 futures: deque[Future[list[ItemResult]]] = deque()
                 while True:
                     while len(waiting) < workers * _CHUNKS_IN_FLIGHT:
@@ -68,7 +69,7 @@ def _read_guarded(chunk: list[WorkItem], settings: ReadSettings) -> Iterator[Ite
     """Read each piece in a process of its own, and name the one that dies."""
     for item in chunk:
         try:
-            with ProcessPoolExecutor(1, mp_context=_process_context()) as pool:
+            with _pool(1) as pool:
                 result = pool.submit(read_item, item, settings).result()
         except BrokenProcessPool:
             result = _reject_item(
@@ -96,6 +97,16 @@ def _chunks(items: Iterable[WorkItem]) -> Iterator[list[WorkItem]]:
             chunk = []
     if chunk:
         yield chunk
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Ctrl-C reaches the whole process group; only the parent should answer it.
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=_process_context(),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
 
 
 def _process_context() -> BaseContext:

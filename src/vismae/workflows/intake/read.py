@@ -112,7 +112,7 @@ def read_item(item: WorkItem, settings: ReadSettings) -> ItemResult:
         try:
             slices = _finish_volume(volume, number, group_id, settings)
         except DataError as error:
-            bad = {part.entry.file.name for part in volume.slices}
+            bad = dict.fromkeys(part.entry.file.name for part in volume.slices)
             rejected.extend(
                 Rejection(name, IntakeReason.NOT_STORABLE.value, f"{name}: {error}") for name in bad
             )

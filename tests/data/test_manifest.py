@@ -1,0 +1,172 @@
+from pathlib import Path
+
+import pytest
+
+from factories import write_zip
+from vismae.core.errors import DataError
+from vismae.core.types import Spacing
+from vismae.data.manifest import FileReference, parse_spacing, parse_split, read_manifest
+
+
+def write_csv(folder: Path, *lines: str, name: str = "manifest.csv") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_every_column_ends_up_in_its_place(tmp_path: Path) -> None:
+    path = write_csv(
+        tmp_path,
+        "path,label_map,label,patient_id,volume_id,slice_index,spacing_mm,modality,split,sex",
+        'a.png,m.png,benign,P1,V1,3,"5;0.7;0.8",MR,Valid,F',
+    )
+
+    (row,) = read_manifest(path, keep_columns=["sex"])
+
+    assert row.name == "a.png"
+    assert row.image == FileReference(tmp_path / "a.png")
+    assert row.label_map == FileReference(tmp_path / "m.png")
+    assert (row.label, row.patient_id, row.group_kind) == ("benign", "P1", "patient")
+    assert (row.volume_id, row.slice_index) == ("V1", 3)
+    assert row.spacing == Spacing(5.0, 0.7, 0.8)
+    assert (row.modality, row.split, row.extra) == ("MR", "val", {"sex": "F"})
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("image,mask", "a.png,m.png"),
+        ("Path, Mask_Path ", "a.png,m.png"),
+        ("mask,image", "m.png,a.png"),
+    ],
+)
+def test_columns_have_synonyms_in_any_case_and_order(
+    tmp_path: Path, header: str, line: str
+) -> None:
+    (row,) = read_manifest(write_csv(tmp_path, header, line))
+
+    assert row.image.path.name == "a.png"
+    assert row.label_map is not None
+    assert row.label_map.path.name == "m.png"
+
+
+def test_a_byte_order_mark_and_empty_lines_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(b"\xef\xbb\xbfpath\r\n\r\na.png\r\n,\r\n"[:-3])
+
+    assert [row.name for row in read_manifest(path)] == ["a.png"]
+
+
+def test_ids_say_what_kind_of_group_they_are(tmp_path: Path) -> None:
+    path = write_csv(tmp_path, "path,patient_id,group_id", "a,P1,G1", "b,,G1", "c,,")
+
+    found = [(row.patient_id, row.group_kind) for row in read_manifest(path)]
+
+    assert found == [("P1", "patient"), ("G1", "group"), (None, "image")]
+
+
+def test_without_an_id_column_the_file_may_say(tmp_path: Path) -> None:
+    (row,) = read_manifest(write_csv(tmp_path, "path", "a.dcm"))
+    assert (row.patient_id, row.group_kind) == (None, None)
+
+
+def test_paths_are_found_on_disk_in_the_archive_beside_and_in_any_archive(tmp_path: Path) -> None:
+    (tmp_path / "disk.png").touch()
+    elsewhere = tmp_path / "elsewhere" / "far.png"
+    archive = write_zip(
+        tmp_path / "t" / "images.zip", {"images/a.png": b"", "b.png": b"", "images/disk.png": b""}
+    )
+    path = write_csv(
+        tmp_path / "t",
+        "path",
+        "images/a.png",
+        "a.png",
+        "images/b.png",
+        "../disk.png",
+        str(elsewhere),
+        "other.zip!x/y.png",
+        "gone.png",
+    )
+
+    found = [row.image for row in read_manifest(path)]
+
+    assert found == [
+        FileReference(archive, "images/a.png"),
+        FileReference(archive, "images/a.png"),
+        FileReference(archive, "b.png"),
+        FileReference(tmp_path / "t" / "../disk.png"),
+        FileReference(elsewhere),
+        FileReference(tmp_path / "t" / "other.zip", "x/y.png"),
+        FileReference(tmp_path / "t" / "gone.png"),
+    ]
+
+
+def test_a_file_on_disk_comes_before_the_archive(tmp_path: Path) -> None:
+    write_zip(tmp_path / "images.zip", {"a.png": b""})
+    (tmp_path / "a.png").touch()
+
+    (row,) = read_manifest(write_csv(tmp_path, "path", "a.png"))
+
+    assert row.image == FileReference(tmp_path / "a.png")
+
+
+def test_volume_names_shared_by_patients_are_told_apart(tmp_path: Path) -> None:
+    path = write_csv(
+        tmp_path, "path,patient_id,volume_id", "a,P1,ED", "b,P1,ED", "c,P2,ED", "d,P2,ES"
+    )
+
+    assert [row.volume_id for row in read_manifest(path)] == ["P1/ED", "P1/ED", "P2/ED", "ES"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["file,label", "a,b"], "no column names the images.*found file, label"),
+        (["path,path", "a,b"], "column path occurs twice"),
+        (["path"], "no rows"),
+        (["path,label", ",b"], "line 2: the cell path is empty"),
+        (["path,label", "a,b", "a,b,c"], "line 3: 3 cells, the header has 2"),
+        (["path,split", "a,holdout"], "line 2: split 'holdout' is not known"),
+        (["path,spacing_mm", "a,1;2;3;4"], "line 2: spacing_mm '1;2;3;4'"),
+        (["path,spacing_mm", "a,-1"], "spacing_mm '-1'"),
+        (["path,slice_index", "a,first"], "slice_index 'first' is not a whole number"),
+    ],
+)
+def test_what_cannot_be_understood_is_an_error_with_its_line(
+    tmp_path: Path, lines: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_manifest(write_csv(tmp_path, *lines))
+
+
+def test_a_wanted_column_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"column age of --keep-column .* found path, sex"):
+        read_manifest(write_csv(tmp_path, "path,sex", "a,F"), keep_columns=["sex", "age"])
+
+
+def test_a_file_that_is_no_csv_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b"path\n\xff\xfe\x00")
+    with pytest.raises(DataError, match="not a csv table in UTF-8"):
+        read_manifest(tmp_path / "m.csv")
+    with pytest.raises(DataError, match="cannot be opened"):
+        read_manifest(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", Spacing()),
+        ("0.5", Spacing(None, 0.5, 0.5)),
+        ("0.5;0.6", Spacing(None, 0.5, 0.6)),
+        ("3; 0.5; 0.6", Spacing(3.0, 0.5, 0.6)),
+        ("3,0.5,0.6", Spacing(3.0, 0.5, 0.6)),
+    ],
+)
+def test_spacing_is_slice_row_column(text: str, expected: Spacing) -> None:
+    assert parse_spacing(text, "here") == expected
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "VALIDATION"])
+def test_split_words_have_synonyms(word: str) -> None:
+    assert parse_split(word, "here") == "val"

@@ -1,0 +1,479 @@
+import csv
+import os
+import stat
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from factories import (
+    write_dicom_series,
+    write_dicom_slice,
+    write_jpeg,
+    write_nifti,
+    write_palette_png,
+    write_png,
+    write_zip,
+)
+from vismae.core.config import IngestConfig
+from vismae.core.errors import DataError, RunFolderError
+from vismae.data.sources import resolve_data
+from vismae.data.store import Store
+from vismae.workflows.ingest import IngestResult, ingest, open_or_ingest, private_folder
+from vismae.workflows.intake import read as intake_read
+from vismae.workflows.intake.processes import read_all
+from vismae.workflows.intake.read import ReadSettings
+from vismae.workflows.intake.work import INTAKE_REASONS, IntakeReason, WorkItem, find_work
+
+
+def picture(number: int, shape: tuple[int, ...] = (12, 10)) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 255, shape).astype(np.uint8)
+
+
+def write_csv(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def run(source: Path, store: Path, **settings: object) -> IngestResult:
+    return ingest(IngestConfig(sources=(source,), store=store, **settings))  # type: ignore[arg-type]
+
+
+def rejected(store: Path) -> dict[str, str]:
+    """Return file name -> reason."""
+    with (store / "rejected.csv").open(newline="") as file:
+        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_a_folder_of_every_kind_of_file_becomes_one_store(tmp_path: Path) -> None:
+    source = tmp_path / "scans"
+    volume = np.arange(4 * 6 * 5, dtype=np.int16).reshape(4, 6, 5)
+    write_png(source / "a.png", picture(0))
+    write_jpeg(source / "sub" / "b.jpg", picture(1, (8, 9, 3)))
+    write_zip(source / "c.zip", {"in/c.png": source / "a.png"})
+    write_nifti(source / "brain_T1w.nii.gz", volume)
+    write_dicom_series(source / "ct", volume[:3])
+    (source / "notes.txt").write_text("not an image, and none of its business")
+    (source / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 40)
+
+    result = run(source, tmp_path / "s")
+
+    index = result.store.index
+    assert Counter(index["modality"]) == {"other": 3, "mr": 5, "ct": 3}
+    assert (result.stored, result.files, result.rejected) == (11, 8, 1)
+    assert rejected(tmp_path / "s") == {"broken.png": "undecodable"}
+    assert result.reasons == {"undecodable": 1}
+    assert "1 of 8 files were left out (undecodable 1)" in result.summary()
+    assert index["image_id"].is_unique
+    assert index["volume_id"].nunique() == 5
+    np.testing.assert_array_equal(result.store.read(0).pixels, picture(0))
+
+
+def test_ct_slices_are_in_order_with_units_spacing_and_one_scale(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume = rng.integers(0, 3000, (5, 8, 7)).astype(np.int16)
+    write_dicom_series(
+        tmp_path / "ct", volume, (2.5, 0.8, 0.7), instance_numbers=[3, 1, 5, 2, 4], PatientID="Doe"
+    )
+
+    store = run(tmp_path / "ct", tmp_path / "s").store
+
+    rows = store.index
+    assert rows["slice_index"].tolist() == [0, 1, 2, 3, 4]
+    assert rows[["volume_id", "patient_id"]].nunique().tolist() == [1, 1]
+    assert set(rows["unit"]) == {"hu"}
+    assert set(zip(rows["slope"], rows["intercept"], strict=True)) == {(1.0, -1024.0)}
+    assert set(rows["spacing_slice_mm"]) == {2.5}
+    assert set(zip(rows["spacing_row_mm"], rows["spacing_column_mm"], strict=True)) == {(0.8, 0.7)}
+    expected = np.percentile(volume.astype(float) - 1024, [0.5, 99.5])
+    for name, value in zip(("scale_low", "scale_high"), expected, strict=True):
+        assert rows[name].to_numpy() == pytest.approx(value)
+    for row in range(5):
+        np.testing.assert_array_equal(store.read(row).pixels, volume[row])
+
+
+def test_patients_of_file_headers_become_pseudonyms_that_only_the_salt_explains(
+    tmp_path: Path,
+) -> None:
+    for number, patient in enumerate(["Doe^Jane", "Doe^Jane", "Roe^Max"]):
+        write_dicom_slice(
+            tmp_path / "in" / f"{number}.dcm", picture(number).astype(np.int16), PatientID=patient
+        )
+
+    first = run(tmp_path / "in", tmp_path / "s").store.index["patient_id"].tolist()
+    again = run(tmp_path / "in", tmp_path / "s", overwrite=True).store.index["patient_id"].tolist()
+    other = run(tmp_path / "in", tmp_path / "t").store.index["patient_id"].tolist()
+
+    assert first[0] == first[1] != first[2]
+    assert first == again
+    assert not set(first) & set(other)
+    content = (tmp_path / "s" / "index.parquet").read_bytes()
+    assert b"Doe" not in content
+    assert set(Store(tmp_path / "s").index["group_kind"]) == {"patient"}
+
+
+def test_the_private_folder_is_for_the_user_alone_and_leads_back_to_the_files(
+    tmp_path: Path,
+) -> None:
+    write_png(tmp_path / "in" / "a.png", picture(0))
+    store = run(tmp_path / "in", tmp_path / "s").store
+
+    private = private_folder(tmp_path / "s")
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    for name in ("salt", "sources.csv", "request.json"):
+        assert stat.S_IMODE((private / name).stat().st_mode) == 0o600
+    with (private / "sources.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["image_id"] == store.index["image_id"][0]
+    assert row["source"] == str(tmp_path / "in" / "a.png")
+
+
+def test_a_manifest_gives_labels_splits_groups_and_label_maps(tmp_path: Path) -> None:
+    folder = tmp_path / "task"
+    for number in range(3):
+        write_png(folder / f"i{number}.png", picture(number))
+        write_png(folder / f"m{number}.png", (picture(number) > 99).astype(np.uint8) * 255)
+    write_csv(
+        folder / "manifest.csv",
+        "path,mask_path,label,split,group_id,modality,body_part,spacing_mm",
+        "i0.png,m0.png,ill,train,G1,MR,heart,0.5;0.6",
+        "i1.png,m1.png,well,valid,,mr,heart,",
+        "i2.png,,,test,,PT,,",
+    )
+
+    store = run(folder, tmp_path / "s", keep_column=("body_part",)).store
+
+    rows = store.index
+    assert rows["modality"].tolist() == ["mr", "mr", "pet"]
+    assert rows["label"].fillna("-").tolist() == ["ill", "well", "-"]
+    assert rows["split"].tolist() == ["train", "val", "test"]
+    assert rows["group_kind"].tolist() == ["group", "image", "image"]
+    assert rows["patient_id"].nunique() == 3
+    assert rows["patient_id"][0] == "G1"
+    assert rows["extra_body_part"].fillna("").tolist() == ["heart", "heart", ""]
+    assert (rows["spacing_row_mm"][0], rows["spacing_column_mm"][0]) == (0.5, 0.6)
+    assert store.label_values == (0, 255)
+    first = store.read(0)
+    np.testing.assert_array_equal(first.label_map, np.where(first.pixels > 99, 255, 0))
+    assert store.read(2).label_map is None
+
+
+def test_members_of_the_archive_beside_a_manifest_are_read_without_unpacking(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "task"
+    image, labels = write_png(tmp_path / "a.png", picture(0)), tmp_path / "m.png"
+    write_palette_png(labels, picture(0) % 3, [0, 0, 0, 255, 0, 0, 0, 255, 0])
+    write_zip(folder / "images.zip", {"images/a.png": image, "masks/a.png": labels})
+    path = write_csv(folder / "manifest.csv", "image,mask", "images/a.png,masks/a.png")
+
+    store = run(path, tmp_path / "s").store
+
+    np.testing.assert_array_equal(store.read(0).pixels, picture(0))
+    np.testing.assert_array_equal(store.read(0).label_map, picture(0) % 3)
+    assert sorted(entry.name for entry in folder.iterdir()) == ["images.zip", "manifest.csv"]
+
+
+def test_rows_of_one_volume_are_ordered_and_share_one_scale(tmp_path: Path) -> None:
+    for number, level in enumerate([10, 200, 90]):
+        write_png(tmp_path / "t" / f"{number}.png", np.full((4, 4), level, np.uint8))
+    path = write_csv(
+        tmp_path / "t" / "m.csv",
+        "path,patient_id,volume_id,slice_index",
+        "0.png,P,V,7",
+        "1.png,P,V,2",
+        "2.png,P,W,1",
+    )
+
+    store = run(path, tmp_path / "s").store
+
+    rows = store.index[store.index["volume_id"] == "V"]
+    assert [store.read(row).pixels[0, 0] for row in rows.index] == [200, 10]
+    assert rows["slice_index"].tolist() == [0, 1]
+    assert rows["scale_low"].nunique() == rows["scale_high"].nunique() == 1
+    assert rows["scale_low"].iloc[0] < 12
+    assert rows["scale_high"].iloc[0] == 200
+
+
+def test_a_nifti_volume_and_its_label_map_go_slice_by_slice(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume = rng.integers(0, 900, (6, 5, 4)).astype(np.int16)
+    labels = (volume > 450).astype(np.uint8) * 3
+    affine = np.diag([0.7, 0.8, 5.0, 1.0])
+    write_nifti(tmp_path / "t" / "ct.nii.gz", volume, affine)
+    write_nifti(tmp_path / "t" / "label.nii.gz", labels, affine)
+    path = write_csv(
+        tmp_path / "t" / "m.csv",
+        "image,label_map,patient_id,modality",
+        "ct.nii.gz,label.nii.gz,P1,ct",
+    )
+
+    store = run(path, tmp_path / "s").store
+
+    assert len(store) == 4
+    assert store.index["slice_index"].tolist() == [0, 1, 2, 3]
+    assert set(store.index["unit"]) == {"hu"}
+    assert set(store.index["patient_id"]) == {"P1"}
+    for row in range(4):
+        found = store.read(row)
+        np.testing.assert_array_equal(found.label_map, (found.pixels > 450) * 3)
+
+
+def test_dicom_files_named_one_by_one_still_form_a_volume(tmp_path: Path) -> None:
+    volume = np.arange(3 * 4 * 4, dtype=np.int16).reshape(3, 4, 4)
+    paths = write_dicom_series(tmp_path / "t" / "ct", volume, instance_numbers=[2, 3, 1])
+    lines = [f"ct/{path.name},{split}" for path, split in zip(paths, "abc", strict=True)]
+    path = write_csv(tmp_path / "t" / "m.csv", "path,label", *reversed(lines))
+
+    store = run(path, tmp_path / "s").store
+
+    assert store.index["volume_id"].nunique() == 1
+    assert store.index["label"].tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(store.read(2).pixels, volume[2])
+
+
+def test_a_folder_named_in_a_manifest_is_looked_through(tmp_path: Path) -> None:
+    write_dicom_series(tmp_path / "t" / "case1", np.zeros((3, 4, 4), np.int16))
+    path = write_csv(tmp_path / "t" / "m.csv", "path,label,patient_id", "case1,ill,P1")
+
+    rows = run(path, tmp_path / "s").store.index
+
+    assert len(rows) == 3
+    assert set(zip(rows["label"], rows["patient_id"], strict=True)) == {("ill", "P1")}
+
+
+def test_the_option_speaks_for_silent_files_the_table_for_all(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    write_png(folder / "plain.png", picture(0))
+    write_dicom_slice(folder / "mr.dcm", picture(1).astype(np.int16), Modality="MR")
+    write_dicom_slice(folder / "none.dcm", picture(2).astype(np.int16), Modality=None)
+    lines = ["path,modality", "plain.png,", "mr.dcm,", "none.dcm,", "plain.png,us"]
+    path = write_csv(folder / "m.csv", *lines)
+
+    rows = run(path, tmp_path / "s", modality="DX").store.index
+
+    assert sorted(rows["modality"]) == ["mr", "us", "xr", "xr"]
+    assert rows["image_id"].is_unique
+
+
+def test_unknown_modality_words_are_kept_and_count_as_other(tmp_path: Path) -> None:
+    write_png(tmp_path / "t" / "a.png", picture(0))
+    path = write_csv(tmp_path / "t" / "m.csv", "path,modality", "a.png,fundus photograph")
+
+    rows = run(path, tmp_path / "s").store.index
+
+    assert rows["modality"].tolist() == ["other"]
+    assert rows["extra_modality"].tolist() == ["fundus photograph"]
+
+
+def test_each_unusable_file_costs_itself_only_and_has_a_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    write_png(folder / "good.png", picture(0))
+    write_png(folder / "small.png", picture(1, (3, 3)))
+    write_png(folder / "colours.png", picture(2, (12, 10, 3)))
+    (folder / "text.dat").write_text("hello")
+    write_csv(
+        folder / "manifest.csv",
+        "path,mask",
+        "good.png,",
+        "good.png,small.png",
+        "good.png,colours.png",
+        "good.png,gone.png",
+        "gone.png,",
+        "text.dat,",
+    )
+
+    result = run(folder, tmp_path / "s")
+
+    assert result.stored == 1
+    assert result.reasons == {
+        "not-found": 2,
+        "label-shape": 1,
+        "label-colours": 1,
+        "unknown-format": 1,
+    }
+    with (tmp_path / "s" / "rejected.csv").open(newline="") as file:
+        messages = {row["reason"]: row["message"] for row in csv.DictReader(file)}
+    assert "3×3 pixels, but" in messages["label-shape"]
+    assert "has 12×10 pixels" in messages["label-shape"]
+
+
+def test_nothing_usable_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.dat").write_text("x")
+
+    with pytest.raises(DataError, match=r"none of 3 files could be used \(unknown-format 3\)"):
+        run(tmp_path / "in", tmp_path / "s")
+    assert set(rejected(tmp_path / "s").values()) == {"unknown-format"}
+    # The failed attempt is no obstacle to the next.
+    write_png(tmp_path / "in" / "a.png", picture(0))
+    assert run(tmp_path / "in", tmp_path / "s").stored == 1
+
+
+def test_an_empty_folder_is_an_error_that_says_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(DataError, match="no image files were found"):
+        run(tmp_path / "in", tmp_path / "s")
+
+
+def test_too_large_a_share_of_rejections_fails_after_the_store_is_written(tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", picture(0))
+    (tmp_path / "in" / "b.png").write_text("x")
+
+    assert run(tmp_path / "in", tmp_path / "s", max_rejected_fraction=0.5).rejected == 1
+    with pytest.raises(DataError, match=r"1 of 2 files .* max_rejected_fraction 0\.4"):
+        run(tmp_path / "in", tmp_path / "t", max_rejected_fraction=0.4)
+    assert len(Store(tmp_path / "t")) == 1
+
+
+def test_blank_images_are_kept(tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", np.zeros((5, 5), np.uint8))
+    row = run(tmp_path / "in", tmp_path / "s").store.index.iloc[0]
+    assert (row["scale_low"], row["scale_high"]) == (0.0, 0.0)
+
+
+def test_an_existing_store_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", picture(0))
+    run(tmp_path / "in", tmp_path / "s")
+    with pytest.raises(RunFolderError, match="--overwrite"):
+        run(tmp_path / "in", tmp_path / "s")
+
+
+def test_two_processes_store_the_same_rows_in_the_same_order_as_one(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for number in range(70):
+        write_png(folder / f"{number:03d}.png", picture(number))
+    write_nifti(folder / "v.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    (folder / "035.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+
+    one = run(folder, tmp_path / "one", workers=1).store
+    two = run(folder, tmp_path / "two", workers=2).store
+
+    assert one.index.equals(two.index)
+    assert len(one) == 69 + 5
+    assert (one.folder / "rejected.csv").read_text() == (two.folder / "rejected.csv").read_text()
+
+
+def test_two_sources_of_one_name_do_not_share_image_ids(tmp_path: Path) -> None:
+    for hospital in "ab":
+        write_png(tmp_path / hospital / "scans" / "1.png", picture(0))
+
+    sources = tuple(tmp_path / hospital / "scans" for hospital in "ab")
+    store = ingest(IngestConfig(sources=sources, store=tmp_path / "s")).store
+
+    assert store.index["image_id"].is_unique
+    assert store.index["patient_id"].is_unique
+
+
+def test_image_ids_do_not_depend_on_where_the_folder_lies(tmp_path: Path) -> None:
+    for place in "ab":
+        write_png(tmp_path / place / "scans" / "1.png", picture(0))
+
+    ids = [
+        run(tmp_path / place / "scans", tmp_path / f"s{place}").store.index["image_id"][0]
+        for place in "ab"
+    ]
+
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the fault is planted in forked processes")
+def test_a_reader_that_dies_takes_only_its_file_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        write_png(tmp_path / "in" / f"{number:02d}.png", picture(number))
+    real = intake_read.read_image
+    test_process = os.getpid()
+
+    def dying(group: object, modality: object) -> object:
+        if "17.png" in str(group) and os.getpid() != test_process:
+            os._exit(9)  # as the kernel ends a process that needs too much memory
+        return real(group, modality)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(intake_read, "read_image", dying)
+    items = [
+        item for item in find_work(resolve_data([tmp_path / "in"])) if isinstance(item, WorkItem)
+    ]
+
+    results = list(read_all(items, ReadSettings(b"salt"), workers=2))
+
+    assert len(results) == 40
+    assert [len(result.slices) for result in results] == [int(n != 17) for n in range(40)]
+    (lost,) = results[17].rejected
+    assert lost.reason == "reader-died"
+    assert lost.path.endswith("17.png")
+
+
+def test_every_intake_reason_has_a_meaning() -> None:
+    assert set(INTAKE_REASONS) == set(IntakeReason)
+
+
+def test_a_store_given_as_data_is_opened_and_other_data_is_ingested_once(tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", picture(0))
+
+    made = open_or_ingest([tmp_path / "in"], tmp_path / "s")
+    stamp = (made.folder / "manifest.json").stat().st_mtime_ns
+    again = open_or_ingest([tmp_path / "in"], tmp_path / "s")
+    opened = open_or_ingest([made.folder], tmp_path / "unused")
+
+    assert (again.folder / "manifest.json").stat().st_mtime_ns == stamp
+    assert opened.folder == made.folder
+    assert not (tmp_path / "unused").exists()
+    write_png(tmp_path / "more" / "b.png", picture(1))
+    other = open_or_ingest([tmp_path / "in", tmp_path / "more"], tmp_path / "s")
+    assert len(other) == 2
+    with pytest.raises(DataError, match="is a store and cannot be joined"):
+        open_or_ingest([made.folder, tmp_path / "in"], tmp_path / "unused")
+
+
+def test_the_reference_layout_is_ingested_with_its_splits_and_fold(tmp_path: Path) -> None:
+    folder = tmp_path / "task"
+    for number, split in enumerate(["train", "val", "test"]):
+        write_png(folder / f"{split}.png", picture(number))
+        write_csv(folder / f"{split}_fold2.csv", "image,label", f"{split}.png,{number}")
+
+    store = open_or_ingest([folder], tmp_path / "s", task="classify", fold=2)
+
+    facts = store.index[["split", "label"]].sort_values("label").to_numpy().tolist()
+    assert facts == [["train", "0"], ["val", "1"], ["test", "2"]]
+    assert store.manifest["fold"] == 2
+
+
+def test_folders_of_classes_become_labels_and_splits(tmp_path: Path) -> None:
+    for number, name in enumerate(["train/ill", "train/well", "test/ill"]):
+        write_png(tmp_path / "task" / name / "deep" / "a.png", picture(number))
+
+    rows = open_or_ingest([tmp_path / "task"], tmp_path / "s", task="classify").index
+
+    facts = sorted(zip(rows["split"], rows["label"], strict=True))
+    assert facts == [("test", "ill"), ("train", "ill"), ("train", "well")]
+    assert rows["image_id"].is_unique
+    assert set(rows["group_kind"]) == {"image"}
+
+
+@pytest.mark.real_data
+def test_the_heart_data_is_ingested_with_its_label_maps(test_data: Path, tmp_path: Path) -> None:
+    result = run(test_data / "data" / "seg_mr_cardiac_acdc", tmp_path / "s", workers=1)
+
+    rows = result.store.index
+    assert (result.stored, result.rejected) == (938, 0)
+    assert Counter(rows["split"]) == {"train": 572, "val": 90, "test": 276}
+    assert rows["patient_id"].nunique() == 50
+    assert result.store.label_values == (0, 1, 2, 3)
+    assert set(rows["modality"]) == {"mr"}
+
+
+@pytest.mark.real_data
+def test_every_clinical_file_is_stored_or_left_out_with_a_reason(
+    test_data: Path, tmp_path: Path
+) -> None:
+    result = run(test_data / "data" / "dicom_nifti", tmp_path / "s", workers=1)
+
+    assert result.files == 114
+    assert set(result.reasons) <= {"undecodable", "no-pixels", "not-an-image", "truncated"}
+    assert result.rejected <= 22
+    assert result.store.verify() == []
