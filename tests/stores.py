@@ -1,4 +1,4 @@
-"""Small functions that make stores from arrays, for tests that start behind ingest."""
+"""Small functions that make stores from arrays, and settings of runs that take seconds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +10,16 @@ import numpy as np
 from vismae.core.types import Modality, PixelUnit, SliceRecord
 from vismae.data.percentiles import scale_range
 from vismae.data.store import Store, StoreWriter
+
+SMALL_RUN: dict[str, Any] = {
+    "model.size": "nano",
+    "data.image_size": 32,
+    "data.batch_size": 4,
+    "data.workers": 0,
+    "trainer.device": "cpu",
+    "trainer.log_every": 1,
+}
+"""Settings of any training: the smallest network on small images."""
 
 
 def record(name: str, pixels: np.ndarray, **changes: Any) -> SliceRecord:

@@ -6,20 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from stores import classification_store, pretrain_store, segmentation_store
+from stores import SMALL_RUN, classification_store, pretrain_store, segmentation_store
 
 from vismae.core.config import FinetuneConfig, PretrainConfig
 from vismae.core.settings import build_config
 from vismae.workflows.pretrain import pretrain
-
-SMALL: dict[str, Any] = {
-    "model.size": "nano",
-    "data.image_size": 32,
-    "data.batch_size": 4,
-    "data.workers": 0,
-    "trainer.device": "cpu",
-    "trainer.log_every": 1,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +27,7 @@ def pretrain_config() -> Callable[..., PretrainConfig]:
     """Settings of a pre-training on the CPU: ``pretrain_config(out, store, **more)``."""
 
     def make(out: Path, store: Path, **more: Any) -> PretrainConfig:
-        options = {**SMALL, "trainer.max_steps": 4, "out": out, "store": store, **more}
+        options = {**SMALL_RUN, "trainer.max_steps": 4, "out": out, "store": store, **more}
         return build_config(PretrainConfig, "pretrain", options=options)
 
     return make
@@ -48,7 +39,7 @@ def finetune_config() -> Callable[..., FinetuneConfig]:
 
     def make(kind: str, out: Path, store: Path, **more: Any) -> FinetuneConfig:
         options = {
-            **SMALL,
+            **SMALL_RUN,
             "trainer.max_steps": 2,
             "task.kind": kind,
             "out": out,
@@ -82,6 +73,6 @@ def shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pretrained(tmp_path_factory: pytest.TempPathFactory, unlabelled: Path) -> Path:
     """The model folder of a short pre-training on ``unlabelled``."""
     out = tmp_path_factory.mktemp("pretrained") / "run"
-    options = {**SMALL, "trainer.max_steps": 2, "out": out, "store": unlabelled}
+    options = {**SMALL_RUN, "trainer.max_steps": 2, "out": out, "store": unlabelled}
     config = build_config(PretrainConfig, "pretrain", options=options)
     return pretrain(config).model

@@ -477,3 +477,16 @@ def test_every_clinical_file_is_stored_or_left_out_with_a_reason(
     assert set(result.reasons) <= {"undecodable", "no-pixels", "not-an-image", "truncated"}
     assert result.rejected <= 22
     assert result.store.verify() == []
+
+
+def test_the_modality_option_cures_a_ct_without_rescale_as_its_message_says(tmp_path: Path) -> None:
+    source = tmp_path / "scans"
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    write_dicom_slice(source / "a.dcm", pixels, RescaleSlope=None, RescaleIntercept=None)
+    write_png(source / "b.png", picture(0))
+
+    assert run(source, tmp_path / "plain").reasons == {"no-rescale": 1}
+    cured = run(source, tmp_path / "cured", modality="xr")
+
+    assert cured.rejected == 0
+    assert set(cured.store.index["modality"]) == {"xr"}

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from stores import SMALL_RUN, pretrain_store
 
 from vismae.core.config import PretrainConfig
-from vismae.core.errors import RunFolderError
+from vismae.core.errors import DataError, PreprocessingError, RunFolderError, TrainingError
+from vismae.core.settings import build_config
+from vismae.models.weights import load_model
 from vismae.workflows.pretrain import pretrain
 
 MakeConfig = Callable[..., PretrainConfig]
@@ -59,7 +62,7 @@ if __name__ == "__main__":
 """
 
 
-def run_interrupted(folder: Path, number: int, config: PretrainConfig) -> int:
+def run_interrupted(folder: Path, number: int, config: PretrainConfig):
     script = folder / "interrupted.py"
     script.write_text(INTERRUPTED)
     options = json.loads(config.model_dump_json(exclude_none=True))
@@ -68,7 +71,9 @@ def run_interrupted(folder: Path, number: int, config: PretrainConfig) -> int:
         check=False,
         timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ).returncode
+        capture_output=True,
+        text=True,
+    )
 
 
 def steps_logged(run: Path) -> list[int]:
@@ -78,13 +83,9 @@ def steps_logged(run: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, unlabelled: Path) -> Path:
-    from conftest import SMALL  # the neighbouring file
-
-    from vismae.core.settings import build_config
-
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("uninterrupted") / "run"
-    options = {**SMALL, **DEMANDING, "out": out, "store": unlabelled}
+    options = {**SMALL_RUN, **DEMANDING, "out": out, "store": unlabelled}
     pretrain(build_config(PretrainConfig, "pretrain", options=options))
     return out
 
@@ -110,7 +111,10 @@ def test_a_resumed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
     out = tmp_path / "run"
     settings = {**DEMANDING, "data.workers": workers}
     found = run_interrupted(tmp_path, number, pretrain_config(out, unlabelled, **settings))
-    assert found == status
+    assert found.returncode == status, found.stderr
+    # Lightning's news and advice are none of the user's business.
+    assert found.stdout + found.stderr == ""
+    assert (out / ".lock").exists() == (number == signal.SIGKILL)
     point = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     # Asked to stop within step 6, it ends after it; killed, it goes back to step 4.
     assert point["global_step"] == (4 if number == signal.SIGKILL else 6)
@@ -123,3 +127,231 @@ def test_a_resumed_run_ends_with_the_very_weights_of_an_uninterrupted_one(
     for name, value in expected.items():
         assert torch.equal(resumed[name], value), name
     assert steps_logged(out) == list(range(1, 9))
+
+
+def test_a_finished_run_is_left_as_it_is(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    first = pretrain(pretrain_config(out, unlabelled, **{"trainer.max_steps": 2}))
+    assert not first.already_finished
+    before = (out / "model" / "model.safetensors").stat().st_mtime_ns
+    again = pretrain(pretrain_config(out, unlabelled, resume=True, **{"trainer.max_steps": 2}))
+    assert again.already_finished
+    assert "already finished after 2 steps" in again.summary()
+    assert (out / "model" / "model.safetensors").stat().st_mtime_ns == before
+    # More steps lengthen the run.
+    longer = pretrain(pretrain_config(out, unlabelled, resume=True, **{"trainer.max_steps": 3}))
+    assert not longer.already_finished
+    assert steps_logged(out) == [1, 2, 3]
+
+
+def test_a_run_killed_between_its_last_step_and_its_model_is_completed(
+    uninterrupted: Path, unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    (out / "checkpoints").mkdir(parents=True)
+    point = uninterrupted / "checkpoints" / "last.ckpt"
+    (out / "checkpoints" / "last.ckpt").write_bytes(point.read_bytes())
+    result = pretrain(pretrain_config(out, unlabelled, **DEMANDING, resume=True))
+    assert not result.already_finished
+    expected = load_file(uninterrupted / "model" / "model.safetensors")
+    found = load_file(out / "model" / "model.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_resuming_without_a_resume_point_starts_at_the_first_step(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = pretrain(pretrain_config(out, unlabelled, resume=True, **{"trainer.max_steps": 1}))
+    assert result.steps == 1
+    assert steps_logged(out) == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("model.mask_ratio", 0.5), ("trainer.accumulate", 4), ("trainer.ema_decay", 0.5), ("seed", 7)],
+)
+def test_a_run_is_not_resumed_with_another_setting(
+    name: str,
+    value: object,
+    uninterrupted: Path,
+    unlabelled: Path,
+    pretrain_config: MakeConfig,
+) -> None:
+    settings = {**DEMANDING, name: value}
+    with pytest.raises(RunFolderError, match=rf"{name} was .*, now {value}"):
+        pretrain(pretrain_config(uninterrupted, unlabelled, **settings, resume=True))
+
+
+def test_a_run_leaves_one_model_its_record_and_pictures(
+    uninterrupted: Path, unlabelled: Path
+) -> None:
+    files = sorted(path.name for path in uninterrupted.rglob("model.safetensors"))
+    assert files == ["model.safetensors"]
+    assert {path.name for path in (uninterrupted / "figures").iterdir()} == {
+        "fill_in.png",
+        "fill_in_0000003.png",
+        "fill_in_0000006.png",
+    }
+    with (uninterrupted / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("loss", "lr", "images_per_second", "data_wait_share", "seconds_left", "epoch"):
+        assert all(row[name] for row in rows), name
+    assert all(0 <= float(row["data_wait_share"]) <= 1 for row in rows)
+    assert float(rows[-1]["seconds_left"]) == 0
+    assert "peak lr" in (uninterrupted / "log.txt").read_text()
+    card = load_model(uninterrupted / "model").card
+    assert card is not None
+    assert card.training["pretrain"].images == 12
+    assert card.preprocessing.pixel_units["ct"] == ("hu",)
+
+
+def test_the_model_is_the_average_where_one_is_kept(uninterrupted: Path) -> None:
+    point = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)
+    average = load_file(uninterrupted / "model" / "model.safetensors")
+    name = "encoder.patch_embed.proj.weight"
+    assert not torch.equal(average[name], point["state_dict"][f"model.{name}"])
+    kept = point["callbacks"]["AveragedWeights"]
+    assert int(kept["n_averaged"]) == 8
+    assert torch.equal(average[name], kept[f"module.{name}"])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_step_batch_and_resume_point(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    wild = {
+        "optimizer.lr": 1e30,
+        "optimizer.warmup_fraction": 0.0,
+        "trainer.gradient_clip": 0.0,
+        "trainer.checkpoint_every": 1,
+        "trainer.accumulate": 2,
+    }
+    with pytest.raises(TrainingError, match=r"loss of step 2 .*nonfinite_step_2\.pt"):
+        pretrain(pretrain_config(out, unlabelled, **wild))
+    kept = torch.load(out / "checkpoints" / "nonfinite_step_2.pt", weights_only=True)
+    assert kept["step"] == 2
+    assert kept["batch"]["image"].shape == (4, 1, 32, 32)
+    point = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert point["global_step"] == 1
+    assert all(torch.isfinite(value).all() for value in point["state_dict"].values())
+    assert not (out / "model").exists()
+
+
+def test_validation_and_test_rows_are_left_out_unless_asked_for(
+    pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    store = pretrain_store(tmp_path / "store", splits=("train", "val", None, "test")).folder
+    steps = {"trainer.max_steps": 1}
+    model = pretrain(pretrain_config(tmp_path / "a", store, **steps)).model
+    card = load_model(model).card
+    assert card is not None
+    assert card.training["pretrain"].patients == 4
+    asked = {**steps, "data.use_test_rows": True, "data.modality": "ct,us"}
+    model = pretrain(pretrain_config(tmp_path / "b", store, **asked)).model
+    card = load_model(model).card
+    assert card is not None
+    assert card.training["pretrain"].by_modality == {"ct": 4, "us": 4}
+    with pytest.raises(DataError, match="data.min_side"):
+        pretrain(pretrain_config(tmp_path / "c", store, **{"data.min_side": 200}))
+
+
+def test_starting_from_a_model_takes_its_network_weights_and_history(
+    pretrained: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    other = pretrain_store(tmp_path / "store", images=6, seed=5).folder
+    still = {"optimizer.lr": 1e-12, "trainer.max_steps": 1, "model.size": "vismae"}
+    result = pretrain(pretrain_config(tmp_path / "run", other, init=pretrained, **still))
+    before, after = load_model(pretrained), load_model(result.model)
+    for name, value in before.state_dict().items():
+        assert torch.allclose(after.state_dict()[name], value, atol=1e-6), name
+    assert before.card is not None
+    assert after.card is not None
+    assert after.card.training["pretrain"].images == 6
+    assert after.card.training["earlier pretrain"] == before.card.training["pretrain"]
+
+
+def test_a_start_model_that_was_prepared_in_another_way_is_refused(
+    pretrained: Path, unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    wish = {"preprocessing.mean": 0.5}
+    with pytest.raises(PreprocessingError, match=r"preprocessing\.mean.*0\.223.*0\.5"):
+        pretrain(pretrain_config(tmp_path / "run", unlabelled, init=pretrained, **wish))
+
+
+TOGETHER = """
+import os, sys, json, torch
+from vismae.core.config import PretrainConfig
+from vismae.core.errors import TrainingError
+from vismae.core.settings import build_config
+from vismae.workflows.pretrain import pretrain
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    try:
+        for options in json.loads(sys.argv[1]):
+            print(pretrain(build_config(PretrainConfig, "pretrain", options=options)).summary())
+    except TrainingError as error:
+        print("stopped:", error)
+        sys.exit(3)
+"""
+
+
+def run_together(folder: Path, *configs: PretrainConfig) -> "subprocess.CompletedProcess[str]":
+    script = folder / "together.py"
+    script.write_text(TOGETHER)
+    options = [json.loads(config.model_dump_json(exclude_none=True)) for config in configs]
+    return subprocess.run(
+        [sys.executable, str(script), json.dumps(options)],
+        check=False,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_a_second_run_can_follow(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    both = {"trainer.devices": 2, "trainer.checkpoint_every": 2}
+    first, second = tmp_path / "first", tmp_path / "second"
+    found = run_together(
+        tmp_path,
+        pretrain_config(first, unlabelled, **both),
+        pretrain_config(second, unlabelled, **both, seed=1),
+    )
+    assert found.returncode == 0, found.stderr
+    # Each summary comes from one process alone.
+    assert found.stdout.count("finished after 4 steps") == 2 + found.stdout.count("already")
+    assert "already" not in found.stdout
+    assert found.stderr == ""
+    for run in (first, second):
+        assert steps_logged(run) == [1, 2, 3, 4]
+        assert (run / "model" / "model.json").is_file()
+        assert not (run / ".lock").exists()
+    # Two processes with half the batch are one process with the whole: the same images.
+    with (first / "metrics.csv").open(newline="") as file:
+        epochs = [float(row["epoch"]) for row in csv.DictReader(file)]
+    assert epochs == pytest.approx([8 / 12, 16 / 12, 2, 32 / 12], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_both_processes_with_the_cause(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    wild = {
+        "optimizer.lr": 1e30,
+        "optimizer.warmup_fraction": 0.0,
+        "trainer.gradient_clip": 0.0,
+        "trainer.devices": 2,
+    }
+    out = tmp_path / "run"
+    found = run_together(tmp_path, pretrain_config(out, unlabelled, **wild))
+    assert found.returncode == 3, found.stderr
+    assert found.stdout.count("stopped: The loss of step 2") == 1
+    kept = sorted(path.name for path in (out / "checkpoints").glob("nonfinite*"))
+    assert kept == ["nonfinite_step_2_rank_0.pt", "nonfinite_step_2_rank_1.pt"]

@@ -239,6 +239,8 @@ class StudyConfig(Settings):
     """Settings of ``vismae finetune`` for every run."""
     bootstrap: int = Field(2000, ge=100)
     """Resamples for the intervals."""
+    workers: int = Field(default=1, ge=1)
+    """Runs at a time, each in its own process."""
     keep_models: bool = False
     """Keep every run's model folder; scores are always kept."""
     resume: bool = False

@@ -78,18 +78,45 @@ def study(config: StudyConfig) -> StudyResult:
         _require_one_class_per_image(finetunings)
         for name, task in config.tasks.items():
             open_or_ingest(task.sources, stores[name], task=task.kind)
-        for number, cell in enumerate(cells, start=1):
-            path = _scores_path(folder, cell)
-            if path.is_file():
-                continue
-            logger.info("run %d of %d: %s", number, len(cells), cell)
-            write_bytes(path, _run(config, cell, finetunings[cell]).to_parquet(index=False))
+        missing = [cell for cell in cells if not _scores_path(folder, cell).is_file()]
+        logger.info("%d runs, %d of them to do", len(cells), len(missing))
+        jobs = [(config, cell, finetunings[cell], _scores_path(folder, cell)) for cell in missing]
+        for number, cell in enumerate(_run_all(jobs, config.workers), start=1):
+            logger.info("run %d of %d is done: %s", number, len(missing), cell)
         scores = pd.concat([pd.read_parquet(_scores_path(folder, cell)) for cell in cells])
         write_bytes(folder / "scores.parquet", scores.to_parquet(index=False))
         comparison = compare_starts(scores, config)
         write_text(folder / "comparison.csv", _flat(comparison).to_csv(index=False))
         write_study_report(config, folder, scores, comparison)
     return StudyResult(folder, comparison, len(cells))
+
+
+_Job = tuple[StudyConfig, Cell, FinetuneConfig, Path]
+
+
+def _run_all(jobs: list[_Job], workers: int) -> Iterator[Cell]:
+    """Run jobs here or in several processes; yield each cell when its scores are on disk."""
+    if workers == 1 or len(jobs) < 2:
+        yield from map(_run_job, jobs)
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    # Forking a process that already runs torch threads can deadlock.
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        futures = [pool.submit(_run_job, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run_job(job: _Job) -> Cell:
+    config, cell, finetuning, path = job
+    write_bytes(path, _run(config, cell, finetuning).to_parquet(index=False))
+    return cell
 
 
 def _cells(config: StudyConfig) -> Iterator[Cell]:

@@ -31,6 +31,9 @@ from vismae.workflows.intake.work import (
 )
 
 
+_WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
+
+
 @dataclass(frozen=True)
 class ReadSlice:
     """A slice for the store, and the file it came from (for the private table)."""
@@ -166,7 +169,13 @@ def _read_images(entries: Sequence[Entry], settings: ReadSettings) -> list[Medic
     word = entries[0].row.modality
     if word is None and group.kind == "raster":
         word = settings.modality
-    images = read_image(group, None if word is None else Modality.parse(word))
+    try:
+        images = read_image(group, None if word is None else Modality.parse(word))
+    except UnreadableFileError as error:
+        # The message of these names the option as the cure, so here it speaks for the file.
+        if word is not None or settings.modality is None or error.reason not in _WITHOUT_UNIT:
+            raise
+        return read_image(group, Modality.parse(settings.modality))
     silent = all(image.modality is Modality.OTHER for image in images)
     if word is None and settings.modality is not None and silent:
         images = read_image(group, Modality.parse(settings.modality))
