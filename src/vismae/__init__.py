@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vismae.api import demo, evaluate, export, finetune, ingest, inspect, pretrain
+    from vismae.api import demo, evaluate, export, finetune, ingest, inspect, pretrain, study
     from vismae.data.store import Store
     from vismae.models.reference import load_reference_checkpoint
     from vismae.models.weights import load_model
@@ -26,6 +26,7 @@ __all__ = [
     "load_model",
     "load_reference_checkpoint",
     "pretrain",
+    "study",
 ]
 
 __version__ = version("vismae")
@@ -41,6 +42,7 @@ _HOME = {
     "ingest": "vismae.api",
     "inspect": "vismae.api",
     "pretrain": "vismae.api",
+    "study": "vismae.api",
 }
 
 

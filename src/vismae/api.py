@@ -29,6 +29,7 @@ from vismae.core.config import (
     InspectConfig,
     PretrainConfig,
     Settings,
+    StudyConfig,
 )
 from vismae.core.errors import SettingError
 from vismae.core.settings import build_config
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from vismae.workflows.ingest import IngestResult
     from vismae.workflows.inspect import InspectReport
     from vismae.workflows.pretrain import PretrainResult
+    from vismae.workflows.study import StudyResult
 
 AnyPath = str | PathLike[str]
 ConfigFrom = AnyPath | Settings | None
@@ -206,6 +208,26 @@ def evaluate(
     named = _data_option(data)
     built = _configure(EvaluateConfig, "evaluate", config, set, named | settings)
     from vismae.workflows.evaluate import evaluate as run
+
+    return run(built)
+
+
+def study(*, config: ConfigFrom = None, set: Assignments = None, **settings: Any) -> "StudyResult":
+    """Compare starts over tasks, label fractions and seeds.
+
+    Args:
+        config: YAML file or ``StudyConfig``.
+        set: Dotted names with values.
+        **settings: ``tasks``, ``starts``, ``baseline`` and ``out`` are needed; see
+            ``StudyConfig``.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        DataError: A task cannot be read.
+        RunFolderError: ``out`` is in use, or not empty without ``resume`` or ``overwrite``.
+    """
+    built = _configure(StudyConfig, "study", config, set, settings)
+    from vismae.workflows.study import study as run
 
     return run(built)
 

@@ -300,6 +300,28 @@ def evaluate(
 
 
 @app.command()
+def study(
+    out: OutputFolder = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume", help="Skip runs whose scores are there.")
+    ] = None,
+    overwrite: Overwrite = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare starts over tasks, label fractions and seeds; tasks and starts are in --config."""
+    run_command(
+        lambda: vismae.study(
+            config=config, set=assignments, out=out, resume=resume, overwrite=overwrite
+        ),
+        verbose,
+        quiet,
+    )
+
+
+@app.command()
 def export(
     model: Model = None,
     format: Annotated[

@@ -35,7 +35,7 @@ def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -
         result = work()
     except KeyboardInterrupt:
         _complain(
-            "interrupted. A training run continues from its last checkpoint with the same "
+            "interrupted. pretrain and finetune go on from the last checkpoint with the same "
             "command and --resume."
         )
         raise typer.Exit(INTERRUPTED_STATUS) from None

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from stores import SMALL_RUN, classification_store, pretrain_store, segmentation_store
 
+from stores import SMALL_RUN, classification_store, pretrain_store, segmentation_store
 from vismae.core.config import FinetuneConfig, PretrainConfig
 from vismae.core.settings import build_config
 from vismae.workflows.pretrain import pretrain

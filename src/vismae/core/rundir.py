@@ -249,7 +249,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def provenance(command: str) -> dict[str, Any]:
     """Return what made a result: versions, platform, time. No user, host or path."""
-    packages = ("vismae", "torch", "lightning", "monai", "numpy", "pydicom", "nibabel")
+    packages = ("vismae", "torch", "lightning", "numpy", "pydicom", "nibabel")
     versions: dict[str, str] = {}
     for package in packages:
         try:

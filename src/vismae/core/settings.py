@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -151,7 +151,7 @@ def _parse_value(assignment: str, text: str) -> Any:
 def _refuse_unknown(kind: type[BaseModel], command: str, origin: Mapping[str, str]) -> None:
     known = list(setting_names(kind))
     for name, source in origin.items():
-        if name in known:
+        if name in known or name.partition(".")[0] in _free_sections(kind):
             continue
         inside = [candidate for candidate in known if candidate.startswith(f"{name}.")]
         if inside:
@@ -162,6 +162,13 @@ def _refuse_unknown(kind: type[BaseModel], command: str, origin: Mapping[str, st
         close = _nearest(name, known)
         hint = f"Did you mean {close}?" if close else f"Known are: {', '.join(known)}."
         raise SettingError(f"{name} is not a setting of {command}. {hint} ({source})")
+
+
+def _free_sections(kind: type[BaseModel]) -> list[str]:
+    """Return the settings whose value is a mapping with names of the user's own."""
+    return [
+        name for name, field in kind.model_fields.items() if get_origin(field.annotation) is dict
+    ]
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -17,6 +17,7 @@ from vismae.core.config import (
     IngestConfig,
     InspectConfig,
     PretrainConfig,
+    StudyConfig,
 )
 from vismae.core.settings import section_of
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
+    "study": StudyConfig,
     "export": ExportConfig,
     "demo": DemoConfig,
 }
@@ -40,12 +42,13 @@ of weight, from the defaults below, a YAML file (`--config FILE`), `--set sectio
 the complete settings in `config.yaml`, which `--config` reads back.
 """
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "whole number",
     float: "number",
     str: "text",
     Path: "path",
+    Any: "value",
 }
 
 
@@ -82,7 +85,8 @@ def _settings(
         elif field.is_required():
             yield prefix + name, field, "needed"
         else:
-            yield prefix + name, field, _default_words(field.default)
+            default = field.get_default(call_default_factory=True)
+            yield prefix + name, field, _default_words(default)
 
 
 def _meaning(field: FieldInfo) -> str:
@@ -90,7 +94,7 @@ def _meaning(field: FieldInfo) -> str:
 
 
 def _default_words(value: Any) -> str:
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return "-"
     if isinstance(value, bool):
         return str(value).lower()
@@ -124,4 +128,7 @@ def _annotation_words(annotation: Any) -> str:
         return " → ".join(_annotation_words(part) for part in inner)
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return ", ".join(str(member.value) for member in annotation)
+    section = section_of(cast(object, annotation))
+    if section is not None:
+        return f"({', '.join(section.model_fields)})"
     return _WORDS[annotation]

@@ -1,0 +1,102 @@
+"""Learning rates by hand, and parameter groups that hold every parameter once."""
+
+import math
+
+import pytest
+import torch
+
+from vismae.core.sections import OptimizerSettings
+from vismae.models import SwinClassifier, SwinMAE, SwinUNet, config_for_size
+from vismae.training.optimizer import (
+    build_optimizer,
+    decays,
+    effective_lr,
+    encoder_layers,
+    lr_factor,
+    parameter_groups,
+)
+
+NANO = config_for_size("nano", in_channels=1)
+
+
+def test_the_rate_follows_the_number_of_images_as_asked():
+    def lr(scaling: str) -> float:
+        settings = OptimizerSettings.model_validate({"lr": 1e-3, "lr_scaling": scaling})
+        return effective_lr(settings, 1024)
+
+    assert lr("none") == 1e-3
+    assert lr("sqrt") == pytest.approx(2e-3)
+    assert lr("linear") == pytest.approx(4e-3)
+
+
+def test_the_rate_rises_linearly_and_falls_as_a_cosine():
+    settings = OptimizerSettings(warmup_fraction=0.2, min_lr_fraction=0.1)
+    factors = [lr_factor(step, 11, settings) for step in range(11)]
+    assert factors[:2] == [0.5, 1.0]
+    assert factors[2] == 1.0
+    assert factors[6] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 4 / 8)))
+    assert factors[10] == pytest.approx(0.1)
+    assert lr_factor(50, 11, settings) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_very_short_runs_have_a_rate(steps: int):
+    settings = OptimizerSettings(warmup_fraction=0.5)
+    assert all(0 < lr_factor(step, steps, settings) <= 1 for step in range(steps))
+
+
+def test_norms_biases_tables_and_tokens_do_not_decay():
+    decaying = {name for name, p in SwinMAE(NANO).named_parameters() if decays(name, p)}
+    assert "encoder.layers.0.blocks.0.attn.qkv.weight" in decaying
+    assert "decoder_pred.weight" in decaying
+    for part in ("norm", "bias", "mask_token"):
+        assert not [name for name in decaying if part in name.rpartition(".blocks")[2]]
+
+
+@pytest.mark.parametrize("model", [SwinMAE(NANO), SwinUNet(NANO, 3), SwinClassifier(NANO, 2)])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_groups_hold_every_parameter_once(model: torch.nn.Module, layer_decay: float):
+    settings = OptimizerSettings(layer_decay=layer_decay)
+    groups = parameter_groups(model, 1.0, settings, encoder_layers(NANO))
+    held = [id(p) for group in groups for p in group["params"]]  # pyright: ignore[reportGeneralTypeIssues]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_each_layer_learns_slower_than_the_one_above():
+    model = SwinClassifier(NANO, 2)
+    groups = parameter_groups(
+        model, 1.0, OptimizerSettings(layer_decay=0.5, weight_decay=0.3), encoder_layers(NANO)
+    )
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}  # pyright: ignore[reportGeneralTypeIssues]
+    rate = {name: rates[id(p)] for name, p in model.named_parameters()}
+    # nano: patch embedding, then blocks of depth 1, 1, 2; the head is above them all.
+    assert rate["head.weight"] == rate["norm.weight"] == 1
+    assert rate["encoder.layers.2.blocks.1.mlp.fc1.weight"] == 0.5
+    assert rate["encoder.layers.2.blocks.0.mlp.fc1.bias"] == 0.25
+    assert rate["encoder.layers.1.downsample.reduction.weight"] == 0.125
+    assert rate["encoder.layers.1.blocks.0.attn.qkv.weight"] == 0.125
+    assert rate["encoder.layers.0.blocks.0.attn.relative_position_bias_table"] == 0.0625
+    assert rate["encoder.patch_embed.proj.weight"] == 0.03125
+    assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
+
+
+def test_what_does_not_learn_is_in_no_group():
+    model = SwinClassifier(NANO, 2)
+    model.encoder.requires_grad_(False)
+    groups = parameter_groups(model, 1.0, OptimizerSettings(), encoder_layers(NANO))
+    held = sum(len(group["params"]) for group in groups)  # pyright: ignore[reportArgumentType]
+    assert held == 4
+
+
+def test_the_schedule_reaches_every_group():
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    settings = OptimizerSettings(warmup_fraction=0.5)
+    optimizer, schedule = build_optimizer(
+        [{"params": [parameter], "lr": 0.4, "weight_decay": 0.0}], settings, 4, fused=False
+    )
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.2, 0.4, 0.4, 0.004])
