@@ -119,7 +119,9 @@ def _flatten(
     ``kind`` is None inside a section that does not exist, so that its names come out whole too.
     """
     for key, value in values.items():
-        name = str(key)
+        name, dot, rest = str(key).partition(".")
+        if dot:
+            value = {rest: value}
         field = kind.model_fields.get(name) if kind else None
         section = section_of(field.annotation) if field else None
         if isinstance(value, BaseModel):

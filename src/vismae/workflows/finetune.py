@@ -1,6 +1,7 @@
 """``vismae finetune``: pre-trained weights are adapted to segmentation or classification."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +72,12 @@ class FinetuneResult:
     def summary(self) -> str:
         """Say what was done and where the weights lie."""
         done = "was already finished" if self.already_finished else "finished"
-        return (
-            f"Fine-tuning {done} after {self.steps} steps; best at step {self.best_step} with "
-            f"{self.metric} {self.validation:.3f} on validation. Model folder: {self.model}"
+        kept = (
+            f"best at step {self.best_step} with {self.metric} {self.validation:.3f} on validation"
         )
+        if math.isnan(self.validation):
+            kept = f"weights of step {self.best_step}, for there was no validation score"
+        return f"Fine-tuning {done} after {self.steps} steps; {kept}. Model folder: {self.model}"
 
 
 def finetune(config: FinetuneConfig) -> FinetuneResult:

@@ -95,7 +95,7 @@ def score_classes(
     index = store.index.iloc[rows]
     return score_classification(
         predictor.probabilities(store, rows, multi_label),
-        encode_labels(index["label"], classes, multi_label),
+        encode_labels(index["label"], classes, multi_label).astype(np.int64),
         index["patient_id"].astype(str).to_numpy(),
         classes,
         multi_label,

@@ -6,12 +6,16 @@ parts and the order of the data, so that they differ in their start alone.
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from vismae.core.config import EvaluateConfig, FinetuneConfig, StudyConfig
 from vismae.core.errors import DataError, SettingError

@@ -30,7 +30,6 @@ from vismae.workflows.intake.work import (
     rejection,
 )
 
-
 _WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
 
 
