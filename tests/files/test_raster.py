@@ -233,3 +233,20 @@ def test_a_smeared_jpeg_label_map_is_refused_with_its_count(tmp_path: Path) -> N
     assert code == "label-lossy"
     assert "different values" in message
     assert np.unique(read_raster_labels(raster(write_jpeg(tmp_path / "f.jpg", flat)))) == 128
+
+
+def test_a_black_and_white_jpeg_label_map_gets_its_two_values_back(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:96, :80]
+    disc = ((rows - 40) ** 2 + (columns - 44) ** 2 < 700).astype(np.uint8) * 255
+    file = raster(write_jpeg(tmp_path / "disc.jpg", disc, quality=90))
+    assert len(np.unique(read_raster(file).pixels)) > 2
+    np.testing.assert_array_equal(read_raster_labels(file)[0], disc)
+
+
+def test_a_jpeg_label_map_of_three_classes_is_refused_with_values_named(tmp_path: Path) -> None:
+    classes = np.zeros((64, 64), np.uint8)
+    classes[10:30, 10:30] = 120
+    classes[34:60, 34:60] = 250
+    code, message = reason(write_jpeg(tmp_path / "three.jpg", classes), labels=True)
+    assert code == "label-lossy"
+    assert "PNG" in message

@@ -19,8 +19,8 @@ from vismae.files.reasons import Reason
 MAX_PIXELS = 178_956_970
 """Pixels of one page, or of all pages of a TIFF together times 16; Pillow's own bomb limit."""
 
-MAX_LOSSY_LABELS = 64
-"""A JPEG label map with more distinct values than this has been smeared by its compression."""
+LEAST_LOSSY_LABEL = 64
+"""A JPEG label map whose brightest value is below this is not black and white."""
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _MAX_PAGES_TOGETHER = 16
@@ -63,12 +63,12 @@ def read_raster_labels(file: SourceFile) -> np.ndarray:
 
     Raises:
         UnreadableFileError: As for ``read_raster``; ``label-colours`` names the colours found,
-            ``label-lossy`` the number of values in a smeared JPEG, ``label-not-integer`` and
+            ``label-lossy`` the values of a smeared JPEG, ``label-not-integer`` and
             ``label-format`` pages of different sizes.
     """
     pages, facts = _read_pages(file, lambda page, _: _label_page(page, file.name))
     if facts.lossy:
-        _require_few_values(pages, file.name)
+        pages = _undo_compression(pages, file.name)
     if any(page.shape != pages[0].shape for page in pages):
         raise UnreadableFileError(
             Reason.LABEL_FORMAT,
@@ -176,11 +176,25 @@ def _colours(pixels: np.ndarray, name: str) -> UnreadableFileError:
     )
 
 
-def _require_few_values(pages: list[np.ndarray], name: str) -> None:
-    found = len(np.unique(np.concatenate([page.ravel() for page in pages])))
-    if found > MAX_LOSSY_LABELS:
-        raise UnreadableFileError(
-            Reason.LABEL_LOSSY,
-            f"{name}: {found} different values, smeared by JPEG compression; a label map has one "
-            f"per class. Export it again as PNG, or round it to its class numbers yourself.",
-        )
+def _undo_compression(pages: list[np.ndarray], name: str) -> list[np.ndarray]:
+    """Return JPEG label maps with the values they had before compression, if that is certain.
+
+    Compression rings round every edge. A map of 0 and one bright value can be told from that;
+    anything else with several values cannot.
+    """
+    values = np.unique(np.concatenate([page.ravel() for page in pages]))
+    if len(values) == 1:
+        return pages
+    top = int(values[-1])
+    # Rings stay within a quarter of the step at an edge; the middle half is then empty.
+    if top >= LEAST_LOSSY_LABEL and ((values <= top // 4) | (values >= top - top // 4)).all():
+        foreground = 255 if top > 224 else top
+        return [np.where(page > top // 2, foreground, 0).astype(page.dtype) for page in pages]
+    shown = ", ".join(str(int(value)) for value in values[:10])
+    more = ", …" if len(values) > 10 else ""
+    raise UnreadableFileError(
+        Reason.LABEL_LOSSY,
+        f"{name}: {len(values)} different values ({shown}{more}), smeared by JPEG compression; a "
+        "label map has one per class. Export it again as PNG, or round it to its class numbers "
+        "yourself.",
+    )

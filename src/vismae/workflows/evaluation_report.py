@@ -23,13 +23,16 @@ from vismae.evaluation.figures import (
     roc_figure,
     training_curves,
 )
-from vismae.evaluation.overlay import contact_sheet, draw_overlay
+from vismae.evaluation.overlay import contact_sheet, draw_overlay, save_png
 from vismae.evaluation.report import Report
 from vismae.inference.predictor import Predictor
 from vismae.workflows.scoring import SegmentationResult
 
 if TYPE_CHECKING:
     from vismae.workflows.evaluate import Cases
+
+CASES_PICTURE = Path("figures") / "cases.png"
+"""Best, median and worst cases of a segmentation, beside the report."""
 
 _CASE_PX = 256
 
@@ -67,7 +70,7 @@ def write_report(
         f"{cases.unit}s; intervals are 95 % bootstrap intervals over {cases.unit}s."
     )
     if isinstance(scores, SegmentationResult):
-        _segmentation(report, predictor, store, cases, scores, table)
+        _segmentation(report, folder, predictor, store, cases, scores, table)
     else:
         _classification(report, predictor, store, cases, scores, table)
     _training(report, config.model.parent)
@@ -77,6 +80,7 @@ def write_report(
 
 def _segmentation(
     report: Report,
+    folder: Path,
     predictor: Predictor,
     store: Store,
     cases: "Cases",
@@ -108,10 +112,9 @@ def _segmentation(
     report.section("Cases")
     report.text("Left the annotation, right the prediction, of the slice with most annotation.")
     pictures, captions = _case_pictures(predictor, store, cases.rows, scores)
-    report.figure(
-        contact_sheet(pictures, captions, columns=2, cell_px=2 * _CASE_PX),
-        "Best, median and worst volumes by mean Dice.",
-    )
+    sheet = contact_sheet(pictures, captions, columns=2, cell_px=2 * _CASE_PX)
+    save_png(folder / CASES_PICTURE, sheet)
+    report.figure(sheet, "Best, median and worst volumes by mean Dice.")
 
 
 def _case_pictures(
@@ -255,7 +258,9 @@ def _training(report: Report, run: Path) -> None:
     if sheet.is_file():
         report.figure(
             sheet.read_bytes(),
-            "What pre-training learnt: image, hidden patches in grey, and the fill-in.",
+            "What pre-training learnt: image, hidden patches in grey, and the fill-in. Where the "
+            "network predicts patches scaled to mean 0 and variance 1, brightness and contrast of "
+            "each filled-in patch are the true ones.",
         )
 
 

@@ -76,12 +76,13 @@ def study(config: StudyConfig) -> StudyResult:
         config.out, "study", config, resume=config.resume, overwrite=config.overwrite
     ) as folder:
         cells = list(_cells(config))
-        # All settings are checked before the first run, which may take hours.
-        stores = {name: folder / "stores" / name for name in config.tasks}
+        # All settings are checked before anything is read or run, which may take hours.
+        _require_one_class_per_image({c: _finetune_config(config, c, folder) for c in cells})
+        stores = {
+            name: open_or_ingest(task.sources, folder / "stores" / name, task=task.kind).folder
+            for name, task in config.tasks.items()
+        }
         finetunings = {cell: _finetune_config(config, cell, stores[cell.task]) for cell in cells}
-        _require_one_class_per_image(finetunings)
-        for name, task in config.tasks.items():
-            open_or_ingest(task.sources, stores[name], task=task.kind)
         missing = [cell for cell in cells if not _scores_path(folder, cell).is_file()]
         logger.info("%d runs, %d of them to do", len(cells), len(missing))
         jobs = [(config, cell, finetunings[cell], _scores_path(folder, cell)) for cell in missing]

@@ -1,0 +1,202 @@
+"""A small study end to end, and its comparison against a hand computation."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stores import SMALL_RUN, classification_store
+from vismae.core.config import StudyConfig
+from vismae.core.errors import RunFolderError, SettingError
+from vismae.workflows.study import StudyResult, study
+from vismae.workflows.study_report import compare_starts
+
+
+def config(out: Path, tasks: dict[str, Any], init: Path, **more: Any) -> StudyConfig:
+    return StudyConfig.model_validate(
+        {
+            "out": out,
+            "tasks": tasks,
+            "starts": {"scratch": {"init": "none"}, "pretrained": {"init": init}},
+            "baseline": "scratch",
+            "label_fractions": [0.3, 1.0],
+            "seeds": [0, 1],
+            "settings": {**SMALL_RUN, "trainer.max_steps": 2, "optimizer.lr": 3e-3},
+            "bootstrap": 100,
+            **more,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, discs: Path, shades: Path, pretrained: Path
+) -> tuple[StudyConfig, StudyResult]:
+    tasks = {
+        "discs": {"kind": "segment", "sources": [discs]},
+        "shades": {"kind": "classify", "sources": [shades]},
+    }
+    settings = config(tmp_path_factory.mktemp("study") / "out", tasks, pretrained)
+    return settings, study(settings)
+
+
+def scores_of(result: StudyResult) -> pd.DataFrame:
+    return pd.read_parquet(result.folder / "scores.parquet")
+
+
+def test_every_cell_is_run_and_compared(made: tuple[StudyConfig, StudyResult]) -> None:
+    _, result = made
+    assert result.runs == 16
+    assert len(list((result.folder / "scores").iterdir())) == 16
+    table = result.comparison
+    assert len(table) == 8
+    assert (table["runs"] == 2).all()
+    assert set(table["metric"]) == {"Dice", "balanced accuracy"}
+    small = table[table["fraction"] == 0.3].set_index(["task", "start"])["labelled_patients"]
+    assert small["discs", "scratch"] == small["discs", "pretrained"] == 2
+    assert pd.read_csv(result.folder / "comparison.csv").shape[0] == 8
+    page = (result.folder / "report" / "index.html").read_text()
+    assert "Task: discs" in page
+    assert "Task: shades" in page
+    # A study has many runs; their models go when they are scored.
+    assert not list(result.folder.rglob("model.safetensors"))
+    assert not list(result.folder.rglob("*.ckpt"))
+
+
+def test_all_runs_of_a_task_share_their_test_patients(
+    made: tuple[StudyConfig, StudyResult],
+) -> None:
+    scores = scores_of(made[1])
+    for task, count in (("discs", 2), ("shades", 2)):
+        runs = scores[scores["task"] == task].groupby(["start", "fraction", "seed"])
+        tested = {frozenset(run["patient_id"]) for _, run in runs}
+        assert len(tested) == 1
+        assert len(next(iter(tested))) == count
+
+
+def test_the_comparison_is_the_mean_over_patients_and_runs(
+    made: tuple[StudyConfig, StudyResult],
+) -> None:
+    _, result = made
+    scores = scores_of(result)
+    dice = scores[(scores["metric"] == "dice") & (scores["class_name"] == "mean")]
+    expected = dice.groupby(["fraction", "start"])["value"].mean()
+    table = result.comparison[result.comparison["task"] == "discs"]
+    for row in table.to_dict("records"):
+        own = expected[row["fraction"], row["start"]]
+        base = expected[row["fraction"], "scratch"]
+        assert row["score"].estimate == pytest.approx(own)
+        if row["start"] == "pretrained":
+            assert row["difference"].estimate == pytest.approx(own - base)
+        else:
+            assert np.isnan(row["difference"].estimate)
+
+
+def test_a_resumed_study_runs_only_what_is_missing_and_finds_the_same(
+    made: tuple[StudyConfig, StudyResult],
+) -> None:
+    settings, result = made
+    files = sorted((result.folder / "scores").iterdir())
+    before = {path: path.stat().st_mtime_ns for path in files[1:]}
+    missing = pd.read_parquet(files[0])
+    files[0].unlink()
+    again = study(settings.model_copy(update={"resume": True}))
+    assert {path: path.stat().st_mtime_ns for path in files[1:]} == before
+    # The same cell gives the very same scores.
+    pd.testing.assert_frame_equal(pd.read_parquet(files[0]), missing)
+    pd.testing.assert_frame_equal(again.comparison, result.comparison)
+
+
+def test_a_study_is_not_resumed_with_other_settings(
+    made: tuple[StudyConfig, StudyResult],
+) -> None:
+    settings, _ = made
+    changed = {**settings.settings, "optimizer.lr": 1.0}
+    with pytest.raises(RunFolderError, match=r"settings\.optimizer\.lr was 0\.003, now 1\.0"):
+        study(settings.model_copy(update={"resume": True, "settings": changed}))
+
+
+def test_settings_are_checked_before_the_first_run(
+    shades: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    tasks = {"shades": {"kind": "classify", "sources": [shades]}}
+    wrong = config(tmp_path / "a", tasks, pretrained, settings={"optimizer.lr_rate": 1})
+    with pytest.raises(SettingError, match=r"optimizer\.lr_rate.*Did you mean optimizer\.lr"):
+        study(wrong)
+    several = config(tmp_path / "b", tasks, pretrained, settings={"task.multi_label": True})
+    with pytest.raises(SettingError, match="several classes per image"):
+        study(several)
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_find_what_runs_one_by_one_find(pretrained: Path, tmp_path: Path) -> None:
+    store = classification_store(tmp_path / "store", patients=12, seed=3).folder
+    tasks = {"shades": {"kind": "classify", "sources": [store]}}
+    less = {"label_fractions": [1.0], "seeds": [0]}
+    one = study(config(tmp_path / "one", tasks, pretrained, **less))
+    two = study(config(tmp_path / "two", tasks, pretrained, **less, workers=2))
+    assert np.allclose(scores_of(one)["value"], scores_of(two)["value"], atol=1e-5)
+
+
+def probability_rows(start: str, seed: int, cases: list[tuple[str, str, str]]) -> list[dict]:
+    """Rows of a classifier that calls each (patient, class) the third word."""
+    return [
+        {
+            "task": "t",
+            "start": start,
+            "fraction": 1.0,
+            "seed": seed,
+            "labelled_patients": 5,
+            "patient_id": patient,
+            "class_name": name,
+            "metric": "probability",
+            "value": 0.9 if called == name else 0.1,
+            "truth": truth == name,
+        }
+        for name in ("cyst", "tumour")
+        for patient, truth, called in cases
+    ]
+
+
+def compared(tmp_path: Path, rows: list[dict]) -> pd.DataFrame:
+    tasks = {"t": {"kind": "classify", "sources": [tmp_path]}}
+    return compare_starts(pd.DataFrame(rows), config(tmp_path, tasks, tmp_path)).set_index("start")
+
+
+def test_classification_is_compared_by_balanced_accuracy(tmp_path: Path) -> None:
+    # Four cysts, three of them right; two tumours, one of them right: (3/4 + 1/2) / 2.
+    cases = [(f"c{n}", "cyst", "cyst" if n else "tumour") for n in range(4)]
+    cases += [("t0", "tumour", "tumour"), ("t1", "tumour", "cyst")]
+    # The other start also finds the second tumour, in one of its two runs.
+    better = [*cases[:5], ("t1", "tumour", "tumour")]
+    table = compared(
+        tmp_path,
+        [
+            *probability_rows("scratch", 0, cases),
+            *probability_rows("scratch", 1, cases),
+            *probability_rows("pretrained", 0, cases),
+            *probability_rows("pretrained", 1, better),
+        ],
+    )
+    assert table.loc["scratch", "score"].estimate == pytest.approx(0.625)
+    assert table.loc["pretrained", "score"].estimate == pytest.approx((0.625 + 0.875) / 2)
+    assert table.loc["pretrained", "difference"].estimate == pytest.approx(0.125)
+    assert table.loc["scratch", "cases"] == 6
+
+
+def test_images_of_a_patient_of_both_classes_stay_together(tmp_path: Path) -> None:
+    # Patient a has an image of each class; cysts: 2 of 3 right, tumours: 0 of 1.
+    cases = [
+        ("a", "cyst", "cyst"),
+        ("a", "tumour", "cyst"),
+        ("b", "cyst", "tumour"),
+        ("b", "cyst", "cyst"),
+    ]
+    rows = [*probability_rows("scratch", 0, cases), *probability_rows("pretrained", 0, cases)]
+    table = compared(tmp_path, rows)
+    assert table.loc["scratch", "score"].estimate == pytest.approx((2 / 3 + 0) / 2)
+    assert table.loc["scratch", "cases"] == 2
+    assert table.loc["scratch", "score"].n == 2
