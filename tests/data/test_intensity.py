@@ -119,6 +119,9 @@ def test_other_percentiles_than_the_stored_ones_are_those_of_the_image():
     found = unit_range(pixels, PixelUnit.ARBITRARY, Modality.MR, (0, 1000), contract=contract)
     assert found[0] == pytest.approx([0, 0.25, 1])
 
+    grey = np.array([[10, 20, 50]], dtype=np.uint8)
+    assert unit_range(grey, PixelUnit.DISPLAY, contract=contract)[0] == pytest.approx([0, 0.25, 1])
+
 
 def test_colour_keeps_its_shape():
     pixels = np.array([[[0, 255, 51]]], dtype=np.uint8)

@@ -69,7 +69,7 @@ def test_all_runs_of_a_task_share_their_test_patients(
     made: tuple[StudyConfig, StudyResult],
 ) -> None:
     scores = scores_of(made[1])
-    for task, count in (("discs", 2), ("shades", 2)):
+    for task, count in (("discs", 2), ("shades", 3)):
         runs = scores[scores["task"] == task].groupby(["start", "fraction", "seed"])
         tested = {frozenset(run["patient_id"]) for _, run in runs}
         assert len(tested) == 1
@@ -106,7 +106,7 @@ def test_a_resumed_study_runs_only_what_is_missing_and_finds_the_same(
     assert {path: path.stat().st_mtime_ns for path in files[1:]} == before
     # The same cell gives the very same scores.
     pd.testing.assert_frame_equal(pd.read_parquet(files[0]), missing)
-    pd.testing.assert_frame_equal(again.comparison, result.comparison)
+    assert again.comparison.to_string() == result.comparison.to_string()
 
 
 def test_a_study_is_not_resumed_with_other_settings(
@@ -185,6 +185,7 @@ def test_classification_is_compared_by_balanced_accuracy(tmp_path: Path) -> None
     assert table.loc["pretrained", "score"].estimate == pytest.approx((0.625 + 0.875) / 2)
     assert table.loc["pretrained", "difference"].estimate == pytest.approx(0.125)
     assert table.loc["scratch", "cases"] == 6
+    assert table.loc["pretrained", "score"].low < 0.75 < table.loc["pretrained", "score"].high <= 1
 
 
 def test_images_of_a_patient_of_both_classes_stay_together(tmp_path: Path) -> None:

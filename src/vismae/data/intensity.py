@@ -55,15 +55,17 @@ def to_unit_range(
     Hounsfield units and SUV are windowed by the contract. Display images of 8 bit keep their
     grey levels (divided by 255), so that a dark picture stays dark, but one of a single grey level
     shows nothing and becomes zeros. Everything else (MR, 16-bit display images) is scaled between
-    percentiles: the volume's own, or the image's where the contract names other percentiles than
-    the store keeps.
+    percentiles of its volume. A contract that names other percentiles than the store keeps, such
+    as the 0 and 100 of official segmentation checkpoints, takes them of each image.
 
     Args:
         pixels: Stored values, (H, W) or (H, W, 3).
         modality, unit, slope, intercept, scale_low, scale_high: As in ``SliceRecord``.
         preprocessing: The contract.
     """
-    if unit is PixelUnit.DISPLAY and pixels.dtype == np.uint8 and modality is not Modality.MR:
+    own_percentiles = preprocessing.percentiles != SCALE_PERCENTILES
+    is_grey_levels = unit is PixelUnit.DISPLAY and pixels.dtype == np.uint8
+    if is_grey_levels and modality is not Modality.MR and not own_percentiles:
         if pixels.min() == pixels.max():
             return np.zeros(pixels.shape, dtype=np.float32)
         return pixels.astype(np.float32) / 255.0
@@ -76,7 +78,7 @@ def to_unit_range(
         return window_hu(values, *preprocessing.ct_window_hu)
     if unit is PixelUnit.SUV:
         return scale_suv(values, *preprocessing.pet_range_suv)
-    if preprocessing.percentiles != SCALE_PERCENTILES and finite.any():
+    if own_percentiles and finite.any():
         low, high = np.percentile(values[finite], preprocessing.percentiles)
         return scale_between(values, float(low), float(high))
     return scale_between(values, scale_low, scale_high)

@@ -6,11 +6,13 @@ import lightning as L
 from torch import Tensor, nn
 
 from vismae.core.sections import OptimizerSettings, TaskSettings
-from vismae.data.loaders import LabelledItem
 from vismae.models.classifier import classification_loss
 from vismae.models.mae import SwinMAE
 from vismae.models.unet import segmentation_loss
 from vismae.training.optimizer import build_optimizer, parameter_groups
+
+Batch = dict[str, Tensor]
+"""Items of ``data/loaders.py`` joined by the loader: name -> (B, ...)."""
 
 
 class TrainingModule(L.LightningModule):
@@ -57,7 +59,7 @@ class PretrainModule(TrainingModule):
 
     model: SwinMAE
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the reconstruction loss; each image's key decides its hidden patches."""
         loss = self.model(batch["image"], keys=batch["key"]).loss
         self.last_loss = loss.detach()
@@ -67,21 +69,21 @@ class PretrainModule(TrainingModule):
 class FinetuneModule(TrainingModule):
     """Segmentation or classification, by the loss it is given."""
 
-    def __init__(self, loss: Callable[[Tensor, LabelledItem], Tensor], *args, **kwargs) -> None:
+    def __init__(self, loss: Callable[[Tensor, Batch], Tensor], *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._loss = loss
 
-    def training_step(self, batch: LabelledItem, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of the batch."""
         loss = self._loss(self.model(batch["image"]), batch)
         self.last_loss = loss.detach()
         return loss
 
 
-def segmentation_objective(task: TaskSettings) -> Callable[[Tensor, LabelledItem], Tensor]:
+def segmentation_objective(task: TaskSettings) -> Callable[[Tensor, Batch], Tensor]:
     """Return the loss of a batch of label maps: Dice plus cross-entropy."""
 
-    def loss(logits: Tensor, batch: LabelledItem) -> Tensor:
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
         return segmentation_loss(
             logits.float(),
             batch["label_map"],
@@ -94,10 +96,10 @@ def segmentation_objective(task: TaskSettings) -> Callable[[Tensor, LabelledItem
 
 def classification_objective(
     task: TaskSettings, class_weights: Tensor | None
-) -> Callable[[Tensor, LabelledItem], Tensor]:
+) -> Callable[[Tensor, Batch], Tensor]:
     """Return the loss of a batch of classes, rarer classes weighing more."""
 
-    def loss(logits: Tensor, batch: LabelledItem) -> Tensor:
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
         weights = None if class_weights is None else class_weights.to(logits.device)
         return classification_loss(
             logits.float(),

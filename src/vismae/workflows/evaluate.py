@@ -13,6 +13,7 @@ from vismae.core.errors import DataError, ModelError
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.rundir import open_run, write_bytes, write_text
 from vismae.data.fingerprint import WITHHELD, Overlap, overlap
+from vismae.data.sources import Task
 from vismae.data.store import Store
 from vismae.evaluation.classification import ClassificationScores
 from vismae.evaluation.patient_scores import summarise_patients
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _UNIT_WORDS = {"patient": "patient", "group": "image group", "image": "image"}
 _PRIMARY = {"segmenter": ("mean", "dice"), "classifier": ("mean", "auroc")}
-_SCORED_KINDS = {"segmenter": "segment", "classifier": "classify"}
+_SCORED_KINDS: dict[str, Task] = {"segmenter": "segment", "classifier": "classify"}
 
 
 @dataclass(frozen=True)

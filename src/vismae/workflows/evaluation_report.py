@@ -199,7 +199,8 @@ def _classification(
             else ": none were chosen, so the most probable class decides."
         ),
     )
-    areas = table[table["metric"] == "auroc"].set_index("class_name")["value"].to_dict()
+    ranking = table[table["metric"] == "auroc"]
+    areas = dict(zip(ranking["class_name"], ranking["value"], strict=True))
     report.figure(roc_figure(scores.roc, areas), "ROC curve of each class against the rest.")
     report.figure(
         reliability_figure(scores.reliability),

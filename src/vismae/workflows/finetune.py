@@ -5,10 +5,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vismae.core.config import FinetuneConfig
 from vismae.core.model_card import FingerprintCard, ModelCard
@@ -28,6 +29,7 @@ from vismae.training.best_model import BestModel
 from vismae.training.callbacks import AveragedWeights
 from vismae.training.metrics_log import MetricsLog
 from vismae.training.modules import (
+    Batch,
     FinetuneModule,
     classification_objective,
     segmentation_objective,
@@ -135,7 +137,7 @@ class _Finetuning:
         )
         decay = config.trainer.ema_decay
         average = AveragedWeights(network, decay) if decay else None
-        shown: nn.Module = average.average.module if average else network
+        shown = cast("Network", average.average.module) if average else network
         run_training(
             FinetuneModule(
                 self._objective(),
@@ -221,7 +223,7 @@ class _Finetuning:
         network.set_class_shares(pixel_shares(self.data).tolist())
         return network
 
-    def _objective(self) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
+    def _objective(self) -> Callable[[Tensor, Batch], Tensor]:
         task = self.config.task
         if task.kind == "segment":
             return segmentation_objective(task)
@@ -238,7 +240,7 @@ class _Finetuning:
         )
 
     def _validation(
-        self, network: nn.Module, preprocessing: Preprocessing, total_steps: int
+        self, network: Network, preprocessing: Preprocessing, total_steps: int
     ) -> list[tuple[int, Callable[[int, MetricsLog], None]]]:
         """Return what looks at the validation patients between steps, and keeps the best."""
         every = min(self.config.trainer.validate_every, total_steps)
@@ -255,7 +257,7 @@ class _Finetuning:
             actions.append((total_steps, validate))
         return actions
 
-    def _validate(self, network: nn.Module, preprocessing: Preprocessing) -> float:
+    def _validate(self, network: Network, preprocessing: Preprocessing) -> float:
         if len(self.data.val) == 0:
             return float("nan")
         predictor = Predictor(network, preprocessing, self.config.data.batch_size)
@@ -267,7 +269,7 @@ class _Finetuning:
         )
         return score_of_all(scores, "balanced_accuracy")
 
-    def _save(self, network: nn.Module, start: _Start) -> None:
+    def _save(self, network: Network, start: _Start) -> None:
         config, data = self.config, self.data
         card = data.card
         if card.label_values is None and len(data.val):

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -162,7 +162,7 @@ def _train(
         config.trainer,
         average,
     )
-    final = average.average.module if average else model
+    final = cast("SwinMAE", average.average.module) if average else model
     if is_main_process():
         card = _card(config, model, preprocessing, modalities, rows)
         if source is not None:

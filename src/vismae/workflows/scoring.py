@@ -70,7 +70,11 @@ def score_label_maps(
         ordered = members["row"].to_numpy()
         predictions = [next(predicted)[1] for _ in ordered]
         first = members.iloc[0]
-        spacing = tuple(float(first[f"spacing_{axis}_mm"]) for axis in ("slice", "row", "column"))
+        spacing = (
+            float(first["spacing_slice_mm"]),
+            float(first["spacing_row_mm"]),
+            float(first["spacing_column_mm"]),
+        )
         steps = np.diff(members["slice_index"].to_numpy())
         scorer.add_volume(
             str(patient),

@@ -10,7 +10,12 @@ from vismae.core.config import StudyConfig
 from vismae.core.settings import to_yaml
 from vismae.evaluation.figures import label_efficiency_figure
 from vismae.evaluation.report import Report
-from vismae.evaluation.statistics import Interval, bootstrap_interval, two_level_difference
+from vismae.evaluation.statistics import (
+    Interval,
+    bootstrap_grouped,
+    bootstrap_interval,
+    two_level_difference,
+)
 
 Runs = dict[str, dict[str, float]]
 """Run (seed) -> patient -> score."""
@@ -38,6 +43,7 @@ def compare_starts(scores: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
         part = scores[(scores["task"] == task) & (scores["fraction"] == fraction)]
         is_segmentation = config.tasks[task].kind == "segment"
         per_run = _dice_runs if is_segmentation else _accuracy_runs
+        interval = _dice_interval if is_segmentation else _accuracy_interval
         baseline = per_run(part[part["start"] == config.baseline])
         for start in config.starts:
             own = part[part["start"] == start]
@@ -55,7 +61,7 @@ def compare_starts(scores: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
                     "start": start,
                     "runs": len(runs),
                     "cases": len({patient for run in runs.values() for patient in run}),
-                    "score": _score_interval(runs, config.bootstrap),
+                    "score": interval(own, config.bootstrap),
                     "difference": difference,
                 }
             )
@@ -83,30 +89,57 @@ def _by_run(part: pd.DataFrame, values: Callable[[pd.DataFrame], pd.Series]) -> 
     }
 
 
+def _hits(run: pd.DataFrame) -> pd.DataFrame:
+    """Return for each case its patient, true class and whether it was called right."""
+    # A patient with images of several classes is scored image by image: cases keep their order.
+    cases = run.assign(case=run.groupby("class_name").cumcount())
+    probability = cases.pivot(index="case", columns="class_name", values="value").to_numpy()
+    truth = cases.pivot(index="case", columns="class_name", values="truth").to_numpy(bool)
+    patients = cases.drop_duplicates("case").set_index("case")["patient_id"].sort_index()
+    own = truth.argmax(axis=1)
+    return pd.DataFrame(
+        {"patient": patients.astype(str), "own": own, "hit": probability.argmax(axis=1) == own}
+    )
+
+
 def _weighted_hits(run: pd.DataFrame) -> pd.Series:
     """Return for each patient whether it was called right, times its class's weight.
 
     With weight n / (classes · cases of the class) the mean over cases is the balanced accuracy.
-    Patients with images of several classes are scored image by image; their images are added up
-    so that the mean over patients stays the balanced accuracy.
+    Images of patients that are scored image by image are added up, so that the mean over patients
+    stays the balanced accuracy.
     """
-    cases = run.assign(case=run.groupby("class_name").cumcount())
-    probability = cases.pivot(index="case", columns="class_name", values="value")
-    truth = cases.pivot(index="case", columns="class_name", values="truth").astype(bool)
-    patients = cases[cases["class_name"] == cases["class_name"].iloc[0]].set_index("case")
-    own = truth.to_numpy().argmax(axis=1)
-    hit = probability.to_numpy().argmax(axis=1) == own
-    counts = np.bincount(own, minlength=truth.shape[1])
-    weights = len(own) / (np.count_nonzero(counts) * counts[own])
-    names = patients["patient_id"].astype(str)
-    by_patient = pd.Series(hit * weights, index=names.to_numpy()).groupby(level=0).sum()
-    return by_patient * len(by_patient) / len(own)
+    hits = _hits(run)
+    size = hits.groupby("own")["hit"].transform("size")
+    weighted = hits["hit"] * len(hits) / (hits["own"].nunique() * size)
+    by_patient = weighted.groupby(hits["patient"]).sum()
+    return by_patient * len(by_patient) / len(hits)
 
 
-def _score_interval(runs: Runs, resamples: int) -> Interval:
+def _dice_interval(part: pd.DataFrame, resamples: int) -> Interval:
     """Return the mean over patients of each patient's mean over runs."""
-    table = pd.DataFrame(runs)
+    table = pd.DataFrame(_dice_runs(part))
     return bootstrap_interval(table.mean(axis=1).to_numpy(float), n=resamples)
+
+
+def _accuracy_interval(part: pd.DataFrame, resamples: int) -> Interval:
+    """Return the mean over runs of the balanced accuracy, resampling patients.
+
+    It is computed anew for each resample: with the weights of the whole, one that happens to hold
+    many cases of a rare class would come out above 1.
+    """
+    chosen = part[part["metric"] == "probability"]
+    # All runs have the same cases, so a class's recall over all of them is its mean over runs.
+    hits = pd.concat([_hits(run) for _, run in chosen.groupby("seed")])
+    own, hit = hits["own"].to_numpy(), hits["hit"].to_numpy(float)
+
+    def balanced_accuracy(rows: np.ndarray) -> list[float]:
+        cases = np.bincount(own[rows])
+        found = np.bincount(own[rows], weights=hit[rows])
+        return [float((found[cases > 0] / cases[cases > 0]).mean())]
+
+    patients = hits["patient"].to_numpy()
+    return bootstrap_grouped(balanced_accuracy, patients, n=resamples)[0]
 
 
 def write_study_report(

@@ -156,14 +156,14 @@ def _segmentation_card(store: Store, config: FinetuneConfig) -> TaskCard:
 
 def _classification_card(rows: pd.DataFrame, config: FinetuneConfig) -> TaskCard:
     multi_label = config.task.multi_label
-    names = config.task.classes or classes_from_labels(rows["label"], multi_label)
+    names = tuple(config.task.classes or classes_from_labels(rows["label"], multi_label))
     if len(names) < 2 and not multi_label:
         raise DataError(
-            f"All images have the label '{names[0]}', so there is nothing to tell apart. Look at "
+            f"All images have the label '{', '.join(names)}', so there is nothing to tell apart. Look at "
             "column label."
         )
     logger.info("classes: %s", ", ".join(names))
-    return TaskCard(classes=tuple(names), multi_label=multi_label)
+    return TaskCard(classes=names, multi_label=multi_label)
 
 
 def _encode_all(index: pd.DataFrame, rows: pd.DataFrame, card: TaskCard) -> np.ndarray:
