@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from vismae.core.processes import spawning_without_main
 from vismae.core.rundir import write_text
 from vismae.training.modules import TrainingModule
 
@@ -38,7 +39,8 @@ class TimedLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the loader's batches."""
-        batches = iter(self._loader)
+        with spawning_without_main():
+            batches = iter(self._loader)
         while True:
             start = time.perf_counter()
             try:

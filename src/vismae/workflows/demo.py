@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _IMAGE_SIZE = 64
 _PRETRAIN_STEPS = 1000
+_SEEDS = 3
+_WORKERS = 2
 _FINETUNE = {
     "model.size": "nano",
     "model.in_channels": 1,
@@ -151,8 +153,8 @@ def _study_config(
             },
             "baseline": "from scratch",
             "label_fractions": [0.125, 0.5],
-            "seeds": [config.seed, config.seed + 1, config.seed + 2],
-            "workers": 2,
+            "seeds": list(range(config.seed, config.seed + _SEEDS)),
+            "workers": _WORKERS,
             "settings": {**_FINETUNE, "trainer.device": config.device},
         }
     )

@@ -39,11 +39,11 @@ def _require_same(model: Model, path: Path) -> None:
     image = torch.randn(1, model.config.in_channels, side, side, generator=generator)
     latent = model.encoder(image).tokens
     difference = float((copy.encoder(image).tokens - latent).abs().max())
-    same = {name: value for name, value in copy.state_dict().items()}
+    read_back = copy.state_dict()
     changed = [
         name
         for name, value in model.state_dict().items()
-        if name in same and not torch.equal(value, same[name])
+        if name in read_back and not torch.equal(value, read_back[name])
     ]
     if difference > 1e-4 or changed:
         raise ModelError(

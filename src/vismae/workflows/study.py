@@ -19,6 +19,7 @@ import torch
 
 from vismae.core.config import EvaluateConfig, FinetuneConfig, StudyConfig
 from vismae.core.errors import DataError, SettingError
+from vismae.core.processes import spawning_without_main
 from vismae.core.rundir import open_run, write_bytes, write_text
 from vismae.core.settings import build_config
 from vismae.workflows.evaluate import EvaluateResult, evaluate
@@ -109,7 +110,8 @@ def _run_all(jobs: list[_Job], workers: int) -> Iterator[Cell]:
     with ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
     ) as pool:
-        futures = [pool.submit(_run_job, job) for job in jobs]
+        with spawning_without_main():
+            futures = [pool.submit(_run_job, job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()

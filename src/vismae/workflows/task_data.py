@@ -159,8 +159,8 @@ def _classification_card(rows: pd.DataFrame, config: FinetuneConfig) -> TaskCard
     names = tuple(config.task.classes or classes_from_labels(rows["label"], multi_label))
     if len(names) < 2 and not multi_label:
         raise DataError(
-            f"All images have the label '{', '.join(names)}', so there is nothing to tell apart. Look at "
-            "column label."
+            f"All images have the label '{', '.join(names)}', so there is nothing to tell "
+            "apart. Look at column label."
         )
     logger.info("classes: %s", ", ".join(names))
     return TaskCard(classes=names, multi_label=multi_label)
