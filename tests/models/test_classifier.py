@@ -37,7 +37,10 @@ def test_multi_label_loss_asks_each_class_by_itself():
     loss = classification_loss(logits, labels, multi_label=True)
     torch.testing.assert_close(loss, (yes + no) / 2)
     weighted = classification_loss(logits, labels, torch.tensor([3.0, 1.0]), multi_label=True)
-    torch.testing.assert_close(weighted, (3 * yes + no) / 4)
+    torch.testing.assert_close(weighted, (3 * yes + no) / 2)
+    # A negative answer keeps its weight, or a rare class would only be made more important.
+    absent = classification_loss(logits, 0 * labels, torch.tensor([3.0, 1.0]), multi_label=True)
+    torch.testing.assert_close(absent, classification_loss(logits, 0 * labels, multi_label=True))
     smooth = classification_loss(logits, labels, multi_label=True, label_smoothing=1.0)
     half = classification_loss(logits, torch.full((1, 2), 0.5), multi_label=True)
     torch.testing.assert_close(smooth, half)

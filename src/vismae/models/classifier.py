@@ -97,7 +97,8 @@ def classification_loss(
         logits: Before softmax or sigmoid.
         labels: Class of each image, (B,) integers; or, multi-label, 1 for each class that is true,
             (B, K).
-        class_weights: Weight of each class in the mean.
+        class_weights: Weight of each class in the mean; multi-label, the weight of a class's
+            positive answers against its negative ones.
         multi_label: Several classes may be true of one image.
         label_smoothing: Share of a label spread over all answers.
 
@@ -116,7 +117,4 @@ def classification_loss(
             logits, labels, weight=class_weights, label_smoothing=label_smoothing
         )
     targets = labels.float() * (1.0 - label_smoothing) + 0.5 * label_smoothing
-    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    if class_weights is None:
-        return losses.mean()
-    return (losses * class_weights).mean() / class_weights.mean()
+    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=class_weights)
