@@ -95,9 +95,7 @@ def _set_up_logging(verbose: bool, quiet: bool) -> None:
     handler = _StderrHandler()
     handler.setFormatter(_Formatter())
     handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
-    handler.addFilter(
-        lambda record: record.name.startswith("vismae") or record.levelno >= logging.WARNING
-    )
+    handler.addFilter(lambda record: _concerns_user(record, verbose))
     logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("vismae").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.captureWarnings(True)
@@ -106,6 +104,16 @@ def _set_up_logging(verbose: bool, quiet: bool) -> None:
         # of its own; what matters of it is in our lines. Its warnings still come through.
         for name in ("pytorch.utilities", "fabric.utilities"):
             logging.getLogger(f"lightning.{name}.rank_zero").setLevel(logging.WARNING)
+
+
+def _concerns_user(record: logging.LogRecord, verbose: bool) -> bool:
+    """Tell our own news, and warnings of libraries that somebody can act on."""
+    if record.name.startswith("vismae") or verbose:
+        return True
+    # Every file that cannot be read gets a line of ours; the reader's tracebacks and warnings
+    # about it would bury that line.
+    is_reader = record.name.startswith(("pydicom", "py.warnings"))
+    return record.levelno >= logging.WARNING and not is_reader
 
 
 class _Formatter(logging.Formatter):
