@@ -47,7 +47,7 @@ _FINETUNE = {
     "data.batch_size": 8,
     "data.workers": 0,
     "optimizer.lr": 2e-3,
-    "trainer.max_steps": 100,
+    "trainer.max_steps": 150,
     "trainer.validate_every": 50,
     "trainer.precision": "bf16",
 }
@@ -185,16 +185,18 @@ def _evaluate_one(config: StudyConfig, folder: Path, task: str) -> EvaluateResul
 def _draw_overview(
     folder: Path, pretrained: PretrainResult, evaluations: dict[str, EvaluateResult]
 ) -> None:
-    """Put fill-ins and segmented cases on one picture, ``figures/overview.png``."""
+    """Put fill-ins beside segmented cases in one picture, ``figures/overview.png``."""
     paths = [pretrained.model.parent / "figures" / "fill_in.png"]
     paths += [result.folder / CASES_PICTURE for result in evaluations.values()]
-    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths if path.is_file()]
-    width = max(picture.shape[1] for picture in pictures)
-    rows = [
-        np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=24)
-        for picture in pictures
+    # The left half of each sheet: one example of every modality, and one of each kind of case.
+    sheets = [np.asarray(Image.open(path).convert("RGB")) for path in paths if path.is_file()]
+    halves = [sheet[:, : sheet.shape[1] // 2] for sheet in sheets]
+    height = max(half.shape[0] for half in halves)
+    columns = [
+        np.pad(half, ((0, height - half.shape[0]), (0, 0), (0, 0)), constant_values=24)
+        for half in halves
     ]
-    save_png(folder / "figures" / "overview.png", np.concatenate(rows))
+    save_png(folder / "figures" / "overview.png", np.concatenate(columns, axis=1))
 
 
 def _write_report(
