@@ -175,7 +175,7 @@ def _require_annotation(sources: Sequence[DataSource], task: Task | None) -> Non
     if task == "segment" and not any(row.label_map for row in rows):
         raise DataError(
             "No image has a label map. Segmentation needs a csv manifest with the columns path "
-            "and label_map (or mask), or a folder that holds manifest.csv or train_fold1.csv."
+            "and label_map or mask in it, or a folder with manifest.csv or train_fold1.csv."
         )
     labels = [row.label for row in rows] + [
         source.label for source in sources if isinstance(source, PlainSource)
