@@ -247,3 +247,16 @@ def _set(dataset: Dataset, tags: Mapping[str, Any]) -> None:
                 delattr(dataset, name)
         else:
             setattr(dataset, name, value)
+
+
+SMALL_ARCHIVE: dict[str, Any] = {
+    "patients": 2,
+    "size": 40,
+    "slices_per_volume": 3,
+    "ultrasound_frames": 2,
+    "segmentation_patients": (4, 2, 4),
+    "segmentation_slices": 2,
+    "classification_patients": (8, 4, 8),
+    "classification_slices": 1,
+}
+"""Arguments of ``write_phantom_archive`` for an archive that is made in about a second."""

@@ -15,6 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 import vismae
+from factories import SMALL_ARCHIVE
 from vismae.cli import app
 from vismae.core.settings_table import COMMANDS
 from vismae.files.phantom_archive import PhantomArchive, write_phantom_archive
@@ -64,17 +65,7 @@ class Road:
 def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     """Walk the whole road once: ingest, inspect, pretrain, finetune, evaluate, export."""
     folder = tmp_path_factory.mktemp("road")
-    archive = write_phantom_archive(
-        folder / "archive",
-        patients=2,
-        size=40,
-        slices_per_volume=3,
-        ultrasound_frames=2,
-        segmentation_patients=(4, 2, 4),
-        segmentation_slices=2,
-        classification_patients=(6, 4, 8),
-        classification_slices=1,
-    )
+    archive = write_phantom_archive(folder / "archive", **SMALL_ARCHIVE)
     printed: dict[str, str] = {}
     store, mae = folder / "store", folder / "pretrain"
     printed["ingest"] = run("ingest", archive.unlabelled, "--store", store, "--workers", "1")

@@ -170,3 +170,11 @@ def test_incomplete_or_foreign_checkpoints_are_errors(small: SwinConfig, tmp_pat
     expect(extra, "has no counterpart")
     index = "layers.0.blocks.0.attn.relative_position_index"
     expect({**whole, index: whole[index].T.contiguous()}, "another way")
+
+
+def test_paths_may_be_plain_text(tmp_path):
+    model = SwinMAE.from_size("nano")
+    save_reference_checkpoint(model, str(tmp_path / "model.pth"))
+    for load in (load_reference_checkpoint, load_checkpoint):
+        copy = load(str(tmp_path / "model.pth"))
+        assert torch.equal(copy.mask_token, model.mask_token)

@@ -152,3 +152,9 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path):
         write_atomically(path, "no bytes")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_may_be_plain_text(small: SwinConfig, tmp_path: Path):
+    module = SwinClassifier(small, 2)
+    save_model(module, card_of(module), str(tmp_path / "model"))
+    assert torch.equal(load_model(str(tmp_path / "model")).head.weight, module.head.weight)

@@ -8,23 +8,14 @@ import pytest
 from PIL import Image
 
 import vismae.workflows.demo as workflow
+from factories import SMALL_ARCHIVE
 from vismae.core.config import DemoConfig
 from vismae.files.phantom_archive import write_phantom_archive
 
 
 @pytest.fixture
 def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = partial(
-        write_phantom_archive,
-        patients=2,
-        size=40,
-        slices_per_volume=3,
-        ultrasound_frames=2,
-        segmentation_patients=(4, 2, 4),
-        segmentation_slices=2,
-        classification_patients=(8, 4, 8),
-        classification_slices=1,
-    )
+    small = partial(write_phantom_archive, **SMALL_ARCHIVE)
     few = {"data.image_size": 32, "trainer.max_steps": 2, "trainer.validate_every": 2}
     monkeypatch.setattr(workflow, "write_phantom_archive", small)
     monkeypatch.setattr(workflow, "_IMAGE_SIZE", 32)

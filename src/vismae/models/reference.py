@@ -9,6 +9,7 @@ import logging
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -49,12 +50,13 @@ _POSITIONS = "pos_embed"
 _CHANNELS_LAST_CONVOLUTIONS = ("skip_connection_layers.", "head.")
 
 
-def load_checkpoint(path: Path) -> Model:
+def load_checkpoint(path: str | PathLike[str]) -> Model:
     """Read any trained model: a model folder, an official ``.pth``, a ``.safetensors`` file.
 
     Raises:
         ModelError: It is none of these, or damaged.
     """
+    path = Path(path)
     if path.is_dir():
         return load_model(path)
     if path.name == WEIGHTS_FILE and (path.parent / CARD_FILE).is_file():
@@ -62,7 +64,7 @@ def load_checkpoint(path: Path) -> Model:
     return load_reference_checkpoint(path)
 
 
-def load_reference_checkpoint(path: Path, normalise_patches: bool = False) -> Model:
+def load_reference_checkpoint(path: str | PathLike[str], normalise_patches: bool = False) -> Model:
     """Read weights under official names (or ours) and build the network they belong to.
 
     Args:
@@ -77,6 +79,7 @@ def load_reference_checkpoint(path: Path, normalise_patches: bool = False) -> Mo
     Raises:
         ModelError: The file is unreadable, or its tensors make no network we know.
     """
+    path = Path(path)
     found = _read_state(path)
     ours = any(name.startswith("encoder.") for name in found)
     state = dict(found) if ours else _to_our_names(found, path)
@@ -93,7 +96,7 @@ def load_reference_checkpoint(path: Path, normalise_patches: bool = False) -> Mo
     return module.eval()
 
 
-def save_reference_checkpoint(module: Model, path: Path) -> None:
+def save_reference_checkpoint(module: Model, path: str | PathLike[str]) -> None:
     """Write a model as ``{'model': tensors}`` under official names, for the official code.
 
     A head bias of a segmenter that is all zero is left out, as the official head has none; one
@@ -102,6 +105,7 @@ def save_reference_checkpoint(module: Model, path: Path) -> None:
     Raises:
         ModelError: The official code would compute something else with these weights.
     """
+    path = Path(path)
     kind = kind_of(module)
     config = module.config
     official = (config.norm_eps, config.shift_single_window, config.mlp_ratio)

@@ -6,6 +6,7 @@ The only form in which a trained model leaves vismae. No pickle, so opening one 
 import json
 import os
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,7 +97,7 @@ def build_module(kind: str, architecture: Mapping[str, Any], task: TaskCard | No
         ) from error
 
 
-def save_model(module: Model, card: ModelCard, folder: Path) -> None:
+def save_model(module: Model, card: ModelCard, folder: str | PathLike[str]) -> None:
     """Write a model folder; each file appears whole or not at all.
 
     Args:
@@ -107,6 +108,7 @@ def save_model(module: Model, card: ModelCard, folder: Path) -> None:
     Raises:
         ModelError: The card describes another network.
     """
+    folder = Path(folder)
     kind, network = _names_of(module)
     architecture = architecture_of(module)
     if card.kind != kind or card.architecture != architecture:
@@ -124,7 +126,7 @@ def save_model(module: Model, card: ModelCard, folder: Path) -> None:
     write_atomically(folder / CARD_FILE, (card.model_dump_json(indent=2) + "\n").encode())
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: str | PathLike[str]) -> Model:
     """Read a model folder.
 
     Returns:
@@ -133,6 +135,7 @@ def load_model(folder: Path) -> Model:
     Raises:
         ModelError: A file is missing, damaged, or from a newer version; weights and card differ.
     """
+    folder = Path(folder)
     card = read_card(folder)
     module = build_module(card.kind, card.architecture, card.task)
     load_exactly(module, read_safetensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
