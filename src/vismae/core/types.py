@@ -67,6 +67,31 @@ class PixelUnit(StrEnum):
     DISPLAY = "display"
 
 
+class Flag(StrEnum):
+    """What intake noticed about an image; ``docs/intake.md`` says what follows from each.
+
+    Those of ``KEEPABLE`` are left out with a reason unless the user asks for them.
+    """
+
+    BLANK = "blank"
+    NEARLY_BLANK = "nearly-blank"
+    BURNED_IN = "burned-in"
+    SECONDARY_CAPTURE = "secondary-capture"
+    LOCALIZER = "localizer"
+    OVERLAY = "overlay"
+    LOSSY = "lossy"
+    COLOUR_DOPPLER = "colour-doppler"
+    REGION_CROPPED = "region-cropped"
+    GANTRY_TILT = "gantry-tilt"
+    MISSING_SLICES = "missing-slices"
+    IRREGULAR_SPACING = "irregular-spacing"
+    OVERLAPPING_STRUCTURES = "overlapping-structures"
+    DOWNSCALED = "downscaled"
+
+
+KEEPABLE = frozenset({Flag.BURNED_IN, Flag.SECONDARY_CAPTURE, Flag.LOCALIZER})
+
+
 @dataclass(frozen=True)
 class Spacing:
     """Distance between pixel centres in millimetres; ``None`` where the file does not say."""
@@ -110,16 +135,23 @@ class SliceRecord:
     """What the store knows of one slice beside its pixels; one row of ``index.parquet``.
 
     Attributes:
-        image_id: Hash of source and position; the private source table maps it to a path.
+        image_id: Salted hash; the private source table maps it to a path.
         modality, unit: See ``MedicalImage``.
         patient_id: Group that must never be divided between splits.
         group_kind: What ``patient_id`` really is: ``patient``, ``group`` or ``image``.
         volume_id: Slices that belong together; scores pool over it.
+        study_id, series_id: Salted hashes of the DICOM identifiers, or None.
         slice_index: Order inside the volume.
         slope, intercept: Physical value = stored * slope + intercept.
         scale_low, scale_high: Physical values at the 0.5 and 99.5 percentile of the whole volume
             (of the image for single images), so that slices of one volume share one scale.
         spacing_slice_mm, spacing_row_mm, spacing_column_mm: NaN where unknown.
+        window_low, window_high: Physical values that the file's own display window maps to black
+            and white; NaN without one.
+        body_part, sex, age_band, manufacturer: From closed lists of words only, so that nothing
+            typed by hand can enter; None where unknown.
+        flags: What intake noticed, in alphabetical order.
+        original_height, original_width: Pixels before a cap made the image smaller; None if not.
         label: Class name, several joined by ``|``, or None.
         split: ``train``, ``val``, ``test``, ``pretrain`` or None, as the manifest says.
         extra: Columns kept because the user named them.
@@ -139,6 +171,17 @@ class SliceRecord:
     spacing_slice_mm: float = float("nan")
     spacing_row_mm: float = float("nan")
     spacing_column_mm: float = float("nan")
+    study_id: str | None = None
+    series_id: str | None = None
+    window_low: float = float("nan")
+    window_high: float = float("nan")
+    body_part: str | None = None
+    sex: str | None = None
+    age_band: str | None = None
+    manufacturer: str | None = None
+    flags: tuple[Flag, ...] = ()
+    original_height: int | None = None
+    original_width: int | None = None
     label: str | None = None
     split: str | None = None
     extra: dict[str, str] = field(default_factory=dict[str, str])

@@ -183,12 +183,18 @@ def index_schema(extra_columns: Sequence[str]) -> pa.Schema:
     numbers = (
         *("slope", "intercept", "scale_low", "scale_high"),
         *("spacing_slice_mm", "spacing_row_mm", "spacing_column_mm"),
+        *("window_low", "window_high"),
     )
+    known = ("study_id", "series_id", "body_part", "sex", "age_band", "manufacturer")
     return pa.schema(
         [
             *((name, pa.string()) for name in texts),
             ("slice_index", pa.int32()),
             *((name, pa.float64()) for name in numbers),
+            *((name, pa.string()) for name in known),
+            ("flags", pa.string()),
+            ("original_height", pa.int32()),
+            ("original_width", pa.int32()),
             ("label", pa.string()),
             ("split", pa.string()),
             *((f"extra_{name}", pa.string()) for name in extra_columns),
@@ -240,6 +246,7 @@ def encode_slice(
         )
     facts = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
     extra = facts.pop("extra")
+    facts["flags"] = "|".join(sorted(facts["flags"]))
     facts |= {f"extra_{name}": extra.get(name) for name in extra_columns}
     facts |= {
         "height": pixels.shape[0],

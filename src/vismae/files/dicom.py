@@ -16,7 +16,7 @@ from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import get_nr_frames
 
 from vismae.core.errors import UnreadableFileError
-from vismae.core.types import MedicalImage, Modality, PixelUnit
+from vismae.core.types import Flag, MedicalImage, Modality, PixelUnit
 from vismae.files.dicom_decode import clean_stored_values, decode_pixels
 from vismae.files.dicom_geometry import (
     FramePlane,
@@ -83,7 +83,11 @@ class _Frame:
     facts: dict[str, str | None]
 
 
-def read_dicom(files: Sequence[SourceFile], modality: Modality | None = None) -> list[MedicalImage]:
+def read_dicom(
+    files: Sequence[SourceFile],
+    modality: Modality | None = None,
+    keep: frozenset[Flag] = frozenset(),
+) -> list[MedicalImage]:
     """Read the files of one series, or one file.
 
     CT comes in Hounsfield units, PET in SUV by body weight. Slices are ordered by position along
@@ -94,7 +98,7 @@ def read_dicom(files: Sequence[SourceFile], modality: Modality | None = None) ->
 
     ``details`` holds ``series_uid``, ``series_description``, ``body_part`` and
     ``burned_in_annotation`` (as the header says, or None), ``slice_keys`` and ``slice_sources``
-    (one per slice), ``slices_in_space``, ``regular_spacing``; on the first image
+    and ``planes`` (one per slice), ``slices_in_space``, ``regular_spacing``; on the first image
     ``rejected_files``, a tuple of ``RejectedFile`` for the files that could not be used.
 
     Args:
@@ -321,6 +325,7 @@ def _assemble(frames: list[_Frame]) -> MedicalImage:
             **facts,
             "slice_keys": [frame.key for frame in frames],
             "slice_sources": [frame.source for frame in frames],
+            "planes": tuple(frame.plane for frame in frames),
             "slices_in_space": geometry.in_space,
             "regular_spacing": geometry.regular,
         },

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vismae.core.errors import UnreadableFileError
-from vismae.core.types import MedicalImage, Modality, Spacing
+from vismae.core.types import Flag, MedicalImage, Modality, Spacing
 from vismae.files.dicom import read_dicom
 from vismae.files.discover import Group, SourceFile
 from vismae.files.nifti import read_nifti, read_nifti_labels
@@ -14,13 +14,16 @@ from vismae.files.reasons import Reason
 
 
 def read_image(
-    files: Group | SourceFile | Sequence[SourceFile], modality: Modality | None = None
+    files: Group | SourceFile | Sequence[SourceFile],
+    modality: Modality | None = None,
+    keep: frozenset[Flag] = frozenset(),
 ) -> list[MedicalImage]:
     """Read the files of one group: a DICOM series, or one file of any kind.
 
     Args:
         files: A group from ``group_series``, one file, or several DICOM files of one series.
         modality: Overrides what the files say, and with it the pixel unit.
+        keep: Of ``KEEPABLE``, what is to be read all the same.
 
     Raises:
         UnreadableFileError: The only exception, whatever a library raised; the reason codes are
@@ -30,7 +33,7 @@ def read_image(
     name = members[0].name
     try:
         if members[0].kind == "dicom":
-            return read_dicom(members, modality)
+            return read_dicom(members, modality, keep)
         if len(members) > 1:
             raise UnreadableFileError(
                 Reason.UNDECODABLE,
