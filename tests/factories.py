@@ -8,8 +8,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from PIL import Image
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
@@ -19,9 +20,16 @@ _STORAGE = {
     "PT": "1.2.840.10008.5.1.4.1.1.128",
     "CR": "1.2.840.10008.5.1.4.1.1.1",
     "DX": "1.2.840.10008.5.1.4.1.1.1.1",
+    "XA": "1.2.840.10008.5.1.4.1.1.12.1",
     "US": "1.2.840.10008.5.1.4.1.1.6.1",
+    "SR": "1.2.840.10008.5.1.4.1.1.88.11",
+    "PR": "1.2.840.10008.5.1.4.1.1.11.1",
+    "KO": "1.2.840.10008.5.1.4.1.1.88.59",
+    "SEG": "1.2.840.10008.5.1.4.1.1.66.4",
+    "RTDOSE": "1.2.840.10008.5.1.4.1.1.481.2",
 }
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_PHOTOGRAPH = "1.2.840.10008.5.1.4.1.1.77.1.4"
+SECONDARY_CAPTURE = UID("1.2.840.10008.5.1.4.1.1.7")
 
 AXIAL = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
 SAGITTAL = [0.0, 1.0, 0.0, 0.0, 0.0, -1.0]
@@ -68,7 +76,7 @@ def write_dicom_slice(path: Path, pixels: np.ndarray, **tags: Any) -> Path:
         dataset.ImagePositionPatient = [0.0, 0.0, 0.0]
         dataset.ImageOrientationPatient = AXIAL
         dataset.PixelSpacing = [1.0, 1.0]
-    dataset.SOPClassUID = UID(_STORAGE.get(modality or "", _SECONDARY_CAPTURE))
+    dataset.SOPClassUID = UID(_STORAGE.get(modality or "", _PHOTOGRAPH))
     dataset.SOPInstanceUID = generate_uid()
     dataset.StudyInstanceUID = generate_uid()
     dataset.SeriesInstanceUID = generate_uid()
@@ -177,6 +185,83 @@ def write_enhanced_ct(
             **tags,
         },
     )
+
+
+def write_enhanced_pet(
+    path: Path, volume: np.ndarray, units: str, slope: float = 2.0, **tags: Any
+) -> Path:
+    """Write an enhanced multi-frame PET whose real-world values have UCUM ``units``.
+
+    370 MBq of F-18 at 10:00 to 70 kg, corrected for decay to 11:00; slices 3 mm apart.
+    """
+    per_frame = []
+    for index in range(len(volume)):
+        place, frame = Dataset(), Dataset()
+        place.ImagePositionPatient = [0.0, 0.0, 3.0 * index]
+        frame.PlanePositionSequence = DicomSequence([place])
+        per_frame.append(frame)
+    turned, measures, shared = Dataset(), Dataset(), Dataset()
+    turned.ImageOrientationPatient = AXIAL
+    measures.PixelSpacing = [2.0, 2.0]
+    code, mapping = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = units, "UCUM"
+    mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = slope, 0.0
+    mapping.MeasurementUnitsCodeSequence = DicomSequence([code])
+    shared.PlaneOrientationSequence = DicomSequence([turned])
+    shared.PixelMeasuresSequence = DicomSequence([measures])
+    shared.RealWorldValueMappingSequence = DicomSequence([mapping])
+    start = tracer(
+        RadiopharmaceuticalStartTime=None, RadiopharmaceuticalStartDateTime="20240101100000"
+    )
+    return write_dicom_slice(
+        path,
+        volume,
+        **{
+            "Modality": "PT",
+            "SOPClassUID": UID("1.2.840.10008.5.1.4.1.1.130"),
+            "ImagePositionPatient": None,
+            "ImageOrientationPatient": None,
+            "PixelSpacing": None,
+            "PatientWeight": 70,
+            "DecayCorrected": "YES",
+            "AttenuationCorrected": "YES",
+            "DecayCorrectionDateTime": "20240101110000",
+            "RadiopharmaceuticalInformationSequence": DicomSequence([start]),
+            "PerFrameFunctionalGroupsSequence": DicomSequence(per_frame),
+            "SharedFunctionalGroupsSequence": DicomSequence([shared]),
+            **tags,
+        },
+    )
+
+
+def ultrasound_region(
+    box: tuple[int, int, int, int], spatial_format: int = 1, data_type: int = 1, **tags: Any
+) -> Dataset:
+    """One item of SequenceOfUltrasoundRegions: first row, last row, first column, last column."""
+    region = Dataset()
+    region.RegionSpatialFormat, region.RegionDataType, region.RegionFlags = (
+        spatial_format,
+        data_type,
+        0,
+    )
+    region.RegionLocationMinY0, region.RegionLocationMaxY1 = box[:2]
+    region.RegionLocationMinX0, region.RegionLocationMaxX1 = box[2:]
+    region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3
+    region.PhysicalDeltaX = region.PhysicalDeltaY = 0.02
+    _set(region, tags)
+    return region
+
+
+def write_encapsulated(path: Path, codestreams: Sequence[bytes], syntax: str, **tags: Any) -> Path:
+    """Write compressed frames; ``tags`` must say their Rows, Columns and bits."""
+    write_dicom_slice(path, np.zeros((1, 1), np.uint16), **tags)
+    dataset = dcmread(path)
+    dataset.PixelData = encapsulate(list(codestreams))
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
 
 
 def write_nifti(

@@ -37,6 +37,32 @@ def record(name: str, pixels: np.ndarray, **changes: Any) -> SliceRecord:
     return replace(made, scale_low=low, scale_high=high)
 
 
+def numbered_record(number: int = 0, **facts: Any) -> SliceRecord:
+    """A CT slice of a volume of its own, two per patient; nothing is computed from pixels."""
+    made = SliceRecord(
+        image_id=f"image{number}",
+        modality=Modality.CT,
+        unit=PixelUnit.HU,
+        patient_id=f"P{number // 2}",
+        group_kind="patient",
+        volume_id=f"V{number}",
+    )
+    return replace(made, **facts)
+
+
+def random_slices(count: int, seed: int = 0) -> list[np.ndarray]:
+    """Small images of every type that a store keeps, grey and colour, each of another size."""
+    rng = np.random.default_rng(seed)
+    dtypes = [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.float32]
+    slices = []
+    for number in range(count):
+        dtype = np.dtype(dtypes[number % 6])
+        shape = (3 + number % 5, 4 + number % 7) + ((3,) if number % 4 == 1 else ())
+        values = rng.integers(0, 2**31 - 1, shape)
+        slices.append(values.astype(dtype) if dtype.kind != "f" else (values / 7).astype(dtype))
+    return slices
+
+
 def texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Smooth noise in 0..1, different for every image."""
     coarse = rng.random((-(-size[0] // 4), -(-size[1] // 4)))

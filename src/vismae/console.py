@@ -35,8 +35,8 @@ def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -
         result = work()
     except KeyboardInterrupt:
         _complain(
-            "interrupted. pretrain and finetune go on from the last checkpoint with the same "
-            "command and --resume."
+            "interrupted. ingest goes on where it stopped with the same command, pretrain and "
+            "finetune from the last checkpoint with --resume."
         )
         raise typer.Exit(INTERRUPTED_STATUS) from None
     except VismaeError as error:

@@ -1,7 +1,18 @@
+import io
+
 import numpy as np
+import pytest
 from PIL import Image
 
-from vismae.data.likeness import difference_hash, hash_distance, is_blank
+from vismae.data.likeness import (
+    FINE_BYTES,
+    difference_hash,
+    fine_hash,
+    hash_distance,
+    is_blank,
+    is_nearly_blank,
+    likeness_hashes,
+)
 
 
 def test_a_ramp_to_the_right_sets_all_bits_and_to_the_left_none() -> None:
@@ -63,3 +74,94 @@ def test_blank_means_one_finite_value() -> None:
     assert is_blank(np.array([[np.nan, 2.0], [2.0, np.nan]]))
     assert is_blank(np.full((2, 2), np.nan))
     assert not is_blank(np.array([[0, 1]], dtype=np.int16))
+
+
+def smooth_picture(seed: int) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 255, (12, 14), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((300, 260), Image.Resampling.BICUBIC))
+
+
+def test_both_hashes_come_from_one_pass() -> None:
+    pixels = smooth_picture(0)
+
+    assert likeness_hashes(pixels) == (difference_hash(pixels), fine_hash(pixels))
+    assert len(fine_hash(pixels)) == FINE_BYTES
+
+
+def test_bits_of_the_fine_hash_follow_its_cells_row_by_row() -> None:
+    cells = np.zeros((16, 17), dtype=np.int16)
+    cells[0, 1:] = 10  # only the first pair of the first row rises
+    cells[15, 16] = 10  # only the last pair of the last row rises
+
+    wanted = (2**255 + 1).to_bytes(FINE_BYTES, "big")
+    assert fine_hash(cells) == wanted
+    assert fine_hash(np.kron(cells, np.ones((4, 7), dtype=np.int16))) == wanted
+
+
+def test_the_fine_hash_survives_what_copies_suffer_but_not_another_picture() -> None:
+    pixels = smooth_picture(1)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=70)
+    smaller = Image.fromarray(pixels).resize((150, 130), Image.Resampling.BOX)
+    copies = [
+        np.asarray(Image.open(content)),
+        np.asarray(smaller),
+        pixels.astype(np.int32) * 16 - 1024,
+        (255 * (pixels / 255) ** 0.9).astype(np.uint8),
+        pixels / 255,
+    ]
+
+    for copy in copies:
+        assert hash_distance(fine_hash(pixels), fine_hash(copy)) <= 12
+    assert hash_distance(fine_hash(pixels), fine_hash(smooth_picture(2))) > 64
+
+
+def test_faint_noise_on_a_flat_ground_sets_no_bit_of_the_fine_hash() -> None:
+    pixels = np.zeros((170, 160), dtype=np.int16)
+    pixels[:, 80:] = 1000
+    noisy = pixels + np.random.default_rng(0).normal(0, 4, pixels.shape).astype(np.int16)
+
+    assert fine_hash(noisy) == fine_hash(pixels)
+    assert fine_hash(np.full((50, 40), 1e6)) == bytes(FINE_BYTES)
+
+
+def test_values_that_are_not_finite_count_as_zero() -> None:
+    pixels = smooth_picture(3).astype(np.float64)
+    pixels[:40, :40] = 0.0
+    broken = pixels.copy()
+    broken[:20, :40], broken[20:40, :40] = np.nan, np.inf
+
+    assert likeness_hashes(broken) == likeness_hashes(pixels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32])
+def test_nearly_blank_leaves_one_pixel_in_two_hundred(dtype: type[np.generic]) -> None:
+    pixels = np.full((200, 100), 7).astype(dtype)
+    assert is_nearly_blank(pixels)
+    pixels.ravel()[:100] = 100
+    assert is_nearly_blank(pixels)
+    pixels.ravel()[:101] = 100
+    assert not is_nearly_blank(pixels)
+
+
+def test_a_dark_picture_is_not_blank_and_a_hot_pixel_does_not_make_it_so() -> None:
+    faint = smooth_picture(4).astype(np.int16) // 16
+    assert not is_nearly_blank(faint)
+    faint[100, 100] = 4000
+    assert not is_nearly_blank(faint)
+    empty = np.zeros_like(faint)
+    empty[100, 100] = 4000
+    assert is_nearly_blank(empty)
+
+
+def test_nearly_blank_takes_colour_and_values_that_are_not_finite() -> None:
+    colour = np.zeros((64, 64, 3), np.uint8)
+    assert is_nearly_blank(colour)
+    colour[:8, :8, 1] = 200
+    assert not is_nearly_blank(colour)
+    gaps = np.full((32, 32), np.nan, np.float32)
+    assert is_nearly_blank(gaps)
+    gaps[:16] = 3.0
+    assert is_nearly_blank(gaps)
+    gaps[:4] = 9.0
+    assert not is_nearly_blank(gaps)

@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from factories import write_zip
 from vismae.core.errors import DataError
 from vismae.core.types import Spacing
-from vismae.data.manifest import FileReference, parse_spacing, parse_split, read_manifest
+from vismae.data.manifest import FileReference, ManifestTable, parse_spacing, parse_split
 
 
 def write_csv(folder: Path, *lines: str, name: str = "manifest.csv") -> Path:
@@ -22,7 +23,7 @@ def test_every_column_ends_up_in_its_place(tmp_path: Path) -> None:
         'a.png,m.png,benign,P1,V1,3,"5;0.7;0.8",MR,Valid,F',
     )
 
-    (row,) = read_manifest(path, keep_columns=["sex"])
+    (row,) = ManifestTable(path, keep_columns=["sex"])
 
     assert row.name == "a.png"
     assert row.image == FileReference(tmp_path / "a.png")
@@ -44,7 +45,7 @@ def test_every_column_ends_up_in_its_place(tmp_path: Path) -> None:
 def test_columns_have_synonyms_in_any_case_and_order(
     tmp_path: Path, header: str, line: str
 ) -> None:
-    (row,) = read_manifest(write_csv(tmp_path, header, line))
+    (row,) = ManifestTable(write_csv(tmp_path, header, line))
 
     assert row.image.path.name == "a.png"
     assert row.label_map is not None
@@ -55,19 +56,19 @@ def test_a_byte_order_mark_and_empty_lines_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_bytes(b"\xef\xbb\xbfpath\r\n\r\na.png\r\n,\r\n"[:-3])
 
-    assert [row.name for row in read_manifest(path)] == ["a.png"]
+    assert [row.name for row in ManifestTable(path)] == ["a.png"]
 
 
 def test_ids_say_what_kind_of_group_they_are(tmp_path: Path) -> None:
     path = write_csv(tmp_path, "path,patient_id,group_id", "a,P1,G1", "b,,G1", "c,,")
 
-    found = [(row.patient_id, row.group_kind) for row in read_manifest(path)]
+    found = [(row.patient_id, row.group_kind) for row in ManifestTable(path)]
 
     assert found == [("P1", "patient"), ("G1", "group"), (None, "image")]
 
 
 def test_without_an_id_column_the_file_may_say(tmp_path: Path) -> None:
-    (row,) = read_manifest(write_csv(tmp_path, "path", "a.dcm"))
+    (row,) = ManifestTable(write_csv(tmp_path, "path", "a.dcm"))
     assert (row.patient_id, row.group_kind) == (None, None)
 
 
@@ -89,7 +90,7 @@ def test_paths_are_found_on_disk_in_the_archive_beside_and_in_any_archive(tmp_pa
         "gone.png",
     )
 
-    found = [row.image for row in read_manifest(path)]
+    found = [row.image for row in ManifestTable(path)]
 
     assert found == [
         FileReference(archive, "images/a.png"),
@@ -106,17 +107,21 @@ def test_a_file_on_disk_comes_before_the_archive(tmp_path: Path) -> None:
     write_zip(tmp_path / "images.zip", {"a.png": b""})
     (tmp_path / "a.png").touch()
 
-    (row,) = read_manifest(write_csv(tmp_path, "path", "a.png"))
+    (row,) = ManifestTable(write_csv(tmp_path, "path", "a.png"))
 
     assert row.image == FileReference(tmp_path / "a.png")
 
 
-def test_volume_names_shared_by_patients_are_told_apart(tmp_path: Path) -> None:
-    path = write_csv(
-        tmp_path, "path,patient_id,volume_id", "a,P1,ED", "b,P1,ED", "c,P2,ED", "d,P2,ES"
-    )
+def test_a_table_can_be_gone_through_again_and_is_not_held_in_memory(tmp_path: Path) -> None:
+    path = write_csv(tmp_path, "path,label", *(f"image_{n}.png,{n % 3}" for n in range(20_000)))
+    tracemalloc.start()
 
-    assert [row.volume_id for row in read_manifest(path)] == ["P1/ED", "P1/ED", "P2/ED", "ES"]
+    table = ManifestTable(path)
+    counts = [sum(1 for _ in table), sum(1 for _ in table)]
+
+    assert counts == [20_000, 20_000]
+    assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -137,20 +142,20 @@ def test_what_cannot_be_understood_is_an_error_with_its_line(
     tmp_path: Path, lines: list[str], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        read_manifest(write_csv(tmp_path, *lines))
+        list(ManifestTable(write_csv(tmp_path, *lines)))
 
 
 def test_a_wanted_column_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"column age of --keep-column .* found path, sex"):
-        read_manifest(write_csv(tmp_path, "path,sex", "a,F"), keep_columns=["sex", "age"])
+        ManifestTable(write_csv(tmp_path, "path,sex", "a,F"), keep_columns=["sex", "age"])
 
 
 def test_a_file_that_is_no_csv_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b"path\n\xff\xfe\x00")
     with pytest.raises(DataError, match="not a csv table in UTF-8"):
-        read_manifest(tmp_path / "m.csv")
+        ManifestTable(tmp_path / "m.csv")
     with pytest.raises(DataError, match="cannot be opened"):
-        read_manifest(tmp_path / "none.csv")
+        ManifestTable(tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize(

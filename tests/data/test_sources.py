@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from vismae.core.errors import DataError
+from vismae.data.manifest import FileReference
 from vismae.data.sources import DataSource, Manifest, PlainSource, resolve_data
 
 
@@ -28,8 +29,10 @@ def reference_layout(folder: Path, *folds: int) -> Path:
 def test_a_csv_and_a_folder_holding_manifest_csv_are_the_same(tmp_path: Path) -> None:
     path = write(tmp_path / "manifest.csv", "path,label", "a.png,x")
 
-    assert resolve_data([path]) == resolve_data([tmp_path])
-    assert only_manifest(resolve_data([path])).rows[0].label == "x"
+    named, found = (only_manifest(resolve_data([source])) for source in (path, tmp_path))
+    assert named.folder == found.folder
+    assert [row.label for row in named.rows] == ["x"]
+    assert list(named.rows) == list(found.rows)
 
 
 def test_folders_files_and_archives_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -110,3 +113,20 @@ def test_a_source_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
         resolve_data([tmp_path / "none"])
     with pytest.raises(DataError, match="No data was named"):
         resolve_data([])
+
+
+def test_a_folder_of_images_and_label_maps_is_a_manifest(tmp_path: Path) -> None:
+    for name in ("imagesTr/a.nii", "imagesTr/b.nii", "labelsTr/a.nii", "labelsTr/c.nii", "d/1.dcm"):
+        write(tmp_path / name, "")
+    write(tmp_path / "dataset.json", '{"labels": {"1": "liver"}, "modality": {"0": "CT"}}')
+
+    found = only_manifest(resolve_data([tmp_path], "segment"))
+
+    rows = {row.name: row for row in found.rows}
+    assert set(rows) == {"imagesTr/a.nii", "imagesTr/b.nii", "d"}
+    assert rows["imagesTr/a.nii"].label_map == FileReference(tmp_path / "labelsTr/a.nii")
+    assert rows["imagesTr/b.nii"].label_map is None
+    assert (rows["imagesTr/a.nii"].split, rows["imagesTr/a.nii"].modality) == ("train", "ct")
+    assert rows["d"].image == FileReference(tmp_path / "d")
+    assert found.unpaired == (tmp_path / "labelsTr/c.nii",)
+    assert found.class_names == {1: "liver"}

@@ -20,9 +20,9 @@ from factories import (
     write_enhanced_ct,
 )
 from vismae.core.errors import UnreadableFileError
-from vismae.core.types import MedicalImage, Modality, PixelUnit
+from vismae.core.types import KEEPABLE, Flag, MedicalImage, Modality, PixelUnit
 from vismae.files.dicom import read_dicom
-from vismae.files.dicom_decode import clean_stored_values
+from vismae.files.dicom_grey import grey_values
 from vismae.files.discover import SourceFile
 
 
@@ -45,9 +45,13 @@ def physical(image: MedicalImage) -> np.ndarray:
     return image.pixels * image.slope + image.intercept
 
 
-def rejection(paths: list[SourceFile], modality: Modality | None = None) -> UnreadableFileError:
+def rejection(
+    paths: list[SourceFile],
+    modality: Modality | None = None,
+    keep: frozenset[Flag] = frozenset(),
+) -> UnreadableFileError:
     with pytest.raises(UnreadableFileError) as caught:
-        read_dicom(paths, modality)
+        read_dicom(paths, modality, keep)
     assert str(paths[0].path) in str(caught.value)
     return caught.value
 
@@ -288,8 +292,8 @@ def test_palettes_are_looked_up_and_grey_palettes_become_grey(tmp_path: Path, gr
 
 
 def test_ycbcr_is_converted_once() -> None:
-    [from_rgb] = read_dicom(dicom(bundled("SC_rgb_dcmtk_+eb+cr.dcm")))
-    [from_ybr] = read_dicom(dicom(bundled("SC_rgb_dcmtk_+eb+cy+n1.dcm")))
+    [from_rgb] = read_dicom(dicom(bundled("SC_rgb_dcmtk_+eb+cr.dcm")), keep=KEEPABLE)
+    [from_ybr] = read_dicom(dicom(bundled("SC_rgb_dcmtk_+eb+cy+n1.dcm")), keep=KEEPABLE)
 
     assert from_ybr.pixels.shape == (1, 100, 100, 3)
     # Ten colour bars of ten rows; at their edges the subsampled colours may differ.
@@ -333,9 +337,10 @@ def test_12_bit_jpeg_is_read_with_imagecodecs_and_else_names_it() -> None:
     try:
         importlib.import_module("imagecodecs")
     except ImportError:
-        assert "vismae[codecs]" in str(rejection(lossy))
+        assert "vismae[codecs]" in str(rejection(lossy, keep=KEEPABLE))
         return
-    [image], [reference] = read_dicom(lossy), read_dicom(dicom(bundled("JPEG2000.dcm")))
+    [image] = read_dicom(lossy, keep=KEEPABLE)
+    [reference] = read_dicom(dicom(bundled("JPEG2000.dcm")), keep=KEEPABLE)
     difference = np.abs(image.pixels.astype(int) - reference.pixels.astype(int))
     assert difference.mean() < 5
 
@@ -345,9 +350,10 @@ def test_overshoot_of_lossy_compression_does_not_wrap_when_turned_round() -> Non
     header.PhotometricInterpretation = "MONOCHROME1"
     header.BitsStored, header.PixelRepresentation = 10, 0
 
-    turned = clean_stored_values(np.array([0, 1023, 1030], np.uint16), header, True)
+    stored = np.array([[[0, 1023, 1030]]], np.uint16)
+    turned = grey_values(stored, header, for_the_eye=True, slope=1.0, intercept=0.0)
 
-    np.testing.assert_array_equal(turned, [1023, 0, 0])
+    np.testing.assert_array_equal(turned.pixels, [[[1023, 0, 0]]])
 
 
 def test_a_file_without_meta_header_is_read(tmp_path: Path) -> None:
@@ -362,22 +368,42 @@ def test_a_file_without_meta_header_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.pixels[0], counted_volume()[0])
 
 
-def test_details_hand_on_the_headers_words(tmp_path: Path) -> None:
+def test_details_hold_identifiers_and_nothing_typed_by_hand(tmp_path: Path) -> None:
     path = write_dicom_slice(
         tmp_path / "a.dcm",
         counted_volume()[0],
-        SeriesDescription="thorax",
+        SeriesDescription="thorax of Jane Doe",
         BodyPartExamined="CHEST",
+        StudyDescription="Jane Doe",
+        Manufacturer="Jane Doe Imaging",
+        PatientSex="F",
+        PatientAge="045Y",
+        StudyInstanceUID="1.2",
+        SeriesInstanceUID="1.2.9",
         SOPInstanceUID="1.2.3",
         PatientID="P7",
+        PatientName="Doe^Jane",
     )
 
     [image] = read_dicom(dicom(path))
 
     assert image.patient_id == "P7"
-    assert image.details["series_description"] == "thorax"
-    assert image.details["body_part"] == "CHEST"
+    facts = ("body_part", "sex", "age_band", "manufacturer", "study_uid", "series_uid")
+    expected = ["chest", "f", "40-49", "other", "1.2", "1.2.9"]
+    assert [image.details[fact] for fact in facts] == expected
     assert image.details["slice_keys"] == ["1.2.3:1"]
+    assert "Doe" not in str(image.details)
+
+
+def test_flags_of_some_slices_only_are_theirs(tmp_path: Path) -> None:
+    paths = write_dicom_series(
+        tmp_path, counted_volume(3), LossyImageCompression_each=["00", "01", "00"]
+    )
+
+    [image] = read_dicom(dicom(*paths))
+
+    assert image.details["flags"] == frozenset()
+    assert image.details["slice_flags"] == [frozenset(), {Flag.LOSSY}, frozenset()]
 
 
 # --- files that cannot be used --------------------------------------------------------------

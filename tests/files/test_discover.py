@@ -18,11 +18,11 @@ from factories import (
     write_zip,
 )
 from vismae.core.errors import UnreadableFileError
+from vismae.files.dicom_identifiers import group_series
 from vismae.files.discover import (
     RejectedFile,
     SourceFile,
     discover,
-    group_series,
     source_file,
 )
 

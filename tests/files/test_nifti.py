@@ -9,7 +9,8 @@ from factories import write_nifti
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Modality, PixelUnit
 from vismae.files.discover import SourceFile
-from vismae.files.nifti import MAX_VOLUMES, read_nifti, read_nifti_labels
+from vismae.files.nifti import read_nifti, read_nifti_labels
+from vismae.files.volume_customs import MAX_VOLUMES
 
 
 def nifti(path: Path) -> SourceFile:

@@ -83,12 +83,12 @@ def test_a_sample_has_every_modality_and_many_patients() -> None:
 
 def test_verify_passes_a_sound_store_and_names_a_damaged_shard(store: Store) -> None:
     assert inspect(InspectConfig(store=store.folder, verify=True)).verified
-    shard = store.folder / "shards" / "00000.arrow"
+    shard = store.folder / "shards" / "000001-000.arrow"
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(content)
 
-    with pytest.raises(DataError, match=r"00000\.arrow differs from its checksum"):
+    with pytest.raises(DataError, match=r"000001-000\.arrow differs from its checksum"):
         inspect(InspectConfig(store=store.folder, verify=True))
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "NetworkSettings",
     "OptimizerSettings",
     "Paths",
+    "PredictConfig",
     "PreprocessingSettings",
     "PretrainConfig",
     "PretrainDataSettings",
@@ -60,6 +61,7 @@ def _none_is_scratch(value: object) -> object:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
+Keepable = Literal["burned-in", "secondary-capture", "localizer"]
 InitPath = Annotated[Path | None, BeforeValidator(_none_is_scratch)]
 
 
@@ -67,23 +69,48 @@ class IngestConfig(Settings):
     """Settings of ``vismae ingest``."""
 
     sources: Paths
-    """Folders, files, zip archives or csv manifests."""
+    """Folders, files, zip archives, csv manifests, or ``dicomweb+https://host/path``."""
     store: Path
-    """Folder of the store to make."""
+    """Folder of the store to make, to go on with, or to add to."""
     modality: str | None = None
     """Modality of files that do not say: ct, mr, pet, xr, us, other."""
+    keep: tuple[Keepable, ...] = ()
+    """DICOM images to read although they are left out as a rule: burned-in,
+    secondary-capture, localizer."""
+    max_side: int | None = Field(default=None, ge=16)
+    """Cap on height and width in pixels; larger images are averaged down, and marked."""
+    keep_column: Words = ()
+    """Further manifest columns to keep in the index."""
+    keep_ids: bool = False
+    """Patient and volume ids of csv manifests are pseudonyms already: keep them as written."""
+    salt: Path | None = None
+    """File of the secret behind all pseudonyms, made if missing; ``STORE.private/salt`` when
+    unset. The private folder then lies beside this file."""
+    query: dict[str, str] = Field(default_factory=dict)
+    """What to ask a DICOMweb server for: DICOM keyword -> value."""
     encoding: Literal["zstd", "raw"] = "zstd"
     """Lossless encoding of pixels in the shards."""
     shard_mib: int = Field(default=256, ge=1)
-    """Size of a shard in MiB."""
+    """Size at which a shard is closed, in MiB."""
     max_rejected_fraction: float | None = Field(default=None, ge=0.0, le=1.0)
     """Fail if more than this share of the files could not be read."""
-    keep_column: Words = ()
-    """Further manifest columns to keep in the index."""
-    workers: int = Field(default=2, ge=1)
-    """Processes that read files."""
+    workers: int | None = Field(default=None, ge=1)
+    """Processes that read files; one per processor core when unset."""
+    executor: str = "processes"
+    """Where files are read: ``processes`` on this machine, ``dask://host:port`` on a cluster, or
+    ``here`` in this very process (without limits per file)."""
+    file_seconds: float = Field(default=300.0, gt=0.0)
+    """A file that takes longer to read is left out."""
+    file_memory_gib: float = Field(default=8.0, gt=0.0)
+    """A file that needs more memory is left out."""
+    check_space: bool = True
+    """Refuse to begin where the images are unlikely to fit on the disk."""
+    dry_run: bool = False
+    """Read everything and give the whole account, but write no store."""
+    report: Path | None = None
+    """HTML report to write; ``STORE/report.html`` when unset (none for a dry run)."""
     overwrite: bool = False
-    """Replace an existing store."""
+    """Begin anew in place of a store that is there."""
 
 
 class InspectConfig(Settings):
@@ -253,6 +280,48 @@ class StudyConfig(Settings):
         if self.baseline not in self.starts:
             raise ValueError(f"baseline is '{self.baseline}', but starts are {list(self.starts)}")
         return self
+
+
+class PredictConfig(Settings):
+    """Settings of ``vismae predict``."""
+
+    model: Paths = Field(min_length=1)
+    """Model folder; several answer together, as the mean of their probabilities."""
+    inputs: Paths = Field(min_length=1)
+    """Images, folders and zip archives to predict."""
+    out: Path
+    """Folder for the results."""
+    format: Literal["nifti", "png", "dicomseg"] | None = None
+    """Format of label maps; when unset nifti for volumes, dicomseg for DICOM, png for pictures."""
+    modality: str | None = None
+    """Modality of files that do not say: ct, mr, pet, xr, us, other."""
+    keep: tuple[Keepable, ...] = ("burned-in",)
+    """DICOM images to predict although they are left out as a rule: burned-in,
+    secondary-capture, localizer."""
+    batch_size: int = Field(default=16, ge=1)
+    """Slices, or windows, that go through the network at a time."""
+    device: Device = "auto"
+    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass."""
+    tiling: bool = False
+    """Move a window over images larger than the model's own size instead of shrinking them."""
+    overlap: float = Field(default=0.5, ge=0.0, le=0.9)
+    """Share of a window that the next one covers again, with tiling."""
+    flips: tuple[Literal["horizontal", "vertical"], ...] = ()
+    """Also look at mirrored images and take the mean; not for models that tell left from right."""
+    uncertainty: bool = False
+    """Write a map of the entropy of the class probabilities beside each label map."""
+    explain: bool = False
+    """Write a map of where a classifier's answer comes from."""
+    largest_component: Words = ()
+    """Classes of which only the largest piece is kept."""
+    fill_holes: Words = ()
+    """Classes whose holes are filled."""
+    resume: bool = False
+    """Skip inputs whose results are there and were asked for in the same way."""
+    overwrite: bool = False
+    """Empty ``out`` first."""
 
 
 class ExportConfig(Settings):

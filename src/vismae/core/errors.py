@@ -30,9 +30,14 @@ class UnreadableFileError(VismaeError, ValueError):
     Args:
         reason: Stable reason code in lower case with hyphens, such as ``no-pixels``.
         message: The sentence for a person, naming the path.
+
+    Attributes:
+        of_each: Where several files were to be read together, what is wrong with each: name,
+            reason and message. Empty for one file.
     """
 
     code = "unreadable-file"
+    of_each: tuple[tuple[str, str, str], ...] = ()
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

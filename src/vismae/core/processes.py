@@ -1,5 +1,6 @@
 """Starting processes that work wherever vismae is called from."""
 
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,3 +21,10 @@ def spawning_without_main() -> Generator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def available_cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -17,6 +17,9 @@ from vismae.core.model_card import FingerprintCard
 WITHHELD = "withheld"
 """Stage of a model card: patients of the training split whose labels were set aside."""
 
+FINGERPRINT_COLUMNS = ("patient_id", "group_kind", "modality", "pixel_sha256", "likeness")
+"""Columns of a store's index that fingerprints are made of."""
+
 
 @dataclass(frozen=True)
 class Overlap:

@@ -43,22 +43,20 @@ class SliceReader:
     def __init__(self, store: Store, preprocessing: Preprocessing) -> None:
         self.store = store
         self.preprocessing = preprocessing
-        columns = ["modality", "unit", "slope", "intercept", "scale_low", "scale_high"]
-        # Plain arrays: a pandas row look-up costs more than reading the pixels.
-        self._columns = {name: store.index[name].to_numpy() for name in columns}
 
     def read(self, row: int) -> tuple[Tensor, StoredSlice]:
         """Return the image on the 0..1 scale, (C, h, w), and the slice as stored."""
         stored = self.store.read(row)
-        column = self._columns
+        # Columns belong to the store, which travels to loader processes without them.
+        column = self.store.compact
         values = to_unit_range(
             stored.pixels,
-            modality=Modality(column["modality"][row]),
-            unit=PixelUnit(column["unit"][row]),
-            slope=float(column["slope"][row]),
-            intercept=float(column["intercept"][row]),
-            scale_low=float(column["scale_low"][row]),
-            scale_high=float(column["scale_high"][row]),
+            modality=Modality(column("modality")[row]),
+            unit=PixelUnit(column("unit")[row]),
+            slope=float(column("slope")[row]),
+            intercept=float(column("intercept")[row]),
+            scale_low=float(column("scale_low")[row]),
+            scale_high=float(column("scale_high")[row]),
             preprocessing=self.preprocessing,
         )
         return to_channels(values, self.preprocessing.in_channels), stored

@@ -12,8 +12,8 @@ is not checked here: a missing one is rejected when it is read, and the others g
 import csv
 import re
 import zipfile
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +44,11 @@ class FileReference:
 
     path: Path
     member: str | None = None
+
+    @property
+    def text(self) -> str:
+        """``folder/a.png`` or ``folder/archive.zip!a.png``."""
+        return f"{self.path}!{self.member}" if self.member else str(self.path)
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,11 @@ class ManifestRow:
     extra: dict[str, str] = field(default_factory=dict)
 
 
-def read_manifest(
-    path: Path, keep_columns: Sequence[str] = (), split: str | None = None
-) -> tuple[ManifestRow, ...]:
-    """Read a csv manifest.
+class ManifestTable:
+    """The rows of a csv manifest, read anew whenever they are gone through.
+
+    A table may have any length: only the row at hand is in memory. Cells are checked when they
+    are reached.
 
     Args:
         path: The csv, UTF-8 with a header line.
@@ -90,35 +96,44 @@ def read_manifest(
         split: Split of every row, in place of the column (the reference's fold files).
 
     Raises:
-        DataError: Not a readable table, no path column, a wanted column is missing, or a cell
-            that cannot be understood; names file, line and value.
+        DataError: Not a readable table, no path column, a wanted column is missing, no row; and
+            while going through it, a cell that cannot be understood; names file, line and value.
     """
-    columns, cells = _read_table(path)
-    path_column = next((name for name in PATH_COLUMNS if name in columns), None)
-    if path_column is None:
-        raise DataError(
-            f"{path}: no column names the images. Expected path or image, found "
-            f"{', '.join(columns) or 'no columns'}."
-        )
-    missing = [name for name in keep_columns if name.lower() not in columns]
-    if missing:
-        raise DataError(
-            f"{path}: column {missing[0]} of --keep-column is not there, found "
-            f"{', '.join(columns)}."
-        )
-    rows = [
-        _parse_row(row, f"{path}, line {line}", path.parent, path_column, keep_columns)
-        for line, row in cells
-    ]
-    if not rows:
-        raise DataError(f"{path} has a header but no rows. List at least one image.")
-    if split is not None:
-        rows = [replace(row, split=split) for row in rows]
-    return tuple(_with_unique_volumes(rows))
+
+    def __init__(
+        self, path: Path, keep_columns: Sequence[str] = (), split: str | None = None
+    ) -> None:
+        self._path = path
+        self._keep_columns = tuple(keep_columns)
+        self._split = split
+        columns = next(_read_table(path))[1]
+        self._path_column = next((name for name in PATH_COLUMNS if name in columns), "")
+        if not self._path_column:
+            raise DataError(
+                f"{path}: no column names the images. Expected path or image, found "
+                f"{', '.join(columns) or 'no columns'}."
+            )
+        missing = [name for name in keep_columns if name.lower() not in columns]
+        if missing:
+            raise DataError(
+                f"{path}: column {missing[0]} of --keep-column is not there, found "
+                f"{', '.join(columns)}."
+            )
+        if next(iter(self), None) is None:
+            raise DataError(f"{path} has a header but no rows. List at least one image.")
+
+    def __iter__(self) -> Iterator[ManifestRow]:
+        lines = _read_table(self._path)
+        columns = next(lines)[1]
+        for line, values in lines:
+            cells = dict(zip(columns, values, strict=True))
+            where = f"{self._path}, line {line}"
+            row = _parse_row(cells, where, self._path.parent, self._path_column, self._keep_columns)
+            yield row if self._split is None else replace(row, split=self._split)
 
 
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return lower-case column names, and each row's line number and stripped cells."""
+def _read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the lower-case column names, then each row's line number and stripped cells."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
@@ -126,7 +141,7 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
             twice = [name for name, count in Counter(columns).items() if name and count > 1]
             if twice:
                 raise DataError(f"{path}: column {twice[0]} occurs twice. Rename one of them.")
-            cells: list[tuple[int, dict[str, str]]] = []
+            yield 1, columns
             for values in reader:
                 if not any(value.strip() for value in values):
                     continue
@@ -136,15 +151,13 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
                         f"{len(columns)}. Put cells that hold a comma into double quotes."
                     )
                 padded = [*values, *[""] * (len(columns) - len(values))]
-                row = {name: value.strip() for name, value in zip(columns, padded, strict=True)}
-                cells.append((reader.line_num, row))
+                yield reader.line_num, [value.strip() for value in padded]
     except OSError as error:
         raise DataError(f"{path} cannot be opened ({error.strerror}). Check the path.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} is not a csv table in UTF-8 ({error}). Save it as comma-separated UTF-8."
         ) from error
-    return columns, cells
 
 
 def _parse_row(
@@ -260,21 +273,3 @@ def _parse_index(text: str, where: str) -> int | None:
         raise DataError(
             f"{where}: slice_index '{text}' is not a whole number. Correct it or leave it empty."
         ) from None
-
-
-def _with_unique_volumes(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
-    """Put the patient before a volume_id that several patients share, such as 'ED'.
-
-    Scores pool over a volume, so one name for the volumes of two patients would mix them.
-    """
-    rows = list(rows)
-    owners: defaultdict[str, set[str | None]] = defaultdict(set)
-    for row in rows:
-        if row.volume_id is not None:
-            owners[row.volume_id].add(row.patient_id)
-    return [
-        replace(row, volume_id=f"{row.patient_id}/{row.volume_id}")
-        if row.volume_id is not None and len(owners[row.volume_id]) > 1 and row.patient_id
-        else row
-        for row in rows
-    ]

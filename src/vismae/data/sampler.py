@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from torch.utils.data import Sampler
 
 Sampling = Literal["natural", "sqrt", "balanced"]
@@ -42,7 +43,7 @@ class DrawStream:
         self.epoch_length = len(rows)
         if sampling == "natural":
             groups = np.zeros(len(rows), dtype=np.int64)
-        names = sorted(set(groups.tolist()), key=str)
+        names = sorted(pd.unique(groups), key=str)
         self._members = [rows[groups == name] for name in names]
         self._shares = _integer_shares([len(m) for m in self._members], sampling, len(rows))
 

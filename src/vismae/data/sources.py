@@ -5,18 +5,27 @@
 * a folder with ``train_fold1.csv`` (``val_``, ``test_``): the reference's layout; the file gives
   the split
 * a folder of one sub-folder per class, also within train/ val/ test/: labels (classification only)
+* a folder where images and label maps lie in a known order (``data.pairing``): a manifest made of
+  them
 * any other folder, file or zip archive: images without annotation
 """
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from vismae.core.errors import DataError
-from vismae.data.manifest import MANIFEST_FILE, SPLIT_WORDS, ManifestRow, read_manifest
+from vismae.data.manifest import (
+    MANIFEST_FILE,
+    SPLIT_WORDS,
+    FileReference,
+    ManifestRow,
+    ManifestTable,
+)
+from vismae.data.pairing import Pairing, find_pairs
 
 Task = Literal["segment", "classify"]
 
@@ -29,13 +38,17 @@ class Manifest:
 
     Attributes:
         folder: Where its paths start from.
-        rows: One per image file.
+        rows: One per image file; may be gone through any number of times.
         fold: The cross-validation fold that the rows' ``split`` stands for, if any.
+        unpaired: Label maps of a folder that belong to no image.
+        class_names: Value in the label maps -> name, background left out; empty if not known.
     """
 
     folder: Path
-    rows: tuple[ManifestRow, ...]
+    rows: Iterable[ManifestRow]
     fold: int | None = None
+    unpaired: tuple[Path, ...] = ()
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,17 +108,39 @@ def _resolve(
 ) -> list[DataSource]:
     if source.is_file():
         if source.suffix.lower() == ".csv":
-            return [Manifest(source.parent, read_manifest(source, keep_columns))]
+            return [Manifest(source.parent, ManifestTable(source, keep_columns))]
         return [PlainSource(source, source.name)]
     manifest = source / MANIFEST_FILE
     if manifest.is_file():
-        return [Manifest(source, read_manifest(manifest, keep_columns))]
+        return [Manifest(source, ManifestTable(manifest, keep_columns))]
     folds = _fold_files(source)
     if folds:
         return [_reference_layout(source, folds, fold, keep_columns)]
     if task == "classify":
         return _class_folders(source)
+    pairing = find_pairs(source)
+    if pairing is not None:
+        return [_paired(source, pairing)]
     return [PlainSource(source, source.resolve().name)]
+
+
+def _paired(folder: Path, pairing: Pairing) -> Manifest:
+    """Return the manifest of a folder of pairs, and of all else that it holds."""
+    rows = [
+        ManifestRow(
+            name=found.image.relative_to(folder).as_posix(),
+            image=FileReference(found.image),
+            label_map=None if found.label_map is None else FileReference(found.label_map),
+            patient_id=found.group,
+            group_kind=found.group_kind,
+            modality=found.modality,
+            split=found.split,
+        )
+        for found in [*pairing.images, *pairing.rest]
+    ]
+    return Manifest(
+        folder, tuple(rows), unpaired=tuple(pairing.unpaired), class_names=pairing.class_names
+    )
 
 
 def _fold_files(folder: Path) -> dict[int, dict[str, Path]]:
@@ -142,7 +177,7 @@ def _reference_layout(
     rows = [
         row
         for split, path in sorted(folds[taken].items())
-        for row in read_manifest(path, keep_columns, split=split)
+        for row in ManifestTable(path, keep_columns, split=split)
     ]
     return Manifest(folder, tuple(rows), fold)
 
@@ -171,11 +206,14 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _require_annotation(sources: Sequence[DataSource], task: Task | None) -> None:
+    if task is None:
+        return
     rows = [row for source in sources if isinstance(source, Manifest) for row in source.rows]
     if task == "segment" and not any(row.label_map for row in rows):
         raise DataError(
             "No image has a label map. Segmentation needs a csv manifest with the columns path "
-            "and label_map or mask in it, or a folder with manifest.csv or train_fold1.csv."
+            "and label_map or mask in it, or a folder with manifest.csv, train_fold1.csv, or "
+            "images and label maps in a known order, such as imagesTr beside labelsTr."
         )
     labels = [row.label for row in rows] + [
         source.label for source in sources if isinstance(source, PlainSource)

@@ -184,9 +184,10 @@ def read_splits_csv(path: Path) -> dict[str, str]:
 def _given_splits(index: pd.DataFrame) -> dict[str, str]:
     """Return patient -> split as the rows say; images for learning only never clash."""
     found: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    rows = index[["patient_id", "split"]]
-    for patient, split in rows[rows["split"].notna()].itertuples(index=False, name=None):
-        found[patient][split] += 1
+    # Counted per patient and split: an archive has millions of rows.
+    counted = index.groupby(["patient_id", "split"], observed=True).size().reset_index()
+    for patient, split, count in counted.itertuples(index=False, name=None):
+        found[patient][split] = count
     divided = {
         patient: counts
         for patient, counts in found.items()

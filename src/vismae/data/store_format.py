@@ -1,76 +1,104 @@
-"""The store's file format: names, versions, schemas, checksums, and what can be stored.
+"""The store's file format: names, version, manifest, columns, checksums, and what can be stored.
 
-``store.py`` reads and writes stores with these parts.
+The other ``store_*`` files read and write stores with these parts; ``store.py`` shows the layout.
 """
 
-import dataclasses
 import hashlib
 import json
 import logging
-import math
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from vismae.core.errors import DataError, RunFolderError
-from vismae.core.types import SliceRecord
-from vismae.data.likeness import difference_hash
+from vismae.data.likeness import FINE_BYTES
 
-STORE_FORMAT_VERSION = 1
+STORE_FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
-INDEX_NAME = "index.parquet"
 REJECTED_NAME = "rejected.csv"
 CONTACT_SHEET_NAME = "contact_sheet.png"
+REPORT_NAME = "report.html"
 SHARD_FOLDER = "shards"
+PART_FOLDER = "parts"
 UNFINISHED = ".unfinished"
 PIXEL_DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "float32")
+SHARD_SCHEMA = pa.schema([("pixels", pa.binary()), ("label_map", pa.binary())])
 
-_SHARD_SCHEMA = pa.schema([("pixels", pa.binary()), ("label_map", pa.binary())])
-# Bytes held in memory before they go to the shard as one record batch.
-_BATCH_BYTES = 8 * 2**20
-# What an ingest leaves in a store's folder; anything else there belongs to somebody.
-_STORE_ENTRIES = {
-    MANIFEST_NAME,
-    INDEX_NAME,
-    f"{INDEX_NAME}{UNFINISHED}",
-    REJECTED_NAME,
-    CONTACT_SHEET_NAME,
-    SHARD_FOLDER,
-}
+# What ingest, inspect and curation leave in a store's folder (and what a killed one leaves);
+# anything else there belongs to somebody.
+_STORE_ENTRY = re.compile(
+    r"(index|curation)(-\d+)?\.parquet(\.unfinished)?"
+    + "".join(
+        rf"|\.?{re.escape(name)}(\.\w+)?"
+        for name in (MANIFEST_NAME, REJECTED_NAME, CONTACT_SHEET_NAME, REPORT_NAME)
+    )
+    + f"|{SHARD_FOLDER}|{PART_FOLDER}"
+)
 
 logger = logging.getLogger(__name__)
 
 
+def index_name(generation: int) -> str:
+    """Return the file name of an index; each addition to a store writes the next one."""
+    return f"index-{generation:04d}.parquet"
+
+
+def curation_name(generation: int) -> str:
+    """Return the file name of the curation columns; each curation writes the next one."""
+    return f"curation-{generation:04d}.parquet"
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return a store's ``manifest.json``, checked.
+    """Return the manifest of a store on this machine, checked as by ``parse_manifest``.
 
     Raises:
-        DataError: It is missing, damaged, or of a newer format.
+        OSError: It is missing or cannot be read.
+        DataError: It is damaged, or of another format version.
     """
     path = folder / MANIFEST_NAME
-    if not path.is_file():
-        raise DataError(
-            f"{folder} is not a finished store: {MANIFEST_NAME} is missing. Make one with vismae "
-            f"ingest SOURCE --store {folder}."
-        )
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(content: bytes, where: str) -> dict[str, Any]:
+    """Return what ``manifest.json`` says, checked.
+
+    Args:
+        content: Of the file.
+        where: Its path or address, for messages.
+
+    Raises:
+        DataError: It is damaged, or of another format version.
+    """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(content.decode("utf-8"))
         version = int(manifest["format_version"])
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}). Ingest again with --overwrite.") from error
+        raise DataError(f"{where} is damaged ({error}). Ingest again with --overwrite.") from error
     if version > STORE_FORMAT_VERSION:
         raise DataError(
-            f"{path}: format_version {version} was written by a newer vismae; this one reads up "
-            f"to {STORE_FORMAT_VERSION}. Update vismae, or ingest again with this version."
+            f"{where}: format_version {version} was written by a newer vismae; this one reads "
+            f"{STORE_FORMAT_VERSION}. Update vismae, or ingest again with this version."
+        )
+    if version < STORE_FORMAT_VERSION:
+        raise DataError(
+            f"{where}: format_version {version} was made by an older vismae; this one reads "
+            f"{STORE_FORMAT_VERSION}. Ingest again with --overwrite."
         )
     if manifest.get("encoding") not in ("raw", "zstd"):
         raise DataError(
-            f"{path}: encoding '{manifest.get('encoding')}' is not known; expected raw or zstd. "
+            f"{where}: encoding '{manifest.get('encoding')}' is not known; expected raw or zstd. "
             "Ingest again with --overwrite."
+        )
+    absent = {"generation", "count", "extra_columns", "index", "shards"} - set(manifest)
+    if absent:
+        raise DataError(
+            f"{where} is damaged: {', '.join(sorted(absent))} is missing. Ingest again with "
+            "--overwrite."
         )
     return manifest
 
@@ -87,7 +115,7 @@ def clear_store(folder: Path, overwrite: bool) -> None:
     if not folder.is_dir():
         raise RunFolderError(f"{folder} is a file; --store needs a folder.")
     entries = sorted(entry.name for entry in folder.iterdir())
-    foreign = [name for name in entries if name not in _STORE_ENTRIES]
+    foreign = [name for name in entries if not _STORE_ENTRY.fullmatch(name)]
     if foreign:
         raise RunFolderError(
             f"{folder} holds {', '.join(foreign[:4])}, which is no part of a store, so --overwrite "
@@ -165,10 +193,12 @@ def _fits(values: np.ndarray, limits: np.iinfo) -> bool:
     return int(values.min()) >= limits.min and int(values.max()) <= limits.max
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file's content in hexadecimal."""
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def pixel_sha256(pixels: np.ndarray) -> str:
@@ -178,7 +208,12 @@ def pixel_sha256(pixels: np.ndarray) -> str:
 
 
 def index_schema(extra_columns: Sequence[str]) -> pa.Schema:
-    """Return the columns of ``index.parquet``: ``SliceRecord`` and where the pixels lie."""
+    """Return the columns of the index: ``SliceRecord``, and where and how the pixels lie.
+
+    ``shard`` and ``position`` say which row of which shard it is; ``pixels_offset`` and
+    ``pixels_bytes`` (of the label map too) say which bytes of the shard's file that row is made
+    of, so that a reader needs nothing but these bytes.
+    """
     texts = ("image_id", "modality", "unit", "patient_id", "group_kind", "volume_id")
     numbers = (
         *("slope", "intercept", "scale_low", "scale_high"),
@@ -198,145 +233,17 @@ def index_schema(extra_columns: Sequence[str]) -> pa.Schema:
             ("label", pa.string()),
             ("split", pa.string()),
             *((f"extra_{name}", pa.string()) for name in extra_columns),
-            *((name, pa.int32()) for name in ("shard", "position", "height", "width", "channels")),
+            *((name, pa.int32()) for name in ("shard", "position")),
+            ("pixels_offset", pa.int64()),
+            ("pixels_bytes", pa.int32()),
+            ("label_map_offset", pa.int64()),
+            ("label_map_bytes", pa.int32()),
+            *((name, pa.int32()) for name in ("height", "width", "channels")),
             ("dtype", pa.string()),
             ("has_label_map", pa.bool_()),
             ("label_map_dtype", pa.string()),
             ("pixel_sha256", pa.string()),
             ("likeness", pa.uint64()),
+            ("fine_likeness", pa.binary(FINE_BYTES)),
         ]
     )
-
-
-class EncodedSlice(NamedTuple):
-    """A slice as it goes into a shard, and its index row but for the place in the shards."""
-
-    facts: dict[str, Any]
-    pixels: bytes
-    label_map: bytes | None
-    label_values: tuple[int, ...]
-
-
-def encode_slice(
-    record: SliceRecord,
-    pixels: np.ndarray,
-    label_map: np.ndarray | None = None,
-    encoding: str = "zstd",
-    extra_columns: Sequence[str] = (),
-) -> EncodedSlice:
-    """Do all the work of storing a slice that needs no open file, so that any process may do it.
-
-    Args:
-        record: What is known of it.
-        pixels: (H, W) or (H, W, 3), as ``storable_pixels`` takes them.
-        label_map: (H, W) raw values, as ``storable_label_map`` takes them.
-        encoding: ``zstd`` or ``raw``.
-        extra_columns: Of the store.
-
-    Raises:
-        DataError: A dtype, shape or value that cannot be stored, or an ``extra`` value whose
-            column the store does not have.
-    """
-    pixels = storable_pixels(pixels)
-    unknown = sorted(set(record.extra) - set(extra_columns))
-    if unknown:
-        raise DataError(
-            f"{record.image_id}: the store has no extra column {unknown[0]} "
-            f"(extra_columns: {', '.join(extra_columns) or 'none'})."
-        )
-    facts = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
-    extra = facts.pop("extra")
-    facts["flags"] = "|".join(sorted(facts["flags"]))
-    facts |= {f"extra_{name}": extra.get(name) for name in extra_columns}
-    facts |= {
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
-        "channels": pixels.shape[2] if pixels.ndim == 3 else 1,
-        "dtype": pixels.dtype.name,
-        "has_label_map": label_map is not None,
-        "label_map_dtype": None,
-        "pixel_sha256": pixel_sha256(pixels),
-        "likeness": difference_hash(pixels),
-    }
-    content = encode_array(pixels, encoding)
-    if label_map is None:
-        return EncodedSlice(facts, content, None, ())
-    label_map = storable_label_map(label_map, pixels.shape[:2])
-    facts["label_map_dtype"] = label_map.dtype.name
-    values = tuple(np.flatnonzero(np.bincount(label_map.ravel())).tolist())
-    return EncodedSlice(facts, content, encode_array(label_map, encoding), values)
-
-
-def encode_array(array: np.ndarray, encoding: str) -> bytes:
-    """Return the little-endian bytes of an array, compressed unless ``encoding`` is raw."""
-    content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    return content if encoding == "raw" else pa.compress(content, codec=encoding, asbytes=True)
-
-
-def decode_array(value: pa.Scalar, encoding: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the array of an encoded value, as a copy that may be written to.
-
-    Raises:
-        ValueError: The bytes do not fit the shape, or there are none.
-        pyarrow.ArrowException: They cannot be decompressed.
-    """
-    buffer = value.as_buffer()
-    if buffer is None:
-        raise ValueError("the value is empty")
-    stored = np.dtype(dtype).newbyteorder("<")
-    if encoding != "raw":
-        size = math.prod(shape) * stored.itemsize
-        buffer = pa.decompress(buffer, decompressed_size=size, codec=encoding)
-    return np.frombuffer(buffer, dtype=stored).reshape(shape).astype(dtype)
-
-
-class ShardWriter:
-    """One Arrow IPC file, written in batches and named only when complete.
-
-    Args:
-        path: The finished shard.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._unfinished = path.with_name(path.name + UNFINISHED)
-        self._writer = pa.ipc.new_file(str(self._unfinished), _SHARD_SCHEMA)
-        self._pixels: list[bytes] = []
-        self._label_maps: list[bytes | None] = []
-        self._batch_bytes = 0
-        self._rows = 0
-        self.byte_count = 0
-        """Encoded bytes so far."""
-
-    def add(self, pixels: bytes, label_map: bytes | None) -> int:
-        """Append one encoded slice and return its position in the shard."""
-        self._pixels.append(pixels)
-        self._label_maps.append(label_map)
-        size = len(pixels) + len(label_map or b"")
-        self._batch_bytes += size
-        self.byte_count += size
-        self._rows += 1
-        if self._batch_bytes >= _BATCH_BYTES:
-            self._write_batch()
-        return self._rows - 1
-
-    def close(self) -> int:
-        """Complete the file and return its number of rows; an empty one is removed."""
-        if self._pixels:
-            self._write_batch()
-        self._writer.close()
-        if self._rows:
-            self._unfinished.rename(self._path)
-        else:
-            self._unfinished.unlink()
-        return self._rows
-
-    def discard(self) -> None:
-        """Give up an unfinished file."""
-        self._writer.close()
-        self._unfinished.unlink(missing_ok=True)
-
-    def _write_batch(self) -> None:
-        columns = [pa.array(values, pa.binary()) for values in (self._pixels, self._label_maps)]
-        self._writer.write_batch(pa.record_batch(columns, schema=_SHARD_SCHEMA))
-        self._pixels, self._label_maps, self._batch_bytes = [], [], 0

@@ -2,7 +2,7 @@
 
 No script, no font and no picture is fetched from anywhere: the file can be mailed, archived and
 opened in a hospital without a network. All text is escaped; only figures made by
-``evaluation/figures.py`` enter as markup.
+``evaluation/figures.py`` and its like enter as markup.
 """
 
 import base64
@@ -20,6 +20,7 @@ from vismae.core.rundir import write_text
 from vismae.evaluation.overlay import png_bytes
 from vismae.evaluation.statistics import Interval
 
+_LONG_NUMBER = 10_000
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 # What could run or fetch something from inside an SVG; matplotlib writes none of it.
 _ACTIVE_SVG = re.compile(
@@ -38,9 +39,14 @@ class Report:
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
         self.subtitle = subtitle
+        self._facts: list[tuple[str, str]] = []
         self._warnings: list[str] = []
         self._sections: list[str] = []
         self._blocks: list[dict[str, Any]] = []
+
+    def fact(self, name: str, value: str) -> None:
+        """Put one short value, such as a count, into the line of large numbers at the top."""
+        self._facts.append((name, value))
 
     def warn(self, text: str) -> None:
         """Put a sentence into a box at the very top, before any result."""
@@ -93,13 +99,16 @@ class Report:
             }
         )
 
-    def figure(self, figure: str | bytes | np.ndarray, caption: str) -> None:
+    def figure(
+        self, figure: str | bytes | np.ndarray, caption: str, alternative: str | None = None
+    ) -> None:
         """Add a figure.
 
         Args:
-            figure: SVG text from ``evaluation/figures.py``, the content of a PNG file, or a uint8
-                picture.
-            caption: What it shows; also read out in place of a picture.
+            figure: SVG text from ``evaluation/figures.py`` and its like, the content of a PNG
+                file, or a uint8 picture.
+            caption: What it shows.
+            alternative: Read out in place of the figure; the caption when unset.
 
         Raises:
             DataError: It is none of these, or the SVG holds scripts or references to elsewhere.
@@ -108,6 +117,7 @@ class Report:
             "kind": "figure",
             "number": self._count("figure"),
             "caption": caption,
+            "alternative": alternative or caption,
             "svg": None,
             "png": None,
         }
@@ -140,6 +150,7 @@ class Report:
         return environment.from_string(source.read_text(encoding="utf-8")).render(
             title=self.title,
             subtitle=self.subtitle,
+            facts=self._facts,
             warnings=self._warnings,
             sections=self._sections,
             blocks=blocks,
@@ -183,6 +194,8 @@ def format_cell(value: Any, digits: int = 3) -> str:
     """Return a value as a table shows it: decimals, ``mean [low, high]``, a dash for nothing."""
     if _missing(value):
         return "–"
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return whole_number(int(value))
     if isinstance(value, Interval):
         return value.text(digits)
     if isinstance(value, float | np.floating):
@@ -190,3 +203,8 @@ def format_cell(value: Any, digits: int = 3) -> str:
         # A p-value or a loss below the last decimal must not read as zero.
         return f"{value:.1e}" if value != 0 and float(text) == 0 else text
     return str(value)
+
+
+def whole_number(value: int) -> str:
+    """Return a number with a narrow space between thousands, those of four digits without."""
+    return str(value) if abs(value) < _LONG_NUMBER else f"{value:,}".replace(",", "\u202f")

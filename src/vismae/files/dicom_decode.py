@@ -1,4 +1,4 @@
-"""DICOM pixel data to stored values: transfer syntaxes, palettes, padding, inverted grey scales.
+"""DICOM pixel data to stored values: transfer syntaxes, colour spaces and palettes.
 
 Standard: DICOM PS3.3 C.7.6.3 (image pixel module), PS3.5 section 8 and annex A.
 """
@@ -7,15 +7,17 @@ import importlib
 import logging
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels.processing import apply_color_lut
+from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.pixels.utils import get_expected_length, get_nr_frames, pixel_array
 from pydicom.uid import (
     UID,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -29,6 +31,7 @@ from pydicom.uid import (
 )
 
 from vismae.core.errors import UnreadableFileError
+from vismae.files.dicom_bits import settle_stored_bits
 from vismae.files.pixels import native_numbers, require_size
 from vismae.files.reasons import Reason
 
@@ -44,6 +47,15 @@ _DECODERS: dict[str, str] = {
     **dict.fromkeys(JPEG2000TransferSyntaxes, "pylibjpeg"),
 }
 _JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
+_LOSSY_JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit}
+# These hold words with whatever is in their unused bits, and ``dicom_bits`` settles that.
+_WORDS = {JPEGLossless, JPEGLosslessSV1, RLELossless}
+# Here nothing in the codestream tells whether colours are RGB already.
+_UNCONVERTED = {
+    *(ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian),
+    *(ExplicitVRBigEndian, RLELossless),
+}
+_YBR = {"YBR_FULL", "YBR_FULL_422"}
 _PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
 _NEEDED_FOR_INTEGERS = ("BitsStored", "PixelRepresentation")
@@ -52,19 +64,15 @@ _NEEDED_FOR_INTEGERS = ("BitsStored", "PixelRepresentation")
 def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
     """Return the stored values of all frames, (F, H, W) grey or (F, H, W, 3) colour.
 
-    Palettes are looked up and YCbCr becomes RGB. Nothing is rescaled, windowed or inverted.
+    Palettes are looked up, YCbCr becomes RGB, and colours of more than 8 bits keep their upper 8,
+    as other colour files do. Nothing is rescaled, windowed or inverted. BitsStored of the header
+    is corrected where it is wrong (see ``dicom_bits``). The array may be read-only.
 
     Raises:
         UnreadableFileError: ``no-pixels``, ``truncated``, ``undecodable``, ``too-large`` or
             ``unsupported-pixels``.
     """
-    element = next((word for word in _PIXEL_ELEMENTS if dataset.get(word) is not None), None)
-    if element is None or not dataset[element].value:
-        raise UnreadableFileError(
-            Reason.NO_PIXELS,
-            f"{name}: a {dataset.get('Modality') or 'DICOM'} object without pixel data. "
-            f"Leave it out, or fetch it again with its pixels.",
-        )
+    element = require_pixels(dataset, name)
     _require_tags(dataset, element, name)
     samples, frames = int(dataset.SamplesPerPixel), get_nr_frames(dataset, warn=False)
     shape = (frames, int(dataset.Rows), int(dataset.Columns), samples)
@@ -78,59 +86,38 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
     if not syntax.is_encapsulated:
         _require_complete(dataset, element, name)
     pixels = _decode(dataset, syntax, name).reshape(shape if samples == 3 else shape[:3])
+    pixels = native_numbers(pixels, name)
+    if samples == 3:
+        return _colour_of_8_bits(pixels, int(dataset.get("BitsStored") or 8))
+    if element == "PixelData" and syntax not in _LOSSY_JPEG:
+        pixels = settle_stored_bits(pixels, dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, dataset)[..., :3]
-    return native_numbers(pixels, name)
-
-
-def clean_stored_values(
-    pixels: np.ndarray, dataset: Dataset, show_bright_as_bright: bool
-) -> np.ndarray:
-    """Replace padding by the smallest valid value, and turn MONOCHROME1 round if asked.
-
-    Both work on stored values, so a later slope and intercept stay what they are. Turning round
-    is for grey levels made for the eye; Hounsfield units and uptake do not depend on how a
-    viewer paints them (PS3.3 C.7.6.3.1.2).
-
-    Args:
-        pixels: Grey stored values, any shape.
-        dataset: Its header.
-        show_bright_as_bright: Turn MONOCHROME1 round within the range of its stored bits.
-    """
-    padding = _padding(pixels, dataset)
-    if (
-        show_bright_as_bright
-        and dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-        and pixels.dtype.kind in "iu"
-    ):
-        # Unsigned values of b bits: 2^b - 1 - v; signed ones: -1 - v. Never by the image's own
-        # extremes, which would give each slice of a series another scale.
-        # Lossy compression may overshoot the range, which must not wrap around.
-        bits = int(dataset.BitsStored)
-        signed = int(dataset.get("PixelRepresentation") or 0) == 1
-        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-        turned = low + high - pixels.astype(np.int64)
-        pixels = np.clip(turned, low, high).astype(pixels.dtype)
-    if padding is not None and padding.any() and not padding.all():
-        pixels = np.where(padding, pixels[~padding].min(), pixels)
+        # A table of 16 bits may hold values of 8 bits.
+        colours = apply_color_lut(pixels, dataset)[..., :3]
+        return _colour_of_8_bits(colours, 16 if colours.max() > 255 else 8)
     return pixels
 
 
-def _padding(pixels: np.ndarray, dataset: Dataset) -> np.ndarray | None:
-    """Where pixels hold PixelPaddingValue (or lie in its range, PS3.3 C.7.5.1.1.2)."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None or pixels.dtype.kind not in "iu":
-        return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    bits = 8 * pixels.dtype.itemsize
-    low, high = sorted(_wrap(int(v), bits, pixels.dtype.kind) for v in (value, limit or value))
-    return (pixels >= low) & (pixels <= high)
+def require_pixels(dataset: Dataset, name: str) -> str:
+    """Return the name of the element that holds the pixels.
+
+    Raises:
+        UnreadableFileError: ``no-pixels`` without one.
+    """
+    element = next((word for word in _PIXEL_ELEMENTS if dataset.get(word) is not None), None)
+    if element is None or not dataset[element].value:
+        raise UnreadableFileError(
+            Reason.NO_PIXELS,
+            f"{name}: a DICOM object without pixel data. Leave it out, or fetch it again with its "
+            f"pixels.",
+        )
+    return element
 
 
-def _wrap(value: int, bits: int, kind: str) -> int:
-    """Read a padding value in the pixels' signedness, which writers often get wrong."""
-    value %= 2**bits
-    return value - 2**bits if kind == "i" and value >= 2 ** (bits - 1) else value
+def _colour_of_8_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
+    if pixels.dtype.kind not in "iu" or pixels.dtype == np.uint8:
+        return pixels
+    return np.right_shift(pixels, max(0, bits - 8)).astype(np.uint8)
 
 
 def _require_tags(dataset: Dataset, element: str, name: str) -> None:
@@ -177,19 +164,25 @@ def _require_complete(dataset: Dataset, element: str, name: str) -> None:
 
 
 def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:
-    codecs = _imagecodecs()
-    attempts: dict[str, Callable[[], np.ndarray]] = {
-        "any decoder": lambda: pixel_array(dataset),
-    }
+    codecs = _imagecodecs() if syntax in _JPEG else None
+    attempts: dict[str, Callable[[], np.ndarray]] = {}
+    # pydicom would clear unused bits by the header alone.
+    options: dict[str, Any] = {"correct_unused_bits": False} if syntax in _WORDS else {}
+    if not syntax.is_encapsulated and _is_plain(dataset):
+        attempts["numpy"] = lambda: _plain_words(dataset, syntax)
+    if syntax in _UNCONVERTED and str(dataset.PhotometricInterpretation) in _YBR:
+        attempts["ybr"] = lambda: _decode_ybr(dataset)
     if plugin := _DECODERS.get(syntax):
-        first = {plugin: lambda: pixel_array(dataset, decoding_plugin=plugin)}
-        attempts = {**first, **attempts}
-    if codecs is not None and syntax in _JPEG and int(dataset.SamplesPerPixel) == 1:
+        attempts[plugin] = lambda: pixel_array(dataset, decoding_plugin=plugin, **options)
+    attempts["any decoder"] = lambda: pixel_array(dataset, **options)
+    if codecs is not None and int(dataset.SamplesPerPixel) == 1:
         attempts["imagecodecs"] = lambda: _decode_jpeg(dataset, codecs)
     failures = []
     for decoder, attempt in attempts.items():
         try:
             return attempt()
+        except MemoryError:
+            raise
         except Exception as error:  # decoders are foreign code and raise anything
             failures.append(f"{decoder}: {error}")
         except BaseException as error:
@@ -204,6 +197,41 @@ def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:
         reason = Reason.TRUNCATED
     cure = _cure(syntax, int(dataset.get("BitsStored") or 0), codecs)
     raise UnreadableFileError(reason, f"{name}: {found}. {cure} ({text[:300]})")
+
+
+def _is_plain(dataset: Dataset) -> bool:
+    """Whether pixels are grey words of whole bytes, which need no decoder."""
+    grey = int(dataset.SamplesPerPixel) == 1 and "PixelData" in dataset
+    return grey and int(dataset.BitsAllocated) in (8, 16, 32)
+
+
+def _plain_words(dataset: Dataset, syntax: UID) -> np.ndarray:
+    allocated = int(dataset.BitsAllocated)
+    swapped = not syntax.is_little_endian
+    if swapped and allocated == 8 and dataset["PixelData"].VR == "OW":
+        return pixel_array(dataset)  # bytes in swapped pairs
+    sign = "i" if int(dataset.PixelRepresentation) == 1 else "u"
+    count = get_expected_length(dataset, unit="pixels")
+    dtype = np.dtype(f"{'>' if swapped else '<'}{sign}{allocated // 8}")
+    return np.frombuffer(dataset.PixelData, dtype, count)
+
+
+def _decode_ybr(dataset: Dataset) -> np.ndarray:
+    """Decode words that PhotometricInterpretation calls YCbCr, and make them RGB if they are.
+
+    Older tools decompressed JPEG to RGB, and left the tag as it was. Of medical images most
+    pixels are grey; whether they are grey as RGB or as YCbCr tells what they are.
+    """
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        whole = get_expected_length(dataset, unit="pixels")
+        if not dataset["PixelData"].is_undefined_length and len(dataset.PixelData) >= whole:
+            dataset.PhotometricInterpretation = "YBR_FULL"  # not subsampled, whatever it says
+    pixels = pixel_array(dataset, raw=True)
+    first, second, third = (pixels[..., channel].astype(np.int16) for channel in range(3))
+    equal = (first == second) & (second == third)
+    as_rgb = np.count_nonzero(equal & (np.abs(first - 128) > 2))
+    as_ybr = np.count_nonzero((np.abs(second - 128) <= 2) & (np.abs(third - 128) <= 2))
+    return pixels if as_rgb > as_ybr else convert_color_space(pixels, "YBR_FULL", "RGB")
 
 
 def _cure(syntax: UID, bits_stored: int, codecs: ModuleType | None) -> str:

@@ -1,23 +1,29 @@
 """Where DICOM frames lie in the patient, and which of them form one volume.
 
 Standard: PS3.3 C.7.6.2 (image plane), C.7.6.16 (functional groups of enhanced multi-frame
-images), C.8.5.5 (ultrasound regions). DICOM counts patient axes to left, posterior and superior
-(LPS); affines here are RAS. All lengths are millimetres.
+images), C.8.2.1 (gantry tilt). DICOM counts patient axes to left, posterior and superior (LPS);
+affines here are RAS. All lengths are millimetres.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset
 
-from vismae.core.types import Spacing
+from vismae.core.types import Flag, Spacing
+from vismae.files.dicom_ultrasound import ultrasound_pixel_size
 
 _SAME_POSITION_MM = 1e-3
 _SAME_DIRECTION = 1e-3
 _IRREGULAR_FRACTION = 0.05
-_US_CENTIMETRE = 3
+# A gap this near to a whole multiple of the usual one is told as slices that are missing.
+_MULTIPLE_FRACTION = 0.15
+# Slices shifted along themselves by this share of their distance, the tangent of 0.6 degrees.
+_TILT_TANGENT = 0.01
+_TILT_DEGREES = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class FramePlane:
         column_mm: Distance between columns.
         between_mm: SpacingBetweenSlices.
         thickness_mm: SliceThickness.
+        tilted: Whether GantryDetectorTilt is not zero.
     """
 
     position: np.ndarray | None
@@ -40,18 +47,19 @@ class FramePlane:
     column_mm: float | None
     between_mm: float | None
     thickness_mm: float | None
+    tilted: bool = False
 
     @property
     def located(self) -> bool:
         """Whether position and orientation are both known."""
         return self.position is not None and self.rows is not None
 
-    @property
+    @cached_property
     def normal(self) -> np.ndarray:
         """Direction of the slice axis, LPS; only for located planes."""
         return np.cross(_known(self.rows), _known(self.columns))
 
-    @property
+    @cached_property
     def height_mm(self) -> float:
         """Position along the normal; only for located planes."""
         return float(_known(self.position) @ self.normal)
@@ -61,8 +69,8 @@ class FramePlane:
         if self.located != other.located:
             return False
         if self.located and not (
-            np.allclose(_known(self.rows), _known(other.rows), atol=_SAME_DIRECTION)
-            and np.allclose(_known(self.columns), _known(other.columns), atol=_SAME_DIRECTION)
+            np.abs(_known(self.rows) - _known(other.rows)).max() <= _SAME_DIRECTION
+            and np.abs(_known(self.columns) - _known(other.columns)).max() <= _SAME_DIRECTION
         ):
             return False
         sizes = [(self.row_mm, other.row_mm), (self.column_mm, other.column_mm)]
@@ -92,6 +100,7 @@ def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
         column_mm=column_mm,
         between_mm=_positive((measures or dataset).get("SpacingBetweenSlices")),
         thickness_mm=_positive((measures or dataset).get("SliceThickness")),
+        tilted=_is_tilted(dataset.get("GantryDetectorTilt")),
     )
 
 
@@ -150,12 +159,16 @@ class VolumeGeometry:
             or the slice thickness long where a lone slice has no neighbour.
         in_space: Whether slices follow one another in space, not in time or in no known order.
         regular: Whether all distances between slices agree within 5 %.
+        flags: ``gantry-tilt`` where slices are shifted along themselves or the header says so,
+            ``missing-slices`` where a gap is about twice the usual one or more,
+            ``irregular-spacing`` where gaps differ in another way.
     """
 
     spacing: Spacing
     affine: np.ndarray | None
     in_space: bool
     regular: bool
+    flags: frozenset[Flag] = frozenset()
 
 
 def volume_geometry(planes: Sequence[FramePlane]) -> VolumeGeometry:
@@ -163,12 +176,14 @@ def volume_geometry(planes: Sequence[FramePlane]) -> VolumeGeometry:
     first = planes[0]
     alone = first.between_mm if len(planes) == 1 else None
     flat = Spacing(alone, first.row_mm, first.column_mm)
+    tilt = frozenset([Flag.GANTRY_TILT] if any(plane.tilted for plane in planes) else ())
     if not first.located:
-        return VolumeGeometry(flat, None, in_space=False, regular=True)
+        return VolumeGeometry(flat, None, in_space=False, regular=True, flags=tilt)
     if len(planes) == 1 or planes[-1].height_mm - first.height_mm <= _SAME_POSITION_MM:
         step = first.normal * (first.between_mm or first.thickness_mm or 1.0)
         affine = _affine(first, step)
-        return VolumeGeometry(flat, affine, in_space=len(planes) == 1, regular=True)
+        in_space = len(planes) == 1
+        return VolumeGeometry(flat, affine, in_space=in_space, regular=True, flags=tilt)
     positions = np.array([plane.position for plane in planes])
     gaps = np.diff(np.array([plane.height_mm for plane in planes]))
     median = float(np.median(gaps))
@@ -178,7 +193,31 @@ def volume_geometry(planes: Sequence[FramePlane]) -> VolumeGeometry:
     # wrong for every slice, the median only behind the gap.
     step = steps.mean(axis=0) if regular else np.median(steps, axis=0)
     spacing = Spacing(median, first.row_mm, first.column_mm)
-    return VolumeGeometry(spacing, _affine(first, step), in_space=True, regular=regular)
+    flags = tilt | _gap_flags(gaps, median)
+    along = float(step @ first.normal)
+    if float(np.linalg.norm(step - along * first.normal)) > _TILT_TANGENT * along:
+        flags |= {Flag.GANTRY_TILT}
+    return VolumeGeometry(
+        spacing, _affine(first, step), in_space=True, regular=regular, flags=flags
+    )
+
+
+def _gap_flags(gaps: np.ndarray, median: float) -> frozenset[Flag]:
+    """Tell gaps of whole multiples of the usual distance from other irregular ones."""
+    ratios = gaps / median
+    nearest = np.maximum(np.rint(ratios), 1.0)
+    usual = np.abs(ratios - 1.0) <= _IRREGULAR_FRACTION
+    multiple = (nearest > 1.0) & (np.abs(ratios - nearest) <= _MULTIPLE_FRACTION)
+    flags: set[Flag] = set()
+    if multiple.any():
+        flags.add(Flag.MISSING_SLICES)
+    if not (usual | multiple).all():
+        flags.add(Flag.IRREGULAR_SPACING)
+    return frozenset(flags)
+
+
+def _is_tilted(value: Any) -> bool:
+    return value not in (None, "") and abs(float(value)) > _TILT_DEGREES
 
 
 def _affine(first: FramePlane, step: np.ndarray) -> np.ndarray | None:
@@ -203,21 +242,7 @@ def _pixel_size(dataset: Dataset, measures: Dataset | None) -> tuple[float | Non
         pair = None if holder is None else _numbers(holder.get(tag), 2)
         if pair is not None and (pair > 0).all():
             return float(pair[0]), float(pair[1])
-    return _ultrasound_pixel_size(dataset)
-
-
-def _ultrasound_pixel_size(dataset: Dataset) -> tuple[float | None, float | None]:
-    """Return the pixel size if every region that is measured in centimetres agrees on it."""
-    sizes = set()
-    for region in dataset.get("SequenceOfUltrasoundRegions") or []:
-        units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
-        deltas = (region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX"))
-        if units == (_US_CENTIMETRE, _US_CENTIMETRE) and all(deltas):
-            sizes.add(tuple(round(abs(float(delta)) * 10.0, 6) for delta in deltas))
-    if len(sizes) != 1:
-        return None, None
-    row_mm, column_mm = sizes.pop()
-    return row_mm, column_mm
+    return ultrasound_pixel_size(dataset)
 
 
 def _numbers(value: Any, count: int) -> np.ndarray | None:

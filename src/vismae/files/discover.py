@@ -1,28 +1,28 @@
-"""Finding image files in folders and zip archives, and grouping DICOM files into series.
+"""Finding image files in folders and zip archives, and telling what they are.
 
-Nothing is unpacked to disk, no pixel is decoded here, and only paths and identifiers are kept.
+Nothing is unpacked to disk, and no pixel is decoded here.
 """
 
 import io
-import logging
 import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
-
-import pydicom
-from pydicom.errors import InvalidDicomError
+from typing import BinaryIO, Literal
 
 from vismae.core.errors import UnreadableFileError
 from vismae.files.reasons import Reason
-from vismae.files.signatures import HEAD_BYTES, Kind, content_of, is_nifti_pair_header
-
-logger = logging.getLogger(__name__)
+from vismae.files.signatures import (
+    DETACHED_PIXEL_SUFFIXES,
+    HEAD_BYTES,
+    Kind,
+    content_of,
+    is_nifti_pair_header,
+)
 
 MAX_MEMBER_BYTES = 4 * 1024**3
 """Largest archive member that is read; its unpacked bytes are held in memory."""
@@ -112,15 +112,116 @@ def discover(source: Path) -> Iterator[SourceFile | RejectedFile]:
     Raises:
         UnreadableFileError: ``source`` does not exist; raised when the first item is asked for.
     """
+    for found in walk(source):
+        if isinstance(found, RejectedFile):
+            yield found
+            continue
+        identified = identify(found.path)
+        if identified != "archive":
+            yield identified
+            continue
+        for member in archive_members(found.path):
+            inside = member if isinstance(member, RejectedFile) else identify(*member.place)
+            if inside != "archive":
+                yield inside
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file whose content nobody has looked at yet.
+
+    Attributes:
+        path: The file, or the archive that holds it.
+        member: Name inside the archive, or None for a plain file.
+        size: Bytes, unpacked.
+        changed_ns: Time of the last change (of the archive), in nanoseconds since 1970.
+    """
+
+    path: Path
+    member: str | None
+    size: int
+    changed_ns: int
+
+    @property
+    def place(self) -> tuple[Path, str | None]:
+        """Path and member."""
+        return self.path, self.member
+
+
+def walk(source: Path) -> Iterator[FoundFile | RejectedFile]:
+    """Yield the files of a folder and its subfolders in sorted order, or the one file named.
+
+    No file is opened. Hidden files and companions are passed over.
+
+    Raises:
+        UnreadableFileError: ``source`` does not exist; raised when the first item is asked for.
+    """
     if not source.exists():
         raise UnreadableFileError(
             Reason.NOT_FOUND, f"{source}: no such file or folder. Check the spelling of the path."
         )
-    if source.is_dir():
-        for path in _walk(source, frozenset()):
-            yield from [path] if isinstance(path, RejectedFile) else _inspect(path)
-    else:
-        yield from _inspect(source)
+    for path in _walk(source, frozenset()) if source.is_dir() else [source]:
+        if isinstance(path, RejectedFile):
+            yield path
+            continue
+        try:
+            status = path.stat()
+        except OSError as error:
+            yield _no_access_to(str(path), error)
+            continue
+        yield FoundFile(path, None, status.st_size, status.st_mtime_ns)
+
+
+def find_file(path: Path, member: str | None = None) -> FoundFile:
+    """Return one named file or archive member, unopened.
+
+    Raises:
+        UnreadableFileError: It does not exist, or its archive is damaged.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _no_access(str(path), error) from error
+    if member is None:
+        return FoundFile(path, None, status.st_size, status.st_mtime_ns)
+    try:
+        size = _archive(path).getinfo(member).file_size
+    except KeyError as error:
+        raise UnreadableFileError(
+            Reason.NOT_FOUND,
+            f"{path}!{member}: the archive has no such member. Check the name.",
+        ) from error
+    return FoundFile(path, member, size, status.st_mtime_ns)
+
+
+def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
+    """Yield the files in a zip archive in sorted order, companions passed over."""
+    try:
+        changed_ns = path.stat().st_mtime_ns
+        members = sorted(_archive(path).infolist(), key=lambda info: info.filename)
+    except OSError as error:
+        yield _no_access_to(str(path), error)
+        return
+    except UnreadableFileError as error:
+        yield RejectedFile(str(path), Reason(error.reason), str(error))
+        return
+    for info in members:
+        if not info.is_dir() and not any(_is_companion(part) for part in info.filename.split("/")):
+            yield FoundFile(path, info.filename, info.file_size, changed_ns)
+
+
+def identify(
+    path: Path, member: str | None = None
+) -> SourceFile | RejectedFile | Literal["archive"]:
+    """Say what a file is from its first bytes; ``archive`` for a zip archive on disk."""
+    name = str(path) if member is None else f"{path}!{member}"
+    try:
+        head = _head(path) if member is None else _read_member(path, member, HEAD_BYTES)
+    except UnreadableFileError as error:
+        return RejectedFile(name, Reason(error.reason), str(error))
+    if member is None and content_of(head, path.name) == "zip":
+        return "archive"
+    return _classify(path, member, head)
 
 
 def source_file(path: Path, member: str | None = None) -> SourceFile:
@@ -136,52 +237,13 @@ def source_file(path: Path, member: str | None = None) -> SourceFile:
     return found
 
 
-def group_series(files: Iterable[SourceFile]) -> Iterator[Group]:
-    """Put the single-frame DICOM files of one series into one group; all others stand alone.
-
-    Files that are no DICOM, and multi-frame DICOM files, come first in the order given; then the
-    series, each in the order of its first file. Only identifiers are read from the headers. The
-    patient is part of the key, since anonymisers are known to give one series UID to many.
-    """
-    series: dict[tuple[str, str], list[SourceFile]] = {}
-    for file in files:
-        key = _series_key(file) if file.kind == "dicom" else None
-        if key is None:
-            yield Group(file.kind, (file,))
-        else:
-            series.setdefault(key, []).append(file)
-    while series:
-        yield Group("dicom", tuple(series.pop(next(iter(series)))))
-
-
-def _series_key(file: SourceFile) -> tuple[str, str] | None:
-    tags = ["SeriesInstanceUID", "PatientID", "NumberOfFrames"]
-    try:
-        with file.open() as stream:
-            header = pydicom.dcmread(
-                stream, force=True, stop_before_pixels=True, specific_tags=list(tags)
-            )
-        uid = str(header.get("SeriesInstanceUID") or "")
-        frames = int(header.get("NumberOfFrames") or 1)
-        patient = str(header.get("PatientID") or "")
-    except (UnreadableFileError, InvalidDicomError, OSError, EOFError, *_HEADER_ERRORS) as error:
-        # The reader will meet the same damage and say so; here it only means "stands alone".
-        logger.debug("%s: header not read for grouping: %s", file.name, error)
-        return None
-    return (patient, uid) if uid and frames == 1 else None
-
-
-# What pydicom raises on damaged headers besides its own error and end of file.
-_HEADER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
-
-
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path | RejectedFile]:
     """Yield files in sorted order, following links but never into a folder above (a loop)."""
     try:
         status = folder.stat()
         paths = sorted(folder.iterdir())
     except OSError as error:
-        yield RejectedFile(str(folder), Reason.UNREADABLE, str(_no_access(str(folder), error)))
+        yield _no_access_to(str(folder), error)
         return
     identity = (status.st_dev, status.st_ino)
     if identity in above:
@@ -201,34 +263,8 @@ def _is_companion(name: str) -> bool:
         name.startswith(".")
         or lower in _COMPANION_NAMES
         or Path(lower).suffix in _COMPANION_SUFFIXES
+        or lower.endswith(DETACHED_PIXEL_SUFFIXES)
     )
-
-
-def _inspect(path: Path) -> Iterator[SourceFile | RejectedFile]:
-    try:
-        head = _head(path)
-    except UnreadableFileError as error:
-        yield RejectedFile(str(path), Reason(error.reason), str(error))
-        return
-    if content_of(head, path.name) == "zip":
-        yield from _inspect_archive(path)
-    else:
-        yield _classify(path, None, head)
-
-
-def _inspect_archive(path: Path) -> Iterator[SourceFile | RejectedFile]:
-    try:
-        members = sorted(_archive(path).infolist(), key=lambda info: info.filename)
-    except UnreadableFileError as error:
-        yield RejectedFile(str(path), Reason(error.reason), str(error))
-        return
-    for info in members:
-        if info.is_dir() or any(_is_companion(part) for part in info.filename.split("/")):
-            continue
-        try:
-            yield _classify(path, info.filename, _read_member(path, info.filename, HEAD_BYTES))
-        except UnreadableFileError as error:
-            yield RejectedFile(f"{path}!{info.filename}", Reason(error.reason), str(error))
 
 
 def _classify(path: Path, member: str | None, head: bytes) -> SourceFile | RejectedFile:
@@ -260,6 +296,11 @@ def _head(path: Path) -> bytes:
             return stream.read(HEAD_BYTES)
     except OSError as error:
         raise _no_access(str(path), error) from error
+
+
+def _no_access_to(name: str, error: OSError) -> RejectedFile:
+    found = _no_access(name, error)
+    return RejectedFile(name, Reason(found.reason), str(found))
 
 
 def _no_access(name: str, error: OSError) -> UnreadableFileError:

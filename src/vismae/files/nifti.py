@@ -4,7 +4,6 @@ An image and its label map share ``slice_orientation``, so they cannot come apar
 """
 
 import gzip
-import re
 import zlib
 from typing import Any, BinaryIO
 
@@ -15,25 +14,16 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from vismae.core.errors import UnreadableFileError
-from vismae.core.types import MedicalImage, Modality, PixelUnit, Spacing
+from vismae.core.types import MedicalImage, Modality, Spacing
 from vismae.files.discover import SourceFile
 from vismae.files.orientation import slice_orientation
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
 from vismae.files.reasons import Reason
 from vismae.files.signatures import is_gzip
-
-MAX_VOLUMES = 32
-"""Volumes taken from a 4-D file, spread evenly from first to last: neighbours in time are nearly
-copies, and one long run would outweigh all other patients."""
+from vismae.files.volume_customs import customary_unit, modality_from_name, spread_volumes
 
 _MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _COLOUR_FIELDS = ("R", "G", "B")
-# Suffixes of the Brain Imaging Data Structure (BIDS) and of common practice.
-_NAME_HINTS = {
-    Modality.MR: r"t1w|t2w|t2starw|t2star|flair|pdw|pdt2|bold|dwi|sbref|adc|t1|t2|t1ce|mr|mri",
-    Modality.CT: r"ct",
-    Modality.PET: r"pet|suv",
-}
 
 
 def read_nifti(file: SourceFile, modality: Modality | None = None) -> list[MedicalImage]:
@@ -54,10 +44,8 @@ def read_nifti(file: SourceFile, modality: Modality | None = None) -> list[Medic
     """
     with file.open() as stream:
         volumes = _Volumes(stream, file.name)
-        made = modality or _modality_from_name(file.name)
-        count = volumes.count
-        chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_VOLUMES)).round().astype(int))
-        return [_image(volumes, int(index), file.name, made) for index in chosen]
+        made = modality or modality_from_name(file.name)
+        return [_image(volumes, index, file.name, made) for index in spread_volumes(volumes.count)]
 
 
 def read_nifti_labels(file: SourceFile) -> tuple[np.ndarray, Spacing]:
@@ -174,11 +162,10 @@ def _image(volumes: _Volumes, index: int, name: str, modality: Modality) -> Medi
     if volumes.colour:
         pixels = grey_if_equal(pixels)
     small = stored.dtype.itemsize == 1 and not scaled
-    unit = {Modality.CT: PixelUnit.HU, Modality.PET: PixelUnit.SUV}.get(modality)
     return MedicalImage(
         pixels=pixels,
         modality=modality,
-        unit=PixelUnit.ARBITRARY if unit is None or small else unit,
+        unit=customary_unit(modality, small),
         source=name,
         slope=volumes.slope,
         intercept=volumes.intercept,
@@ -190,12 +177,3 @@ def _image(volumes: _Volumes, index: int, name: str, modality: Modality) -> Medi
             "volumes_in_file": volumes.count,
         },
     )
-
-
-def _modality_from_name(name: str) -> Modality:
-    words = re.split(r"[_\-. ]", re.split(r"[/\\!]", name)[-1].lower())
-    for word in reversed(words):  # the last word that says something: BIDS puts it there
-        for made, pattern in _NAME_HINTS.items():
-            if re.fullmatch(pattern, word):
-                return made
-    return Modality.OTHER

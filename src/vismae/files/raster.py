@@ -106,6 +106,8 @@ def _read_pages(
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(file.name, str(error)) from error
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise anything on damaged files
         early = "truncated" in str(error).lower() or isinstance(error, EOFError)
         raise UnreadableFileError(

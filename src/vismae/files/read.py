@@ -1,6 +1,6 @@
 """One door to all readers: any image file to images, any label file to class numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, MedicalImage, Modality, Spacing
 from vismae.files.dicom import read_dicom
 from vismae.files.discover import Group, SourceFile
+from vismae.files.itk import read_itk, read_itk_labels
 from vismae.files.nifti import read_nifti, read_nifti_labels
 from vismae.files.raster import read_raster, read_raster_labels
 from vismae.files.reasons import Reason
@@ -17,6 +18,7 @@ def read_image(
     files: Group | SourceFile | Sequence[SourceFile],
     modality: Modality | None = None,
     keep: frozenset[Flag] = frozenset(),
+    on_file: Callable[[], None] | None = None,
 ) -> list[MedicalImage]:
     """Read the files of one group: a DICOM series, or one file of any kind.
 
@@ -24,16 +26,20 @@ def read_image(
         files: A group from ``group_series``, one file, or several DICOM files of one series.
         modality: Overrides what the files say, and with it the pixel unit.
         keep: Of ``KEEPABLE``, what is to be read all the same.
+        on_file: Called before each file is read.
 
     Raises:
-        UnreadableFileError: The only exception, whatever a library raised; the reason codes are
-            listed in ``reasons.REASONS``.
+        UnreadableFileError: Whatever a library raised; the reason codes are listed in
+            ``reasons.REASONS``.
+        MemoryError: The only other exception.
     """
     members = _members(files)
     name = members[0].name
     try:
         if members[0].kind == "dicom":
-            return read_dicom(members, modality, keep)
+            return read_dicom(members, modality, keep, on_file)
+        if on_file is not None:
+            on_file()
         if len(members) > 1:
             raise UnreadableFileError(
                 Reason.UNDECODABLE,
@@ -42,8 +48,12 @@ def read_image(
             )
         if members[0].kind == "nifti":
             return read_nifti(members[0], modality)
+        if members[0].kind == "itk":
+            return read_itk(members[0], modality)
         return [read_raster(members[0], modality)]
     except UnreadableFileError:
+        raise
+    except MemoryError:
         raise
     except Exception as error:  # one odd file must never end a long job
         raise _undecodable(name, error) from error
@@ -61,16 +71,21 @@ def read_label_map(file: SourceFile) -> tuple[np.ndarray, Spacing | None]:
     try:
         if file.kind == "nifti":
             return read_nifti_labels(file)
+        if file.kind == "itk":
+            return read_itk_labels(file)
         if file.kind == "raster":
             return read_raster_labels(file), None
     except UnreadableFileError:
+        raise
+    except MemoryError:
         raise
     except Exception as error:  # as above
         raise _undecodable(file.name, error) from error
     raise UnreadableFileError(
         Reason.LABEL_FORMAT,
         f"{file.name}: a DICOM file where a label map was expected. Label maps are read from "
-        f"NIfTI, PNG, TIFF and BMP; convert DICOM segmentations to NIfTI (such as with dcmqi).",
+        f"NIfTI, MetaImage, NRRD, PNG, TIFF and BMP. A DICOM segmentation or structure set needs "
+        f"no table: put it into the folder of its images.",
     )
 
 

@@ -19,6 +19,10 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
     NOT_AN_IMAGE = "not-an-image"
     LOCALIZER = "localizer"
+    SECONDARY_CAPTURE = "secondary-capture"
+    BURNED_IN = "burned-in"
+    ULTRASOUND_TRACE = "ultrasound-trace"
+    VIDEO = "video"
     NO_PIXELS = "no-pixels"
     NO_RESCALE = "no-rescale"
     NO_SUV = "no-suv"
@@ -30,18 +34,27 @@ class Reason(StrEnum):
     LABEL_NOT_INTEGER = "label-not-integer"
     LABEL_COLOURS = "label-colours"
     LABEL_LOSSY = "label-lossy"
+    LABEL_WITHOUT_IMAGE = "label-without-image"
+    LABEL_GEOMETRY = "label-geometry"
+    LABEL_EMPTY = "label-empty"
+    NEEDS_EXTRA = "needs-extra"
+    COPY = "copy"
 
 
 REASONS: dict[Reason, str] = {
     Reason.NOT_FOUND: "The path or archive member does not exist.",
     Reason.UNREADABLE: "The operating system or the archive refused to hand out the bytes.",
     Reason.EMPTY: "The file holds no bytes.",
-    Reason.UNKNOWN_FORMAT: "Neither DICOM, NIfTI, PNG, JPEG, TIFF nor BMP, by content and suffix.",
+    Reason.UNKNOWN_FORMAT: "No known image format, by content and suffix.",
     Reason.NESTED_ARCHIVE: "A zip archive inside a zip archive, which is not entered.",
     Reason.ENCRYPTED: "The archive member is protected by a password.",
     Reason.TOO_LARGE: "The decoded image would exceed the size limit.",
-    Reason.NOT_AN_IMAGE: "A DICOM object that is no image: report, segmentation, dose, plan.",
+    Reason.NOT_AN_IMAGE: "A DICOM object that is no image: report, dose, plan, waveform.",
     Reason.LOCALIZER: "A scout view made to plan a scan.",
+    Reason.SECONDARY_CAPTURE: "A picture of a screen or of film, not the image of a scanner.",
+    Reason.BURNED_IN: "The header says that text is burned into the pixels.",
+    Reason.ULTRASOUND_TRACE: "An ultrasound spectrum, M-mode or curve without a picture of tissue.",
+    Reason.VIDEO: "A film compressed as video (MPEG or HEVC), which is not decoded.",
     Reason.NO_PIXELS: "The DICOM object holds no pixel data.",
     Reason.NO_RESCALE: "A CT image whose values cannot be turned into Hounsfield units.",
     Reason.NO_SUV: "A PET image whose values cannot be turned into SUV by body weight.",
@@ -53,4 +66,9 @@ REASONS: dict[Reason, str] = {
     Reason.LABEL_NOT_INTEGER: "A label map holds values that are not whole numbers.",
     Reason.LABEL_COLOURS: "A label map holds colours instead of class indices.",
     Reason.LABEL_LOSSY: "A label map was damaged by lossy compression.",
+    Reason.LABEL_WITHOUT_IMAGE: "A label map or segmentation whose image was not found.",
+    Reason.LABEL_GEOMETRY: "A segmentation or structure set that does not lie on its image.",
+    Reason.LABEL_EMPTY: "A segmentation or structure set that describes no structure.",
+    Reason.NEEDS_EXTRA: "Reading the file needs a package that is not installed.",
+    Reason.COPY: "The same image as another file of its series, which is used instead.",
 }

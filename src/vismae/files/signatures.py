@@ -2,18 +2,23 @@
 
 DICOM: PS3.10 section 7.1 (``DICM`` at byte 128); files written without that preamble are known by
 their first element. NIfTI: magic at byte 344 (version 1) or 4 (version 2), also inside gzip.
+MetaImage: a text header that begins with its first key. NRRD: ``NRRD000`` and a version.
 """
 
+import re
 import struct
 import zlib
 from typing import Literal
 
 from pydicom.valuerep import VR
 
-Kind = Literal["dicom", "nifti", "raster"]
-Content = Literal["dicom", "nifti", "raster", "zip"]
+Kind = Literal["dicom", "nifti", "raster", "itk"]
+Content = Literal["dicom", "nifti", "raster", "itk", "zip"]
 
 HEAD_BYTES = 1024
+
+DETACHED_PIXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz")
+"""Files that hold the pixels of a MetaImage or NRRD header beside them, and nothing else."""
 
 _RASTER_STARTS = (
     b"\x89PNG\r\n\x1a\n",
@@ -35,6 +40,10 @@ _SUFFIXES: dict[str, Kind] = {
     ".tif": "raster",
     ".tiff": "raster",
     ".bmp": "raster",
+    ".mha": "itk",
+    ".mhd": "itk",
+    ".nrrd": "itk",
+    ".nhdr": "itk",
 }
 _VALUE_REPRESENTATIONS = {str(vr).encode() for vr in VR if len(str(vr)) == 2}
 
@@ -57,6 +66,8 @@ def content_of(head: bytes, name: str) -> Content | None:
         return "zip"
     if _is_nifti(head):
         return "nifti"
+    if is_nrrd(head) or is_metaimage(head):
+        return "itk"
     if _is_dicom_without_preamble(head):
         return "dicom"
     lower = name.lower()
@@ -71,6 +82,16 @@ def is_gzip(head: bytes) -> bool:
 def is_nifti_pair_header(head: bytes) -> bool:
     """Whether the bytes begin a NIfTI header whose pixels lie in a second file (``.img``)."""
     return head[344:348] == b"ni1\x00" or head[4:8] == b"ni2\x00"
+
+
+def is_nrrd(head: bytes) -> bool:
+    """Whether the bytes begin an NRRD file."""
+    return head.startswith(b"NRRD000")
+
+
+def is_metaimage(head: bytes) -> bool:
+    """Whether the bytes begin a MetaImage header."""
+    return re.match(rb"(ObjectType\s*=\s*Image|NDims\s*=\s*\d)", head) is not None
 
 
 def _is_bmp(head: bytes) -> bool:

@@ -2,42 +2,66 @@
 
 ::
 
-    STORE/rejected.csv           path, reason, message of every file that could not be used
-    STORE.private/salt           secret behind the pseudonyms of patient ids in file headers
+    STORE/report.html            what came in, what did not and why
+    STORE/rejected.csv           salted hash, reason code of every file that was left out
+    STORE.private/salt           secret behind all pseudonyms
     STORE.private/sources.csv    image_id and the file it came from
-    STORE.private/request.json   what was asked for, to recognise the same request again
+    STORE.private/rejected.csv   the same as above with paths and messages
+    STORE.private/ledger.sqlite  what was found, what is done: an interrupted ingest goes on here
 
-The private folder stays with the user (mode 600); nothing in it is needed to train.
+The private folder stays with the user (mode 700); nothing in it is needed to train. The steps are
+in ``intake/``: list and identify files (``listing``), put them in order (``plan``), read them in
+portions (``portion``), and look at the whole (``curate``).
 """
 
-import csv
-import json
 import logging
-import os
-import secrets
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vismae.core.config import IngestConfig
-from vismae.core.errors import DataError
-from vismae.core.rundir import write_text
-from vismae.core.types import Modality
+from vismae.core.errors import DataError, RunFolderError
+from vismae.core.executor import Executor, Limits, Lost, open_executor
+from vismae.core.intake_account import IntakeAccount
+from vismae.core.processes import available_cores
+from vismae.core.rundir import locked
+from vismae.core.types import Flag
 from vismae.data.sources import DataSource, Manifest, Task, resolve_data
-from vismae.data.store import Store, StoreWriter
-from vismae.data.store_format import MANIFEST_NAME, REJECTED_NAME
-from vismae.workflows.intake.processes import read_all
-from vismae.workflows.intake.read import ItemResult, ReadSettings
-from vismae.workflows.intake.work import Rejection, WorkItem, find_work
+from vismae.data.store import Store
+from vismae.data.store_format import MANIFEST_NAME, REJECTED_NAME, clear_store, read_manifest
+from vismae.data.store_parts import assemble_store
+from vismae.workflows.intake import results
+from vismae.workflows.intake.curate import REPORT_NAME, curate, write_report
+from vismae.workflows.intake.identity import (
+    Identity,
+    make_private_folder,
+    private_folder,
+    read_salt,
+    write_private,
+)
+from vismae.workflows.intake.ledger import Ledger
+from vismae.workflows.intake.listing import identify_files, list_sources
+from vismae.workflows.intake.plan import items_of, plan, structures
+from vismae.workflows.intake.portion import PartSettings, PortionTask, read_portion, without
+from vismae.workflows.intake.progress import ProgressBar, progress_bar
+from vismae.workflows.intake.records import ReadSettings
+from vismae.workflows.intake.remote import RemoteSource, remote_source
+from vismae.workflows.intake.request import describe, refuse_other_request, request_columns
+from vismae.workflows.intake.space import SpaceGuard
+from vismae.workflows.intake.work import INTAKE_REASONS, lost_reason
 
-_REFRESH_EVERY = 20
+REQUEST_NAME = "request.json"
+_LEDGER_NAME = "ledger.sqlite"
+_PRELOAD = ("vismae.workflows.intake.portion",)
+_SALT_NAME = "salt"
+# Reasons that may have passed by the next time: another machine, more memory, a mended disk.
+_WORTH_ANOTHER_LOOK = (
+    *("not-found", "unreadable", "needs-extra", "label-without-image"),
+    *("reader-died", "reader-time", "reader-memory"),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,46 +71,91 @@ class IngestResult:
     """What an ingest did.
 
     Attributes:
-        store: The finished store.
-        stored: Slices in it.
-        files: Files looked at, those left out included.
-        rejected: Files left out; ``STORE/rejected.csv`` says why.
-        reasons: Reason code -> number of files.
+        folder: Of the store.
+        account: What is in it now and what was left out, over all ingests into it.
+        new_files: Files that this ingest saw for the first time.
+        changed_files: Files that changed after their images were stored; the old ones stay.
         seconds: Time it took.
+        dry_run: Nothing was written.
     """
 
-    store: Store
-    stored: int
-    files: int
-    rejected: int
-    reasons: dict[str, int]
+    folder: Path
+    account: IntakeAccount
+    new_files: int
+    changed_files: int
     seconds: float
+    dry_run: bool = False
+
+    @property
+    def store(self) -> Store:
+        """The finished store."""
+        return Store(self.folder)
+
+    @property
+    def stored(self) -> int:
+        """Images in the store."""
+        return self.account.images
+
+    @property
+    def files(self) -> int:
+        """Files looked at, those left out included."""
+        return self.account.files
+
+    @property
+    def rejected(self) -> int:
+        """Files left out; ``STORE/rejected.csv`` says why."""
+        return self.account.files_left_out
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Reason code -> files left out."""
+        return dict(self.account.left_out)
 
     def summary(self) -> str:
         """Return what a person wants to know at the end, in a few lines."""
-        by_modality = self.store.manifest["by_modality"]
+        by_modality = ", ".join(f"{name} {n}" for name, n in self.account.by_modality().items())
+        place = "would be stored" if self.dry_run else f"in {self.folder}"
         lines = [
-            f"{self.stored} images from {self.files - self.rejected} files in {self.store.folder} "
-            f"({', '.join(f'{name} {count}' for name, count in by_modality.items())}; "
-            f"{self.seconds:.1f} s)"
+            f"{self.stored} images from {self.files - self.rejected} files {place} "
+            f"({by_modality}; {self.new_files} new files, {self.seconds:.1f} s)"
         ]
         if self.rejected:
             lines.append(_rejections(self))
+        if self.changed_files:
+            lines.append(
+                f"{self.changed_files} files changed after their images were stored; the store "
+                "keeps the old images. Ingest with --overwrite to have the new ones."
+            )
+        if not self.dry_run:
+            lines.append(f"Report: {self.folder / REPORT_NAME}")
         return "\n".join(lines)
 
 
 def ingest(config: IngestConfig) -> IngestResult:
-    """Read all sources into a new store.
+    """Read all sources into a store: a new one, one that was begun, or one that is added to.
 
-    A file that cannot be used is recorded and the others go on.
+    A file that cannot be used is recorded and the others go on. What is interrupted goes on
+    where it stopped when the same is asked for again; files that are in the store already are
+    not read again.
 
     Raises:
-        DataError: A source or table is unusable, no image could be stored, or a larger share
-            than ``max_rejected_fraction`` was rejected (the store is then finished all the same).
-        RunFolderError: The store's folder is in use.
+        DataError: A source or table is unusable, no image could be stored, the disk is too full,
+            or a larger share than ``max_rejected_fraction`` was rejected (the store is then
+            finished all the same).
+        RunFolderError: The store's folder is in use, or holds something else.
     """
-    sources = resolve_data(config.sources, keep_columns=config.keep_column)
-    return _ingest(sources, config, _describe(config))
+    remote = [found for path in config.sources if (found := remote_source(path, config.query))]
+    named = [found.address for found in remote]
+    local = [path for path in config.sources if path not in named]
+    sources: list[DataSource | RemoteSource] = [*remote]
+    if local or not remote:
+        sources = [*resolve_data(local, keep_columns=config.keep_column), *remote]
+    if not config.dry_run:
+        return _ingest(sources, config, describe(config))
+    with tempfile.TemporaryDirectory(prefix="vismae-") as folder:
+        trial = config.model_copy(update={"store": Path(folder) / config.store.name})
+        result = _ingest(sources, trial, describe(config))
+        return replace(result, folder=config.store, dry_run=True)
 
 
 def open_or_ingest(
@@ -96,10 +165,12 @@ def open_or_ingest(
     task: Task | None = None,
     fold: int | None = None,
     modality: str | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     keep_column: Sequence[str] = (),
 ) -> Store:
     """Return the store that ``data`` is, or a store made from it.
+
+    Ids of csv tables stay as written: such a store belongs to a run of the one who wrote them.
 
     Args:
         data: One store, or sources as ``ingest`` takes them.
@@ -126,10 +197,11 @@ def open_or_ingest(
         modality=modality,
         workers=workers,
         keep_column=tuple(keep_column),
+        keep_ids=True,
         overwrite=True,
     )
-    request = _describe(config, task, fold)
-    recorded = private_folder(into) / "request.json"
+    request = describe(config, task, fold)
+    recorded = private_folder(into) / REQUEST_NAME
     finished = (into / MANIFEST_NAME).is_file() and recorded.is_file()
     if finished and recorded.read_text(encoding="utf-8") == request:
         logger.info("store %s was made from the same data before and is used again", into)
@@ -139,170 +211,181 @@ def open_or_ingest(
     return result.store
 
 
-def private_folder(store: Path) -> Path:
-    """Return the folder beside a store that holds the salt and the table of sources."""
-    return store.parent / f"{store.name}.private"
-
-
-def _ingest(sources: Sequence[DataSource], config: IngestConfig, request: str) -> IngestResult:
+def _ingest(
+    sources: Sequence[DataSource | RemoteSource], config: IngestConfig, request: str
+) -> IngestResult:
     started = time.perf_counter()
-    extra_columns = _extra_columns(sources, config)
-    folds = {source.fold for source in sources if isinstance(source, Manifest)}
-    writer = StoreWriter(
-        config.store,
-        config.encoding,
-        config.shard_mib,
-        extra_columns,
-        config.overwrite,
-        fold=folds.pop() if len(folds) == 1 else None,
-    )
-    reasons: Counter[str] = Counter()
-    files = stored = 0
-    with writer, _reports(config.store) as reports, _progress() as progress:
-        salt = _salt(config.store)
-        settings = ReadSettings(salt, config.modality, config.encoding, extra_columns)
-        bar = progress.add_task("finding files", total=None)
-        items, early = _find(sources)
-        logger.info("found %d files and series to read", len(items))
-        reasons.update(reports.reject(early))
-        files += len(early)
-        progress.update(bar, description="reading", total=len(items))
-        for number, result in enumerate(read_all(items, settings, config.workers)):
-            files += result.files
-            reasons.update(reports.reject(result.rejected))
-            stored += _store(result, writer, reports)
-            progress.update(bar, advance=1, refresh=number % _REFRESH_EVERY == 0)
-        if not stored:
-            raise _nothing_stored(config, files, reasons)
-        store = writer.finish()
-    _write_private(private_folder(config.store) / "request.json", request)
+    # A trial must not touch the private folder of the store that it is a trial for.
+    home = None if config.dry_run else config.salt
+    private = make_private_folder(private_folder(config.store, home))
+    identity = Identity(read_salt(config.salt or private / _SALT_NAME), config.keep_ids)
+    limits = Limits(config.file_seconds, config.file_memory_gib)
+    workers = config.workers or available_cores()
+    with (
+        locked(private),
+        _open_ledger(private, config) as ledger,
+        progress_bar() as bar,
+        open_executor(config.executor, workers, limits, preload=_PRELOAD) as executor,
+    ):
+        columns = request_columns(sources, config)
+        refuse_other_request(ledger, config, columns, identity)
+        reopened = results.reopen_lost_parts(ledger, config.store)
+        if reopened:
+            logger.warning("%d parts of the store are gone and are read again", reopened)
+        ledger.forget_rejections(_WORTH_ANOTHER_LOOK)
+        listed = list_sources(ledger, sources)
+        logger.info("found %d new files (%d known before)", listed.new, listed.known)
+        bar.begin("looking at files")
+        identify_files(ledger, executor)
+        plan(ledger)
+        read = ReadSettings(
+            identity=identity,
+            modality=config.modality,
+            keep=frozenset(Flag(word) for word in config.keep),
+            max_side=config.max_side,
+            structures=structures(ledger),
+            extra_columns=columns,
+        )
+        write = PartSettings(
+            config.store, config.encoding, config.shard_mib, keep_pixels=not config.dry_run
+        )
+        _read_portions(ledger, executor, read, write, config, bar)
+        account = results.account(ledger)
+        _write_tables(ledger, private, config, identity)
+        if not account.images:
+            raise _nothing_stored(config, account)
+        bar.begin("looking at the whole")
+        _assemble(ledger, sources, config, columns)
+        account = curate(config.store, account)
+        if config.report is not None or not config.dry_run:
+            report = config.report or config.store / REPORT_NAME
+            write_report(report, config.store, account, with_pictures=write.keep_pixels)
+        write_private(private / REQUEST_NAME, request)
     result = IngestResult(
-        store,
-        len(store),
-        files,
-        reasons.total(),
-        dict(reasons.most_common()),
-        time.perf_counter() - started,
+        config.store, account, listed.new, listed.changed, time.perf_counter() - started
     )
     _require_enough(result, config)
     return result
 
 
-def _find(sources: Sequence[DataSource]) -> tuple[list[WorkItem], list[Rejection]]:
-    items: list[WorkItem] = []
-    rejected: list[Rejection] = []
-    for found in find_work(sources):
-        if isinstance(found, WorkItem):
-            items.append(found)
-        else:
-            rejected.append(found)
-    return items, rejected
+def _open_ledger(private: Path, config: IngestConfig) -> Ledger:
+    """Open the ledger of a store to go on with, or begin a new one with an empty store."""
+    path = private / _LEDGER_NAME
+    if config.overwrite:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    if not path.exists():
+        if (config.store / MANIFEST_NAME).is_file() and not config.overwrite:
+            raise RunFolderError(
+                f"{config.store} holds a store, but {path}, which knows its files, is gone. Put "
+                "the private folder back beside it, use --overwrite to begin anew, or another "
+                "--store."
+            )
+        clear_store(config.store, config.overwrite)
+    config.store.mkdir(parents=True, exist_ok=True)
+    return Ledger(path)
 
 
-def _store(result: ItemResult, writer: StoreWriter, reports: "_Reports") -> int:
-    for piece in result.slices:
-        writer.add_encoded(piece.encoded)
-        reports.sources.writerow([piece.image_id, piece.source])
-    return len(result.slices)
+def _read_portions(
+    ledger: Ledger,
+    executor: Executor,
+    read: ReadSettings,
+    write: PartSettings,
+    config: IngestConfig,
+    bar: ProgressBar,
+) -> None:
+    """Read what is not in the store yet; a file that takes its reader down is left out alone."""
+    sizes = dict(results.open_portions(ledger))
+    guard = SpaceGuard(config.store, sum(sizes.values()) if write.keep_pixels else 0)
+    if config.check_space:
+        guard.require_start()
+    bar.begin("reading", sum(sizes.values()))
+    given: dict[int, PortionTask] = {}
+
+    def tasks() -> Iterator[PortionTask]:
+        for number, size in sizes.items():
+            if write.keep_pixels:
+                guard.require(size)
+            given[number] = PortionTask(number, tuple(items_of(ledger, number)), read, write)
+            yield given[number]
+
+    waiting: Iterable[PortionTask] = tasks()
+    while True:
+        again: list[PortionTask] = []
+        for outcome in executor.run(read_portion, waiting):
+            if isinstance(outcome, Lost):
+                again.append(_without_culprit(ledger, outcome))
+                given[outcome.task.number] = again[-1]
+                continue
+            results.enter_result(ledger, given.pop(outcome.number), outcome)
+            size = sizes[outcome.number]
+            guard.wrote(size, 0 if outcome.part is None else outcome.part.byte_count)
+            bar.advance(size)
+        if not again:
+            return
+        waiting = again
 
 
-class _Reports:
-    """The two tables written while reading: what was left out, and where images came from."""
-
-    def __init__(self, rejected: TextIO, sources: TextIO) -> None:
-        self.sources = csv.writer(sources)
-        self.sources.writerow(["image_id", "source"])
-        self._rejected = csv.writer(rejected)
-        self._rejected.writerow(["path", "reason", "message"])
-
-    def reject(self, found: Sequence[Rejection]) -> list[str]:
-        """Write the rejections and return their reasons."""
-        for rejection in found:
-            self._rejected.writerow([rejection.path, rejection.reason, rejection.message])
-            logger.debug("left out: %s", rejection.message)
-        return [rejection.reason for rejection in found]
+def _without_culprit(ledger: Ledger, lost: Lost[PortionTask]) -> PortionTask:
+    """Leave out the work item that took its reader down, and return the rest of the portion."""
+    task = lost.task
+    item = int(lost.step) if lost.step else task.items[0][0]
+    reason, message = lost_reason(lost)
+    logger.warning("a file was left out: %s", INTAKE_REASONS[reason])
+    results.reject_item(ledger, task, item, reason.value, message)
+    return without(task, item)
 
 
-@contextmanager
-def _reports(store: Path) -> Iterator[_Reports]:
-    sources = os.open(
-        _make_private_folder(store) / "sources.csv", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+def _assemble(
+    ledger: Ledger,
+    sources: Sequence[DataSource | RemoteSource],
+    config: IngestConfig,
+    columns: Sequence[str],
+) -> None:
+    """Put new parts behind the store's rows."""
+    finished = (config.store / MANIFEST_NAME).is_file()
+    previous = read_manifest(config.store) if finished else None
+    known = {shard["file"] for shard in previous["shards"]} if previous else set[str]()
+    new = [
+        part
+        for part in results.parts(ledger)
+        if known.isdisjoint(shard.file for shard in part.shards)
+    ]
+    if previous is not None and not new:
+        return
+    folds = {source.fold for source in sources if isinstance(source, Manifest)}
+    assemble_store(
+        config.store,
+        new,
+        encoding=config.encoding,
+        extra_columns=columns,
+        fold=folds.pop() if len(folds) == 1 else None,
+        classes={value: name for name, value in structures(ledger).items()},
+        previous=previous,
     )
-    # Names that are not UTF-8 keep their bytes.
-    text: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-    with (store / REJECTED_NAME).open("w", **text) as table, os.fdopen(sources, "w", **text) as to:
-        yield _Reports(table, to)
 
 
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        # Drawn from the loop: a drawing thread may hold a lock while processes are forked.
-        auto_refresh=False,
+def _write_tables(ledger: Ledger, private: Path, config: IngestConfig, identity: Identity) -> None:
+    results.write_rejected(
+        ledger,
+        config.store / REJECTED_NAME,
+        private / results.PRIVATE_REJECTED_NAME,
+        identity,
     )
+    results.write_sources(ledger, private / results.SOURCES_NAME)
 
 
-def _salt(store: Path) -> bytes:
-    """Return the store's secret; an overwritten store keeps its own, so pseudonyms stay."""
-    path = _make_private_folder(store) / "salt"
-    if not path.is_file():
-        _write_private(path, secrets.token_hex(32) + "\n")
-    return bytes.fromhex(path.read_text(encoding="ascii"))
-
-
-def _make_private_folder(store: Path) -> Path:
-    folder = private_folder(store)
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    return folder
-
-
-def _write_private(path: Path, text: str) -> None:
-    write_text(path, text)
-    path.chmod(0o600)
-
-
-def _describe(config: IngestConfig, task: Task | None = None, fold: int | None = None) -> str:
-    """Return what decides the rows of a store, as text to compare."""
-    request = {
-        "sources": [str(path.resolve()) for path in config.sources],
-        "task": task,
-        "fold": fold,
-        "modality": config.modality,
-        "keep_column": list(config.keep_column),
-    }
-    return json.dumps(request, indent=2) + "\n"
-
-
-def _extra_columns(sources: Sequence[DataSource], config: IngestConfig) -> tuple[str, ...]:
-    """Return the wanted columns, and ``modality`` where a word would be lost as "other"."""
-    tables = [source.rows for source in sources if isinstance(source, Manifest)]
-    words = {row.modality for rows in tables for row in rows} | {config.modality}
-    unknown = any(_is_unknown(word) for word in words)
-    added = ("modality",) if unknown and "modality" not in config.keep_column else ()
-    return (*config.keep_column, *added)
-
-
-def _is_unknown(word: str | None) -> bool:
-    return word is not None and word.lower() != "other" and Modality.parse(word) is Modality.OTHER
-
-
-def _nothing_stored(config: IngestConfig, files: int, reasons: Counter[str]) -> DataError:
+def _nothing_stored(config: IngestConfig, account: IntakeAccount) -> DataError:
     sources = ", ".join(str(path) for path in config.sources)
-    if not files:
+    if not account.files:
         return DataError(
             f"{sources}: no image files were found. DICOM, NIfTI, PNG, JPEG and TIFF are read, "
             "in folders, zip archives or listed in a csv."
         )
+    table = private_folder(config.store, config.salt) / results.PRIVATE_REJECTED_NAME
     return DataError(
-        f"{sources}: none of {files} files could be used ({_top(reasons)}). "
-        f"{config.store / REJECTED_NAME} says why for each."
+        f"{sources}: none of {account.files} files could be used ({_top(account.left_out)}). "
+        f"{table} says why for each."
     )
 
 
@@ -316,12 +399,12 @@ def _require_enough(result: IngestResult, config: IngestConfig) -> None:
 
 
 def _rejections(result: IngestResult) -> str:
-    table = result.store.folder / REJECTED_NAME
+    table = private_folder(result.folder) / results.PRIVATE_REJECTED_NAME
+    place = "" if result.dry_run else f"; {table} says why"
     return (
-        f"{result.rejected} of {result.files} files were left out ({_top(result.reasons)}); "
-        f"{table} says why"
+        f"{result.rejected} of {result.files} files were left out ({_top(result.reasons)}){place}"
     )
 
 
-def _top(reasons: dict[str, int]) -> str:
+def _top(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in Counter(reasons).most_common(5))

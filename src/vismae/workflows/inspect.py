@@ -19,6 +19,9 @@ from vismae.data.store_format import CONTACT_SHEET_NAME
 from vismae.evaluation.overlay import contact_sheet, save_png
 
 _COLUMNS = 5
+_PICTURE_COLUMNS = (
+    *("modality", "unit", "slope", "intercept", "scale_low", "scale_high", "height", "width"),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -130,39 +133,58 @@ def _require_sound(store: Store) -> None:
 
 def draw_contact_sheet(store: Store, path: Path, count: int) -> None:
     """Write a picture of up to ``count`` images, evenly from all modalities and groups."""
-    index = store.index
-    preprocessing = Preprocessing()
-    pictures: list[np.ndarray] = []
-    captions: list[str] = []
-    for row in sample_rows(index, count):
-        facts = index.iloc[row]
-        pixels = store.read(row).pixels
-        pictures.append(
-            to_unit_range(
-                pixels,
-                modality=Modality(facts["modality"]),
-                unit=PixelUnit(facts["unit"]),
-                slope=facts["slope"],
-                intercept=facts["intercept"],
-                scale_low=facts["scale_low"],
-                scale_high=facts["scale_high"],
-                preprocessing=preprocessing,
-            )
-        )
-        blank = " blank" if is_blank(pixels) else ""
-        captions.append(f"{row}: {facts['modality']} {facts['width']}x{facts['height']}{blank}")
+    shown = sample_pictures(store, count)
+    pictures, captions = [picture for picture, _ in shown], [caption for _, caption in shown]
     save_png(path, contact_sheet(pictures, captions, _COLUMNS))
 
 
+def sample_pictures(
+    store: Store, count: int, modality: Modality | None = None
+) -> list[tuple[np.ndarray, str]]:
+    """Return up to ``count`` images as grey or colour values from 0 to 1, with captions.
+
+    They come evenly from all modalities (or from the one named) and groups.
+    """
+    index = store.columns(["modality", "patient_id", "volume_id", "slice_index"])
+    if modality is not None:
+        index = index[index["modality"] == modality.value]
+    rows = np.array(sample_rows(index, count), dtype=np.int64)
+    facts_of_rows = store.columns(list(_PICTURE_COLUMNS), rows)
+    preprocessing = Preprocessing()
+    shown: list[tuple[np.ndarray, str]] = []
+    for place, row in enumerate(rows.tolist()):
+        facts = facts_of_rows.iloc[place]
+        pixels = store.read(row).pixels
+        picture = to_unit_range(
+            pixels,
+            modality=Modality(facts["modality"]),
+            unit=PixelUnit(facts["unit"]),
+            slope=facts["slope"],
+            intercept=facts["intercept"],
+            scale_low=facts["scale_low"],
+            scale_high=facts["scale_high"],
+            preprocessing=preprocessing,
+        )
+        blank = " blank" if is_blank(pixels) else ""
+        caption = f"{row}: {facts['modality']} {facts['width']}x{facts['height']}{blank}"
+        shown.append((picture, caption))
+    return shown
+
+
 def sample_rows(index: pd.DataFrame, count: int) -> list[int]:
-    """Return rows of all modalities in equal shares, each spread over its patients."""
-    available = {name: len(rows) for name, rows in index.groupby("modality")}
+    """Return rows of all modalities in equal shares, each spread over its patients.
+
+    Args:
+        index: Rows with their number in the store as index label.
+        count: How many are wanted.
+    """
+    available = {name: len(rows) for name, rows in index.groupby("modality", observed=True)}
     shares = dict.fromkeys(available, 0)
     while sum(shares.values()) < min(count, len(index)):
         open_shares = [name for name in shares if shares[name] < available[name]]
         shares[min(open_shares, key=lambda name: shares[name])] += 1
     chosen: list[int] = []
-    for name, rows in index.reset_index(drop=True).groupby("modality"):
+    for name, rows in index.groupby("modality", observed=True):
         # Sorted by patient, an even stride meets as many patients as it can.
         ordered = rows.sort_values(["patient_id", "volume_id", "slice_index"]).index.to_numpy()
         # Middles of equal parts: the first slice of a volume is often empty.

@@ -13,6 +13,7 @@ from vismae.core.sections import PreprocessingSettings
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.sources import Task
 from vismae.data.store import Store
+from vismae.data.store_files import is_remote
 from vismae.data.store_format import MANIFEST_NAME
 from vismae.models.backbone import SwinConfig, config_for_size
 from vismae.models.reference import load_checkpoint
@@ -31,6 +32,8 @@ def open_images(
         SettingError: Several processes would have to make it.
         DataError: As for ``open_or_ingest``.
     """
+    if len(sources) == 1 and is_remote(sources[0]):
+        return Store(sources[0])
     there = len(sources) == 1 and (sources[0] / MANIFEST_NAME).is_file()
     if not is_main_process() and not there and not (into / MANIFEST_NAME).is_file():
         raise SettingError(

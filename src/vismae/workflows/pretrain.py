@@ -16,7 +16,7 @@ from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.rundir import MODEL, is_main_process, open_run, provenance
 from vismae.core.types import Modality
-from vismae.data.fingerprint import add_stages, fingerprint
+from vismae.data.fingerprint import FINGERPRINT_COLUMNS, add_stages, fingerprint
 from vismae.data.geometry import fit_image
 from vismae.data.loaders import PretrainImages, SliceReader
 from vismae.data.sampler import DrawStream
@@ -96,9 +96,9 @@ def _open_store(config: PretrainConfig, folder: Path) -> Store:
 
 
 def _training_rows(config: PretrainConfig, store: Store) -> pd.DataFrame:
-    """Return the index rows to learn from; their labels are row numbers of the store."""
-    index = store.index.reset_index(drop=True)
-    where = str(store.folder)
+    """Return modality, unit and patient of the rows to learn from, labelled by row number."""
+    index = store.columns(["modality", "split", "height", "width"])
+    where = store.address
     rows = of_modality(index, config.data.modality, where)
     if not config.data.use_test_rows:
         kept = rows[~rows["split"].isin(["val", "test"])]
@@ -116,7 +116,7 @@ def _training_rows(config: PretrainConfig, store: Store) -> pd.DataFrame:
             f"({config.data.min_side} pixels) and the column split (val and test rows are left "
             "out unless data.use_test_rows is true)."
         )
-    return large
+    return store.columns(["modality", "unit", "patient_id"], large.index.to_numpy())
 
 
 def _train(
@@ -126,7 +126,7 @@ def _train(
     wanted = resolve_preprocessing(
         config.preprocessing, config.data.image_size, config.model.in_channels, start
     )
-    preprocessing, modalities = with_units(wanted, rows, str(store.folder))
+    preprocessing, modalities = with_units(wanted, rows, store.address)
     model = _build_model(config, source)
     transferred = None
     if source is not None:
@@ -149,7 +149,7 @@ def _train(
             dataset=PretrainImages(store, preprocessing, config.data, config.seed),
             stream=DrawStream(
                 rows.index.to_numpy(),
-                rows["modality"].to_numpy(),
+                rows["modality"].cat.codes.to_numpy(),
                 config.data.sampling,
                 config.seed,
             ),
@@ -164,7 +164,8 @@ def _train(
     )
     final = cast("SwinMAE", average.average.module) if average else model
     if is_main_process():
-        card = _card(config, model, preprocessing, modalities, rows)
+        learnt = store.columns(FINGERPRINT_COLUMNS, rows.index.to_numpy())
+        card = _card(config, model, preprocessing, modalities, learnt)
         if source is not None:
             card = _with_start(card, source, transferred)
         draw_fill_in_sheet(folder / "figures" / "fill_in.png", final, examples, preprocessing)
@@ -245,7 +246,7 @@ def _card(
     model: SwinMAE,
     preprocessing: Preprocessing,
     modalities: tuple[Modality, ...],
-    rows: pd.DataFrame,
+    learnt: pd.DataFrame,
 ) -> ModelCard:
     settings = config.model_dump(mode="json", include={"model", "optimizer", "seed"})
     return ModelCard(
@@ -254,7 +255,7 @@ def _card(
         preprocessing=preprocessing,
         modalities=modalities,
         licence=config.licence,
-        training={"pretrain": fingerprint(rows)},
+        training={"pretrain": fingerprint(learnt)},
         provenance={**provenance("pretrain"), "settings": settings},
     )
 

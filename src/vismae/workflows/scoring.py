@@ -24,8 +24,7 @@ def mean_dice(
     NaN when no patient has any class.
     """
     counts = SliceCounts(n_classes)
-    index = store.index
-    patients, volumes = index["patient_id"].to_numpy(), index["volume_id"].to_numpy()
+    patients, volumes = store.compact("patient_id"), store.compact("volume_id")
     for row, prediction in predictor.label_maps(store, rows):
         truth = _truth(store, row, label_values)
         counts.add(str(patients[row]), str(volumes[row]), truth, prediction)
@@ -118,4 +117,4 @@ def _truth(store: Store, row: int, label_values: dict[int, int]) -> np.ndarray:
     label_map = store.read(row).label_map
     if label_map is None:
         raise ValueError(f"row {row} has no label map; select rows with has_label_map first")
-    return apply_mapping(label_map, label_values, where=f"{store.folder}, row {row}")
+    return apply_mapping(label_map, label_values, where=f"{store.address}, row {row}")

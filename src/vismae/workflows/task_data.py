@@ -58,8 +58,8 @@ class TaskData:
 
     @property
     def training_index(self) -> pd.DataFrame:
-        """Index rows that are learnt from."""
-        return self.store.index.iloc[self.train]
+        """Modality and unit of the rows that are learnt from."""
+        return self.store.columns(["modality", "unit"], self.train)
 
 
 def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
@@ -69,8 +69,8 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
         DataError: There are no labels, or splits or classes do not fit.
     """
     store = open_images(config.data.sources, folder / "store", config.task.kind, config.fold)
-    index = store.index.reset_index(drop=True)
-    rows = _labelled(of_modality(index, config.data.modality, str(store.folder)), config)
+    index = store.columns(["patient_id", "modality", "split", "label", "has_label_map"])
+    rows = _labelled(of_modality(index, config.data.modality, store.address), config)
     splits = _divide(store, rows, config)
     if is_main_process():
         write_splits_csv(folder / "splits.csv", splits)
@@ -139,7 +139,7 @@ def _segmentation_card(store: Store, config: FinetuneConfig) -> TaskCard:
     if unknown:
         raise DataError(
             f"task.label_values does not say what {sorted(unknown)} mean; label maps in "
-            f"{store.folder} hold {list(store.label_values)}."
+            f"{store.address} hold {list(store.label_values)}."
         )
     if len(mapping) < 2:
         raise DataError(

@@ -1,0 +1,116 @@
+"""A slice as bytes: what goes into a shard and the index, and back to arrays.
+
+Pixels are C-ordered little-endian bytes, compressed value by value (not per batch), so that
+reading one image never touches its neighbours.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from vismae.core.errors import DataError
+from vismae.core.types import SliceRecord
+from vismae.data.likeness import likeness_hashes
+from vismae.data.store_format import pixel_sha256, storable_label_map, storable_pixels
+
+
+class EncodedSlice(NamedTuple):
+    """A slice as it goes into a shard, and its index row but for the place in the shards."""
+
+    facts: dict[str, Any]
+    pixels: bytes
+    label_map: bytes | None
+    label_values: tuple[int, ...]
+
+    @property
+    def byte_count(self) -> int:
+        """Encoded bytes of pixels and label map."""
+        return len(self.pixels) + len(self.label_map or b"")
+
+
+def encode_slice(
+    record: SliceRecord,
+    pixels: np.ndarray,
+    label_map: np.ndarray | None = None,
+    encoding: str = "zstd",
+    extra_columns: Sequence[str] = (),
+) -> EncodedSlice:
+    """Do all the work of storing a slice that needs no open file.
+
+    Args:
+        record: What is known of it.
+        pixels: (H, W) or (H, W, 3), as ``storable_pixels`` takes them.
+        label_map: (H, W) raw values, as ``storable_label_map`` takes them.
+        encoding: ``zstd`` or ``raw``.
+        extra_columns: Of the store.
+
+    Raises:
+        DataError: A dtype, shape or value that cannot be stored, or an ``extra`` value whose
+            column the store does not have.
+    """
+    pixels = storable_pixels(pixels)
+    unknown = sorted(set(record.extra) - set(extra_columns))
+    if unknown:
+        raise DataError(
+            f"{record.image_id}: the store has no extra column {unknown[0]} "
+            f"(extra_columns: {', '.join(extra_columns) or 'none'})."
+        )
+    facts = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
+    extra = facts.pop("extra")
+    facts["flags"] = "|".join(sorted(facts["flags"]))
+    facts |= {f"extra_{name}": extra.get(name) for name in extra_columns}
+    likeness, fine_likeness = likeness_hashes(pixels)
+    facts |= {
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "channels": pixels.shape[2] if pixels.ndim == 3 else 1,
+        "dtype": pixels.dtype.name,
+        "has_label_map": label_map is not None,
+        "label_map_dtype": None,
+        "pixel_sha256": pixel_sha256(pixels),
+        "likeness": likeness,
+        "fine_likeness": fine_likeness,
+    }
+    content = encode_array(pixels, encoding)
+    if label_map is None:
+        return EncodedSlice(facts, content, None, ())
+    label_map = storable_label_map(label_map, pixels.shape[:2])
+    facts["label_map_dtype"] = label_map.dtype.name
+    values = tuple(np.flatnonzero(np.bincount(label_map.ravel())).tolist())
+    return EncodedSlice(facts, content, encode_array(label_map, encoding), values)
+
+
+def encode_array(array: np.ndarray, encoding: str) -> bytes:
+    """Return the little-endian bytes of an array, compressed unless ``encoding`` is raw."""
+    content = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return content if encoding == "raw" else pa.compress(content, codec=encoding, asbytes=True)
+
+
+class Decoder:
+    """Turns bytes of a shard back into arrays.
+
+    Args:
+        encoding: ``zstd`` or ``raw``.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self._codec = None if encoding == "raw" else pa.Codec(encoding)
+
+    def array(self, content: memoryview | bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a new array that may be written to.
+
+        Raises:
+            ValueError: The bytes do not fit the shape.
+            OSError: They cannot be decompressed (as pyarrow reports it).
+        """
+        stored = np.dtype(dtype).newbyteorder("<")
+        if self._codec is None:
+            return np.frombuffer(content, stored).reshape(shape).astype(dtype)
+        size = math.prod(shape) * stored.itemsize
+        # Decompressed into memory of its own, which numpy may keep: no second copy.
+        fresh = self._codec.decompress(content, size)
+        return np.frombuffer(fresh, stored).reshape(shape).astype(dtype, copy=False)

@@ -1,0 +1,215 @@
+"""One DICOM file to frames: pixels with their scale, place and what is noted about them."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+
+from vismae.core.errors import UnreadableFileError
+from vismae.core.types import Flag, Modality, PixelUnit
+from vismae.files.dicom_decode import decode_pixels, require_pixels
+from vismae.files.dicom_facts import header_facts
+from vismae.files.dicom_geometry import FramePlane, frame_plane, functional_group
+from vismae.files.dicom_grey import GreyValues, grey_values
+from vismae.files.dicom_objects import image_type_words, modality_of, require_image
+from vismae.files.dicom_ultrasound import picture_region, shows_colour_flow
+from vismae.files.dicom_units import FrameScale, frame_scales
+from vismae.files.dicom_window import display_window
+from vismae.files.discover import SourceFile
+from vismae.files.pixels import grey_if_equal
+from vismae.files.reasons import Reason
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame with what its own header says.
+
+    Attributes:
+        pixels: (H, W) or (H, W, 3).
+        plane: Its place.
+        scale: Its slope, intercept and unit.
+        modality: How it was made.
+        key: SOPInstanceUID, a colon and the frame's number from 1.
+        order: Sorts frames of one position, or all where positions are unknown.
+        file_index, source: The file it came from.
+        flags: What was noticed.
+        window: Physical values that its header's window maps to black and white, or None.
+        identifiers: ``patient_id``, ``study_uid`` and ``series_uid``.
+        facts: See ``header_facts``.
+        crop: Where ``pixels`` lie in the whole frame (top, left, height, width); None if they are
+            the whole.
+        full_shape: Height and width of the whole frame.
+    """
+
+    pixels: np.ndarray
+    plane: FramePlane
+    scale: FrameScale
+    modality: Modality
+    key: str
+    order: tuple[Any, ...]
+    file_index: int
+    source: str
+    flags: frozenset[Flag]
+    window: tuple[float, float] | None
+    identifiers: dict[str, str | None]
+    facts: dict[str, str | None]
+    crop: tuple[int, int, int, int] | None
+    full_shape: tuple[int, int]
+
+
+def read_frames(
+    file: SourceFile,
+    index: int,
+    modality: Modality | None,
+    keep: frozenset[Flag],
+    facts: dict[str, str | None] | None = None,
+) -> list[Frame]:
+    """Read all frames of one file.
+
+    Args:
+        file: The file.
+        index: Its number among the files that are read together.
+        modality: Overrides what the header says.
+        keep: Kinds of image that are not refused; see ``require_image``.
+        facts: Of a file of the same series, which then are not looked up again.
+
+    Raises:
+        UnreadableFileError: The only exception.
+    """
+    try:
+        with file.open() as stream:
+            dataset = pydicom.dcmread(stream, force=True)
+        known = facts or header_facts(dataset)
+        return _frames_of(dataset, file.name, index, modality, keep, known)
+    except UnreadableFileError:
+        raise
+    except EOFError as error:
+        raise UnreadableFileError(
+            Reason.TRUNCATED, f"{file.name}: ends too early. Copy the file again."
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom raises anything on damaged elements
+        # Its message may quote a header value, which may be a name.
+        raise UnreadableFileError(
+            Reason.UNDECODABLE,
+            f"{file.name}: the DICOM header or pixels are damaged ({type(error).__name__}). "
+            f"Fetch the file again from its source, or leave it out.",
+        ) from error
+
+
+def _frames_of(
+    dataset: Dataset,
+    name: str,
+    index: int,
+    wanted: Modality | None,
+    keep: frozenset[Flag],
+    facts: dict[str, str | None],
+) -> list[Frame]:
+    flags = require_image(dataset, name, keep)
+    require_pixels(dataset, name)
+    modality = wanted or modality_of(dataset)
+    of_a_screen = wanted is None and Flag.SECONDARY_CAPTURE in flags
+    # Units and regions first: a file without them need not be decoded.
+    scales = frame_scales(dataset, modality, name, of_a_screen)
+    region = picture_region(dataset, name) if modality is Modality.US else None
+    pixels = decode_pixels(dataset, name)
+    values = GreyValues(pixels)
+    if pixels.ndim == 3:
+        values = grey_values(
+            pixels,
+            dataset,
+            for_the_eye=scales[0].unit is PixelUnit.DISPLAY,
+            slope=scales[0].slope,
+            intercept=scales[0].intercept,
+            lossy=Flag.LOSSY in flags,
+        )
+        pixels = values.pixels
+    full_shape = (int(pixels.shape[1]), int(pixels.shape[2]))
+    crop = None
+    if region is not None:
+        size = (region.bottom - region.top, region.right - region.left)
+        crop = (region.top, region.left, *size)
+        pixels = pixels[:, region.top : region.bottom, region.left : region.right]
+        flags |= {Flag.REGION_CROPPED}
+    if pixels.ndim == 4:
+        pixels = grey_if_equal(pixels)
+    if modality is Modality.US and shows_colour_flow(dataset, pixels[0]):
+        flags |= {Flag.COLOUR_DOPPLER}
+    identifiers = _identifiers(dataset)
+    uid = str(dataset.get("SOPInstanceUID") or name)
+    frames: list[Frame] = []
+    for number, scale in enumerate(scales):
+        plane = frame_plane(dataset, number)
+        applied = FrameScale(1.0, 0.0, scale.unit) if values.rescaled else scale
+        frames.append(
+            Frame(
+                pixels=pixels[number],
+                plane=plane,
+                scale=applied,
+                modality=modality,
+                key=f"{uid}:{number + 1}",
+                order=_acquisition_order(dataset, number, name, plane.located),
+                file_index=index,
+                source=name,
+                flags=flags,
+                window=_window(dataset, number, scale, values) if pixels.ndim == 3 else None,
+                identifiers=identifiers,
+                facts=facts,
+                crop=crop,
+                full_shape=full_shape,
+            )
+        )
+    return frames
+
+
+def _window(
+    dataset: Dataset, frame: int, scale: FrameScale, values: GreyValues
+) -> tuple[float, float] | None:
+    """Return a frame's window in the physical values that the image is handed on in."""
+    window = None if values.tabled else display_window(dataset, frame)
+    if window is None:
+        return None
+    low, high = (end * scale.factor for end in window)
+    if values.turned_about is not None:
+        # stored -> turned_about - stored, seen through slope and intercept
+        about = values.turned_about * scale.slope + 2.0 * scale.intercept
+        low, high = about - high, about - low
+    return low, high
+
+
+def _acquisition_order(dataset: Dataset, frame: int, name: str, located: bool) -> tuple[Any, ...]:
+    """Return what sorts frames at one position, or all frames where positions are unknown."""
+    instance = (_integer(dataset.get("InstanceNumber")), name, frame)
+    if not located:
+        return instance
+    content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
+    dimensions = content.get("DimensionIndexValues") or ()
+    return (
+        "/".join(image_type_words(dataset)),
+        tuple(map(int, dimensions if not isinstance(dimensions, int) else (dimensions,))),
+        _integer(dataset.get("TemporalPositionIdentifier")),
+        str(dataset.get("EchoNumbers") or ""),
+        float(dataset.get("DiffusionBValue") or 0.0),
+        _integer(dataset.get("AcquisitionNumber")),
+        *instance,
+    )
+
+
+def _identifiers(dataset: Dataset) -> dict[str, str | None]:
+    tags = {
+        "patient_id": "PatientID",
+        "study_uid": "StudyInstanceUID",
+        "series_uid": "SeriesInstanceUID",
+        "frame_of_reference": "FrameOfReferenceUID",
+    }
+    return {key: str(dataset.get(tag) or "").strip() or None for key, tag in tags.items()}
+
+
+def _integer(value: Any) -> int:
+    return 0 if value in (None, "") else int(value)

@@ -1,0 +1,104 @@
+"""Stored grey values to the values handed on: tables, inverted scales and padding.
+
+Order of PS3.3 C.7.6.3.1.2 and PS3.4 annex N: modality table, VOI table, then MONOCHROME1. Linear
+rescales are not applied here but handed on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom import Dataset
+
+from vismae.files.dicom_bits import padding_value
+from vismae.files.dicom_tables import look_up
+from vismae.files.dicom_window import apply_voi_table
+
+
+@dataclass(frozen=True)
+class GreyValues:
+    """Values of all frames of one file.
+
+    Attributes:
+        pixels: (F, H, W).
+        rescaled: Whether slope and intercept have been applied already, for a VOI table.
+        tabled: Whether a VOI table was applied, so that windows no longer fit.
+        turned_about: Sum of a value before and after MONOCHROME1 was turned round, or None.
+    """
+
+    pixels: np.ndarray
+    rescaled: bool = False
+    tabled: bool = False
+    turned_about: int | None = None
+
+
+def grey_values(
+    stored: np.ndarray,
+    dataset: Dataset,
+    for_the_eye: bool,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    lossy: bool = False,
+) -> GreyValues:
+    """Apply tables, turn MONOCHROME1 round and replace padding by the smallest valid value.
+
+    VOI tables and turning round are for grey levels made for the eye; Hounsfield units and uptake
+    do not depend on how a viewer paints them. Lossy compression spreads padding over values around
+    it; there, of values that are not for the eye, it stays as it is.
+
+    Args:
+        stored: Stored values, (F, H, W).
+        dataset: Its header.
+        for_the_eye: Whether the unit is ``display``.
+        slope, intercept: Of the first frame; a VOI table takes rescaled values.
+        lossy: Whether the pixels were compressed with loss.
+    """
+    padding = _padding(stored, dataset) if for_the_eye or not lossy else None
+    pixels, bits = stored, int(dataset.get("BitsStored") or 8 * stored.dtype.itemsize)
+    rescaled = tabled = False
+    signed = int(dataset.get("PixelRepresentation") or 0) == 1
+    if tables := dataset.get("ModalityLUTSequence"):
+        little_endian = dataset.original_encoding[1] is not False
+        (pixels, bits), signed = look_up(pixels, tables[0], little_endian), False
+    if for_the_eye:
+        scaled = (slope, intercept) != (1.0, 0.0)
+        wanted = pixels
+        if scaled and dataset.get("VOILUTSequence"):
+            wanted = np.rint(pixels * slope + intercept).astype(np.int32)
+        if found := apply_voi_table(wanted, dataset):
+            (pixels, bits), rescaled, tabled, signed = found, scaled, True, False
+    turned_about = None
+    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    if for_the_eye and inverted and pixels.dtype.kind in "iu":
+        # Unsigned values of b bits: 2^b - 1 - v; signed ones: -1 - v. Never by the image's own
+        # extremes, which would give each slice of a series another scale.
+        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        turned_about = low + high
+        # Lossy compression may overshoot the range, which must not wrap around.
+        inside = np.clip(pixels, low, high)
+        pixels = np.invert(inside) if signed else np.subtract(high, inside, dtype=inside.dtype)
+    if padding is not None:
+        pixels = _filled(pixels, padding)
+    return GreyValues(pixels, rescaled, tabled, turned_about)
+
+
+def _filled(pixels: np.ndarray, padding: np.ndarray) -> np.ndarray:
+    """Return pixels with the smallest valid value where there is padding."""
+    count = np.count_nonzero(padding)
+    if count in (0, padding.size):
+        return pixels
+    result = pixels.copy()
+    largest = pixels.max()
+    np.putmask(result, padding, largest)
+    np.putmask(result, padding, result.min())
+    return result
+
+
+def _padding(pixels: np.ndarray, dataset: Dataset) -> np.ndarray | None:
+    """Where pixels hold PixelPaddingValue (or lie in its range, PS3.3 C.7.5.1.1.2)."""
+    first = padding_value(dataset, "PixelPaddingValue", pixels.dtype)
+    if first is None:
+        return None
+    limit = padding_value(dataset, "PixelPaddingRangeLimit", pixels.dtype)
+    if limit is None or limit == first:
+        return pixels == first
+    return (pixels >= min(first, limit)) & (pixels <= max(first, limit))

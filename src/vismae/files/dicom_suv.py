@@ -1,0 +1,279 @@
+"""PET uptake to SUV by body weight, for classic and enhanced objects.
+
+The "vendor-neutral pseudo-code for SUV calculation" of the Quantitative Imaging Biomarkers
+Alliance (QIBA FDG-PET/CT profile), with the private factors of Philips and the scan time of GE
+described there. Standard: PS3.3 C.8.9.1 (PET series), C.8.22 (enhanced PET), C.8.9.8 (legacy
+converted PET, which keeps the classic elements in sequences of their own).
+"""
+
+import math
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.valuerep import DT
+
+from vismae.core.errors import UnreadableFileError
+from vismae.files.dicom_geometry import functional_group
+from vismae.files.reasons import Reason
+
+# Below this a dose was certainly written in MBq (a mouse gets some 10^6 Bq).
+_LEAST_DOSE_BQ = 1e5
+# Above this a weight was written in grams.
+_MOST_WEIGHT_KG = 700.0
+# After ten half-lives nothing is left to measure, so the times must be wrong.
+_MOST_HALF_LIVES = 10.0
+# Units of real-world values (UCUM, PS3.16 CID 84 and 85) that are SUV by body weight already.
+_SUV_UNITS = {"{SUVBW}G/ML", "G/ML{SUVBW}", "{SUVBW}G/CM3", "G/CM3{SUVBW}"}
+_ACTIVITY_UNITS = {"BQ/ML", "BQ/CM3"}
+_CONVERTED = (
+    "UnassignedSharedConvertedAttributesSequence",
+    "UnassignedPerFrameConvertedAttributesSequence",
+)
+
+
+def suv_factor(dataset: Dataset, name: str) -> float:
+    """Return the number that turns rescaled PET values into SUV by body weight (g/ml).
+
+    Raises:
+        UnreadableFileError: ``no-suv``, naming the element that is missing or unusable.
+    """
+    _require_attenuation_correction(dataset, name)
+    units = str(dataset.get("Units") or "").strip().upper()
+    if units == "GML":
+        kind = str(dataset.get("SUVType") or "BW").strip().upper()
+        if kind != "BW":
+            raise no_suv(name, f"SUVType is {kind}, not BW (body weight)")
+        return 1.0
+    if units == "CNTS":
+        suv_scale = _private_number(dataset, 0x7053, 0x1000)
+        if suv_scale:
+            return suv_scale
+        activity_scale = _private_number(dataset, 0x7053, 0x1009)
+        if not activity_scale:
+            raise no_suv(
+                name, "Units is CNTS and the Philips factors (7053,1000), (7053,1009) are missing"
+            )
+        return activity_scale * _per_dose(dataset, name)
+    if units == "BQML":
+        return _per_dose(dataset, name)
+    raise no_suv(name, f"Units is '{units}'" if units else "Units is missing")
+
+
+def suv_of_frame(dataset: Dataset, frame: int, name: str) -> tuple[float, float, float]:
+    """Return slope and intercept to SUV, and the factor in them, of a PET image without Units.
+
+    Legacy converted images have the classic elements in their converted attributes. Enhanced
+    images map stored values to real-world ones, which are SUV or activity; activity needs the
+    dose, the weight and the time to which it was decay-corrected.
+
+    Raises:
+        UnreadableFileError: As for ``suv_factor``.
+    """
+    classic = _with_converted(dataset, frame)
+    transformation = functional_group(dataset, frame, "PixelValueTransformationSequence")
+    if classic.get("Units"):
+        holder = transformation or dataset
+        slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
+        if slope in (None, "") or intercept in (None, ""):
+            raise no_suv(name, "RescaleSlope is missing")
+        factor = suv_factor(classic, name)
+        return float(slope) * factor, float(intercept) * factor, factor
+    _require_attenuation_correction(dataset, name)
+    mappings = _real_world_mappings(dataset, frame)
+    for units, factor_of in ((_SUV_UNITS, None), (_ACTIVITY_UNITS, _per_dose_enhanced)):
+        for mapping in mappings:
+            if _unit_code(mapping) in units:
+                slope = _number(mapping, "RealWorldValueSlope", name)
+                intercept = float(mapping.get("RealWorldValueIntercept") or 0.0)
+                factor = 1.0 if factor_of is None else factor_of(dataset, name)
+                return slope * factor, intercept * factor, factor
+    found = ", ".join(_unit_code(mapping) for mapping in mappings)
+    raise no_suv(
+        name,
+        f"Units is missing and real-world values are in {found}"
+        if found
+        else "Units is missing, and so is a RealWorldValueMappingSequence in SUV or Bq/ml",
+    )
+
+
+def no_suv(name: str, found: str) -> UnreadableFileError:
+    """Return the error for a PET image without SUV; ``found`` says what is wrong."""
+    return UnreadableFileError(
+        Reason.NO_SUV,
+        f"{name}: uptake cannot be turned into SUV: {found}. Fetch the original with its dose, "
+        f"weight and times, or pass --modality other to treat it as a plain scale.",
+    )
+
+
+def _require_attenuation_correction(dataset: Dataset, name: str) -> None:
+    """Refuse uptake that was not corrected; without the element nothing is known against it."""
+    words = dataset.get("CorrectedImage") or ()
+    words = words.split("\\") if isinstance(words, str) else [str(word) for word in words]
+    words = [word.strip().upper() for word in words if word.strip()]
+    if words and "ATTN" not in words:
+        raise no_suv(name, "it is not corrected for attenuation (CorrectedImage lacks ATTN)")
+    if str(dataset.get("AttenuationCorrected") or "").strip().upper() == "NO":
+        raise no_suv(name, "it is not corrected for attenuation (AttenuationCorrected is NO)")
+
+
+def _weight_and_tracer(dataset: Dataset, name: str) -> tuple[float, Dataset, float]:
+    """Return weight in grams, the item that describes the injection, and the dose in Bq."""
+    weight_kg = _number(dataset, "PatientWeight", name)
+    if weight_kg > _MOST_WEIGHT_KG:
+        raise no_suv(name, f"PatientWeight is {weight_kg:g}, too much for kg")
+    sequence = dataset.get("RadiopharmaceuticalInformationSequence")
+    if not sequence:
+        raise no_suv(name, "RadiopharmaceuticalInformationSequence is missing")
+    dose_bq = _number(sequence[0], "RadionuclideTotalDose", name)
+    if dose_bq < _LEAST_DOSE_BQ:
+        raise no_suv(name, f"RadionuclideTotalDose is {dose_bq:g}, too little for Bq")
+    return weight_kg * 1000.0, sequence[0], dose_bq
+
+
+def _per_dose(dataset: Dataset, name: str) -> float:
+    """Return weight in grams over the dose left at the time the image was decay-corrected to."""
+    weight_g, tracer, dose_bq = _weight_and_tracer(dataset, name)
+    correction = str(dataset.get("DecayCorrection") or "").strip().upper()
+    if correction == "ADMIN":
+        return weight_g / dose_bq
+    if correction != "START":
+        raise no_suv(name, f"DecayCorrection is '{correction}', not START or ADMIN")
+    half_life = _number(tracer, "RadionuclideHalfLife", name)
+    scan = _scan_start(dataset, half_life, name)
+    return weight_g / _dose_left(dose_bq, half_life, _injection(tracer, scan, name), scan, name)
+
+
+def _per_dose_enhanced(dataset: Dataset, name: str) -> float:
+    """Do the same by the elements of enhanced PET, which names the moment of correction."""
+    weight_g, tracer, dose_bq = _weight_and_tracer(dataset, name)
+    if str(dataset.get("DecayCorrected") or "").strip().upper() != "YES":
+        raise no_suv(name, "DecayCorrected is not YES")
+    full = str(dataset.get("DecayCorrectionDateTime") or "")
+    corrected_to = _moment(full[:8], full[8:])
+    if corrected_to is None:
+        raise no_suv(name, "DecayCorrectionDateTime is missing")
+    half_life = _number(tracer, "RadionuclideHalfLife", name)
+    injected = _injection(tracer, corrected_to, name)
+    return weight_g / _dose_left(dose_bq, half_life, injected, corrected_to, name)
+
+
+def _dose_left(
+    dose_bq: float, half_life_seconds: float, injected: datetime, scan: datetime, name: str
+) -> float:
+    waited = (scan - injected).total_seconds()
+    if not 0.0 <= waited <= _MOST_HALF_LIVES * half_life_seconds:
+        raise no_suv(
+            name,
+            f"the scan starts {waited:.0f} s after the injection, with a half-life of "
+            f"{half_life_seconds:g} s",
+        )
+    return dose_bq * 2.0 ** (-waited / half_life_seconds)
+
+
+def _with_converted(dataset: Dataset, frame: int) -> Dataset:
+    """Return a header with the converted attributes of one frame among its own elements."""
+    groups = [functional_group(dataset, frame, sequence) for sequence in _CONVERTED]
+    if not any(groups):
+        return dataset
+    joined = Dataset()
+    for group in (dataset, *groups):
+        if group is not None:
+            joined.update({tag: group.get_item(tag) for tag in group.keys()})  # noqa: SIM118
+    return joined
+
+
+def _real_world_mappings(dataset: Dataset, frame: int) -> list[Dataset]:
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    holders = (*per_frame[frame : frame + 1], *shared[:1], dataset)
+    return [item for holder in holders for item in holder.get("RealWorldValueMappingSequence", [])]
+
+
+def _unit_code(mapping: Dataset) -> str:
+    codes = mapping.get("MeasurementUnitsCodeSequence")
+    return str(codes[0].get("CodeValue") or "").strip().upper() if codes else "no unit"
+
+
+def _number(holder: Dataset, tag: str, name: str) -> float:
+    value = holder.get(tag)
+    if value in (None, ""):
+        raise no_suv(name, f"{tag} is missing")
+    if not float(value) > 0.0:
+        raise no_suv(name, f"{tag} is {value}, not above 0")
+    return float(value)
+
+
+def _private_number(dataset: Dataset, group: int, element: int) -> float | None:
+    """Return a private decimal string; it arrives as bytes when its dictionary is unknown."""
+    if (group, element) not in dataset:
+        return None
+    value: Any = dataset[group, element].value
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "ignore").strip(" \x00")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _moment(date: object, time: object) -> datetime | None:
+    if not date or not time:
+        return None
+    try:
+        moment = DT(f"{date}{time}")
+    except (TypeError, ValueError):
+        return None
+    # All times of one image are in one zone, though only some of them may say which.
+    return None if moment is None else moment.replace(tzinfo=None)
+
+
+def _scan_start(dataset: Dataset, half_life_seconds: float, name: str) -> datetime:
+    """Return the moment to which START-corrected activity refers.
+
+    That is the series time, unless later processing has overwritten it: then GE's private scan
+    time, or else the acquisition time moved back by the frame's own reference time.
+    """
+    series = _moment(dataset.get("SeriesDate"), dataset.get("SeriesTime"))
+    acquired = _moment(
+        dataset.get("AcquisitionDate") or dataset.get("SeriesDate"), dataset.get("AcquisitionTime")
+    )
+    if series is not None and (acquired is None or series <= acquired):
+        return series
+    scanned = _ge_scan_time(dataset)
+    if scanned is not None:
+        return scanned
+    reference_ms = float(dataset.get("FrameReferenceTime") or 0)
+    duration = float(dataset.get("ActualFrameDuration") or 0) / 1000.0
+    if acquired is None or reference_ms <= 0 or duration <= 0:
+        raise no_suv(
+            name,
+            "the start of the scan is unknown (SeriesTime is missing or later than "
+            "AcquisitionTime, and FrameReferenceTime or ActualFrameDuration is missing)",
+        )
+    decay = math.log(2.0) / half_life_seconds
+    lost = decay * duration
+    average = math.log(lost / (1.0 - math.exp(-lost))) / decay
+    return acquired - timedelta(seconds=reference_ms / 1000.0 - average)
+
+
+def _ge_scan_time(dataset: Dataset) -> datetime | None:
+    try:
+        value = dataset.private_block(0x0009, "GEMS_PETD_01")[0x0D].value
+    except KeyError:
+        return None
+    text = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
+    text = text.strip(" \x00")
+    return _moment(text[:8], text[8:])
+
+
+def _injection(tracer: Dataset, scan: datetime, name: str) -> datetime:
+    full = str(tracer.get("RadiopharmaceuticalStartDateTime") or "")
+    moment = _moment(full[:8], full[8:])
+    if moment is not None:
+        return moment
+    moment = _moment(scan.strftime("%Y%m%d"), tracer.get("RadiopharmaceuticalStartTime"))
+    if moment is None:
+        raise no_suv(name, "RadiopharmaceuticalStartTime is missing")
+    # A time without a date that lies after the scan was before midnight.
+    return moment - timedelta(days=1) if moment > scan else moment

@@ -1,0 +1,67 @@
+"""How a file wants its grey values shown: linear windows are noted, tables are applied.
+
+Standard: PS3.3 C.11.2 (VOI LUT). A window loses what lies outside, so it is only recorded. A VOI
+table is not linear; of a radiograph it is the part of the maker's processing that turns the
+detector's signal into the picture that is read, as a palette is. Where a file has both, the
+standard has a viewer choose one; the first table is taken, since a window beside it is an
+alternative and carries no shape.
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+
+from vismae.files.dicom_geometry import functional_group
+from vismae.files.dicom_tables import look_up
+
+logger = logging.getLogger(__name__)
+
+
+def display_window(dataset: Dataset, frame: int) -> tuple[float, float] | None:
+    """Return the physical values that a frame's first window maps to black and white.
+
+    LINEAR (C.11.2.1.2.1): centre - 0.5 -+ (width - 1) / 2. LINEAR_EXACT (C.11.2.1.3.2): centre -+
+    width / 2. SIGMOID (C.11.2.1.3.1) has no ends; those of its tangent in the middle are
+    centre -+ width / 2. None without a usable window.
+    """
+    holder = functional_group(dataset, frame, "FrameVOILUTSequence") or dataset
+    centre, width = _first(holder.get("WindowCenter")), _first(holder.get("WindowWidth"))
+    if centre is None or width is None or not width > 0.0:
+        return None
+    function = str(holder.get("VOILUTFunction") or "LINEAR").strip().upper()
+    if function in ("LINEAR_EXACT", "SIGMOID"):
+        return centre - width / 2.0, centre + width / 2.0
+    if width < 1.0:
+        return None
+    return centre - 0.5 - (width - 1.0) / 2.0, centre - 0.5 + (width - 1.0) / 2.0
+
+
+def apply_voi_table(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, int] | None:
+    """Look integers up in the first VOI table.
+
+    Returns:
+        The looked-up values and the bits they have, or None without a usable table: the picture
+        is as good without it.
+    """
+    tables = dataset.get("VOILUTSequence")
+    if not tables or values.dtype.kind not in "iu":
+        return None
+    try:
+        return look_up(values, tables[0], dataset.original_encoding[1] is not False)
+    except (AttributeError, TypeError, ValueError) as error:
+        logger.debug("VOI table left out: %s", type(error).__name__)
+        return None
+
+
+def _first(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, (str, int, float)):
+        value = next(iter(value), None)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None

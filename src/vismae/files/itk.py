@@ -1,0 +1,214 @@
+"""MetaImage and NRRD volumes and label maps through SimpleITK, in one orientation.
+
+An image and its label map share ``slice_orientation``, as in NIfTI; directions of these formats
+count to left, posterior and superior (LPS) and become RAS here.
+"""
+
+import importlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from vismae.core.errors import UnreadableFileError
+from vismae.core.types import MedicalImage, Modality, Spacing
+from vismae.files.discover import SourceFile
+from vismae.files.itk_header import HEADER_BYTES, ItkHeader, parse_itk_header
+from vismae.files.orientation import SliceOrientation, slice_orientation
+from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
+from vismae.files.reasons import Reason
+from vismae.files.volume_customs import customary_unit, modality_from_name, spread_volumes
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_itk(file: SourceFile, modality: Modality | None = None) -> list[MedicalImage]:
+    """Read an image, a volume, or each volume of a 4-D file (``MAX_VOLUMES``, evenly spread).
+
+    The modality is the given one, else the header's, else that of the name as for NIfTI; CT is
+    taken to hold Hounsfield units, PET to hold SUV. Floats become float32; 8-bit colours are kept.
+
+    ``details`` holds ``orientation_known``, ``volume_index`` and ``volumes_in_file``.
+
+    Raises:
+        UnreadableFileError: ``needs-extra`` without SimpleITK, ``not-found`` if the file of a
+            detached header is missing, ``truncated``, ``undecodable``, ``too-large``,
+            ``unsupported-pixels`` or ``not-finite``.
+    """
+    header, volumes, orientation, colour = _read(file)
+    made = modality or header.modality
+    if made is Modality.OTHER and modality is None:
+        made = modality_from_name(file.name)
+    images = []
+    for index in spread_volumes(len(volumes)):
+        pixels = orientation.to_slices(native_numbers(volumes[index], file.name))
+        if colour:
+            pixels = grey_if_equal(pixels)
+        images.append(
+            MedicalImage(
+                pixels=pixels,
+                modality=made,
+                unit=customary_unit(made, pixels.dtype.itemsize == 1),
+                source=file.name,
+                spacing=orientation.spacing,
+                affine=orientation.affine,
+                details={
+                    "orientation_known": header.orientation_known,
+                    "volume_index": index,
+                    "volumes_in_file": len(volumes),
+                },
+            )
+        )
+    return images
+
+
+def read_itk_labels(file: SourceFile) -> tuple[np.ndarray, Spacing]:
+    """Read a label map, oriented exactly as ``read_itk`` orients the image.
+
+    Returns:
+        Class numbers, int32 (S, H, W), and the spacing.
+
+    Raises:
+        UnreadableFileError: As for ``read_itk``; ``label-not-integer`` names the first values
+            that are not whole numbers, ``label-format`` refuses colours and several volumes.
+    """
+    _, volumes, orientation, colour = _read(file)
+    if len(volumes) > 1 or colour:
+        found = "colours" if colour else f"{len(volumes)} volumes"
+        raise UnreadableFileError(
+            Reason.LABEL_FORMAT,
+            f"{file.name}: holds {found} where one volume of class numbers was expected. "
+            f"Merge it into one label map.",
+        )
+    return as_class_numbers(orientation.to_slices(volumes[0]), file.name), orientation.spacing
+
+
+def _read(file: SourceFile) -> tuple[ItkHeader, np.ndarray, SliceOrientation, bool]:
+    """Return volumes (V, I, J, K) or, for colour, (V, I, J, K, 3), and how to turn them."""
+    with file.open() as stream:
+        header = parse_itk_header(stream.read(HEADER_BYTES), file.name)
+    sitk = _simple_itk(file.name)
+    with _on_disk(file, header) as path:
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO(header.reader)
+        reader.SetFileName(str(path))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise _unreadable(Reason.UNDECODABLE, file.name, "the header is damaged") from error
+        sizes, channels = reader.GetSize(), reader.GetNumberOfComponents()
+        kind = sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
+        stored, colour = _require_usable(kind, len(sizes), channels, header, file.name)
+        require_size((*sizes, channels), stored.itemsize, file.name)
+        try:
+            image = reader.Execute()
+        except RuntimeError as error:
+            # ITK has one error for pixels that end early and for damaged compression.
+            why = "the pixels cannot be read to the end"
+            raise _unreadable(Reason.TRUNCATED, file.name, why) from error
+        pixels = np.array(sitk.GetArrayViewFromImage(image))
+    space = min(len(sizes), 3)
+    affine = _affine(image, space)
+    volumes = _volumes_first(pixels, len(sizes), channels, colour)
+    columns, rows, slices = (*sizes, 1)[:3]
+    return header, volumes, slice_orientation((columns, rows, slices), affine), colour
+
+
+def _simple_itk(name: str) -> Any:
+    try:
+        sitk = importlib.import_module("SimpleITK")
+    except ImportError as error:
+        raise UnreadableFileError(
+            Reason.NEEDS_EXTRA,
+            f"{name}: MetaImage and NRRD files are read by SimpleITK, which is not installed. "
+            f"Run: pip install 'vismae[itk]'",
+        ) from error
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    return sitk
+
+
+@contextmanager
+def _on_disk(file: SourceFile, header: ItkHeader) -> Iterator[Path]:
+    """Give the library a path: the file itself, or a private copy of an archive's members."""
+    parts = [file]
+    if header.pixel_file is not None:
+        parts.append(_beside(file, header.pixel_file))
+    if file.member is None:
+        if not all(part.path.is_file() for part in parts):
+            raise _no_pixel_file(file.name, header)
+        yield file.path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / PurePosixPath(part.member or "").name for part in parts]
+        for part, path in zip(parts, paths, strict=True):
+            try:
+                path.write_bytes(part.read_bytes())
+            except UnreadableFileError as error:
+                if part is not file and error.reason == Reason.NOT_FOUND:
+                    raise _no_pixel_file(file.name, header) from error
+                raise
+        yield paths[0]
+
+
+def _beside(file: SourceFile, name: str) -> SourceFile:
+    if file.member is None:
+        return SourceFile(file.path.with_name(name), None, file.kind)
+    return SourceFile(file.path, str(PurePosixPath(file.member).with_name(name)), file.kind)
+
+
+def _no_pixel_file(name: str, header: ItkHeader) -> UnreadableFileError:
+    return UnreadableFileError(
+        Reason.NOT_FOUND,
+        f"{name}: its pixels are in '{header.pixel_file}', which is not in the same folder. Copy "
+        f"it there.",
+    )
+
+
+def _require_usable(
+    kind: str, axes: int, channels: int, header: ItkHeader, name: str
+) -> tuple[np.dtype, bool]:
+    """Return the type of the stored values, and whether they are colours."""
+    dtype = _DTYPES.get(kind.removeprefix("vector of "))
+    run = axes == 3 and header.components_are_volumes
+    colour = dtype == np.uint8 and channels in (3, 4) and axes <= 3 and not run
+    if dtype is None or axes > 4 or not (channels == 1 or colour or run):
+        raise UnreadableFileError(
+            Reason.UNSUPPORTED_PIXELS,
+            f"{name}: {axes} axes of {channels} × {kind}. Grey images of two to four axes and "
+            f"8-bit colours are read; save each component as a file of its own.",
+        )
+    return dtype, colour
+
+
+_DTYPES = {
+    f"{bits}-bit {sign} integer": np.dtype(f"{letter}{bits // 8}")
+    for bits in (8, 16, 32, 64)
+    for sign, letter in (("signed", "i"), ("unsigned", "u"))
+} | {"32-bit float": np.dtype("f4"), "64-bit float": np.dtype("f8")}
+
+
+def _volumes_first(pixels: np.ndarray, axes: int, channels: int, colour: bool) -> np.ndarray:
+    """Turn (T, K, J, I) with channels last, as the library gives it, into (V, I, J, K[, 3])."""
+    if channels == 1:
+        pixels = pixels[..., None]
+    turned = pixels.reshape(*(1,) * (4 - axes), *pixels.shape).transpose(0, 3, 2, 1, 4)
+    if colour:
+        return turned[..., :3]
+    return turned[..., 0] if channels == 1 else np.moveaxis(turned[0], -1, 0)
+
+
+def _affine(image: Any, axes: int) -> np.ndarray:
+    """Return voxel to RAS mm, (4, 4)."""
+    count = image.GetDimension()
+    directions = np.reshape(image.GetDirection(), (count, count))
+    affine = np.eye(4)
+    affine[:axes, :axes] = (directions * image.GetSpacing())[:axes, :axes]
+    affine[:axes, 3] = image.GetOrigin()[:axes]
+    return _LPS_TO_RAS @ affine
+
+
+def _unreadable(reason: Reason, name: str, why: str) -> UnreadableFileError:
+    return UnreadableFileError(reason, f"{name}: {why}. Copy the file again.")

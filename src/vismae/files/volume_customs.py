@@ -1,0 +1,44 @@
+"""What NIfTI, MetaImage and NRRD files leave unsaid, taken from names and custom."""
+
+import re
+
+import numpy as np
+
+from vismae.core.types import Modality, PixelUnit
+
+MAX_VOLUMES = 32
+"""Volumes taken from a 4-D file, spread evenly from first to last: neighbours in time are nearly
+copies, and one long run would outweigh all other patients."""
+
+# Suffixes of the Brain Imaging Data Structure (BIDS) and of common practice.
+_NAME_HINTS = {
+    Modality.MR: r"t1w|t2w|t2starw|t2star|flair|pdw|pdt2|bold|dwi|sbref|adc|t1|t2|t1ce|mr|mri",
+    Modality.CT: r"ct",
+    Modality.PET: r"pet|suv",
+}
+
+
+def modality_from_name(name: str) -> Modality:
+    """Return the modality that a file name ends with or holds as a word, else ``other``."""
+    words = re.split(r"[_\-. ]", re.split(r"[/\\!]", name)[-1].lower())
+    for word in reversed(words):  # the last word that says something: BIDS puts it there
+        for made, pattern in _NAME_HINTS.items():
+            if re.fullmatch(pattern, word):
+                return made
+    return Modality.OTHER
+
+
+def customary_unit(modality: Modality, unscaled_8_bit: bool) -> PixelUnit:
+    """Return Hounsfield units for CT and SUV for PET, as is the custom of these formats.
+
+    Unscaled 8-bit numbers cannot be either and count as arbitrary, as does everything else.
+    """
+    unit = {Modality.CT: PixelUnit.HU, Modality.PET: PixelUnit.SUV}.get(modality)
+    return PixelUnit.ARBITRARY if unit is None or unscaled_8_bit else unit
+
+
+def spread_volumes(count: int) -> list[int]:
+    """Return the numbers of the volumes to take, at most ``MAX_VOLUMES``, evenly spread."""
+    return np.unique(
+        np.linspace(0, count - 1, min(count, MAX_VOLUMES)).round().astype(int)
+    ).tolist()

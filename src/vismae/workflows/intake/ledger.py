@@ -1,0 +1,355 @@
+"""The ledger: which files were found, what they are, and what became of them (SQLite).
+
+It lies in ``STORE.private/``, holds the only source paths, and makes an ingest resumable: a file
+is listed, then identified, then planned into a work item of a portion, then stored or rejected.
+Nothing here is held in memory, so an archive may have any size.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vismae.core.errors import DataError
+from vismae.core.types import Spacing
+from vismae.data.manifest import FileReference, ManifestRow
+from vismae.files.dicom_identifiers import DicomIdentifiers
+from vismae.workflows.intake.work import Rejection
+
+_VERSION = "1"
+_TABLES = """
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE entry (
+    id INTEGER PRIMARY KEY, source INTEGER NOT NULL, name BLOB NOT NULL UNIQUE,
+    path BLOB NOT NULL, member BLOB, size INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
+    row TEXT NOT NULL, volume TEXT,
+    state TEXT NOT NULL,
+    kind TEXT, patient TEXT, study TEXT, series TEXT, instance TEXT,
+    frames INTEGER, pixel_bytes INTEGER,
+    item INTEGER, place INTEGER, copy INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX entry_state ON entry (state, id);
+CREATE INDEX entry_item ON entry (item, place);
+CREATE INDEX entry_series ON entry (series);
+CREATE TABLE label_object (entry INTEGER PRIMARY KEY, series TEXT NOT NULL);
+CREATE TABLE label_item (item INTEGER NOT NULL, entry INTEGER NOT NULL);
+CREATE INDEX label_item_item ON label_item (item);
+CREATE TABLE structure (name TEXT PRIMARY KEY, value INTEGER);
+CREATE TABLE portion (
+    id INTEGER PRIMARY KEY, first_item INTEGER NOT NULL, last_item INTEGER NOT NULL,
+    pixel_bytes INTEGER NOT NULL, skipped TEXT NOT NULL DEFAULT '[]', result TEXT
+);
+CREATE TABLE image (image_id TEXT NOT NULL, entry INTEGER NOT NULL);
+CREATE TABLE rejected (
+    entry INTEGER, path BLOB NOT NULL, reason TEXT NOT NULL, message BLOB NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file as a walk or a table names it.
+
+    Attributes:
+        source: Number of the source.
+        row: What is said of it; ``row.name`` is its stable, unique name.
+        size, changed_ns: Bytes, and time of the last change in nanoseconds.
+        of_table: A table names this very file, so that ``volume_id`` speaks of it (and not of
+            the folder it was found in).
+        identifiers: Of a DICOM object that is known without being opened.
+    """
+
+    source: int
+    row: ManifestRow
+    size: int
+    changed_ns: int
+    of_table: bool = False
+    identifiers: DicomIdentifiers | None = None
+
+
+@dataclass(frozen=True)
+class Unidentified:
+    """An entry of the ledger whose content has not been looked at."""
+
+    entry: int
+    path: str
+    member: str | None
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What a file turned out to be; ``archive`` for one that holds further files."""
+
+    entry: int
+    kind: str
+    identifiers: DicomIdentifiers = field(default_factory=DicomIdentifiers)
+
+
+@dataclass(frozen=True)
+class NewFiles:
+    """What a listing added.
+
+    Attributes:
+        new: Files not seen before.
+        known: Files seen before and not changed.
+        changed: Files whose content or table row changed after their images were stored.
+    """
+
+    new: int = 0
+    known: int = 0
+    changed: int = 0
+
+
+class Ledger:
+    """The open ledger of one store; every method is one transaction.
+
+    ``plan.py`` and ``progress.py`` work on its tables too.
+
+    Args:
+        path: The SQLite file, made if missing, readable for its owner only.
+
+    Raises:
+        DataError: It is no ledger, or another version's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        fresh = not path.exists()
+        if fresh:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        self.db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self.db.execute("PRAGMA journal_mode=WAL")
+            self.db.execute("PRAGMA synchronous=NORMAL")
+            if fresh:
+                self.db.executescript(_TABLES)
+                self.set_fact("version", _VERSION)
+            version = self.fact("version")
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"{path} is damaged ({error}). Ingest again with --overwrite."
+            ) from error
+        if version != _VERSION:
+            raise DataError(
+                f"{path} was written by another version of vismae. Ingest again with --overwrite."
+            )
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do all that is done inside, or nothing of it."""
+        self.db.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+
+    def fact(self, name: str) -> str | None:
+        """Return a named text, or None."""
+        found = self.db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return None if found is None else found[0]
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Remember a named text."""
+        self.db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+    def source_number(self, name: str) -> int:
+        """Return the number of a source, given in the order in which sources are first named."""
+        numbers: dict[str, int] = json.loads(self.fact("sources") or "{}")
+        number = numbers.setdefault(name, len(numbers))
+        self.set_fact("sources", json.dumps(numbers))
+        return number
+
+    # Listing
+
+    def list_files(self, files: Iterable[Listed | Rejection]) -> NewFiles:
+        """Enter files that are not there yet; one that was left out and has changed comes again."""
+        counts = {"new": 0, "known": 0, "changed": 0}
+        with self.transaction():
+            for found in files:
+                if isinstance(found, Rejection):
+                    self.enter_rejection(None, found)
+                else:
+                    counts[self._list(found)] += 1
+        return NewFiles(**counts)
+
+    def _list(self, found: Listed) -> str:
+        row, image = found.row, found.row.image
+        facts = _row_to_json(row)
+        before = self.db.execute(
+            "SELECT id, size, changed_ns, row, state FROM entry WHERE name = ?",
+            (as_blob(row.name),),
+        ).fetchone()
+        if before is None:
+            added = self.db.execute(
+                "INSERT INTO entry (source, name, path, member, size, changed_ns, row, volume,"
+                " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'listed')",
+                (
+                    *(found.source, as_blob(row.name), as_blob(image.path), as_blob(image.member)),
+                    *(found.size, found.changed_ns, facts, _volume_key(found)),
+                ),
+            )
+            if found.identifiers is not None:
+                entry = int(added.lastrowid or 0)
+                self._enter_identified(Identified(entry, "dicom", found.identifiers))
+            return "new"
+        entry, *known, state = before
+        if known == [found.size, found.changed_ns, facts]:
+            return "known"
+        if state != "rejected":
+            return "changed"
+        self.db.execute(
+            "UPDATE entry SET size = ?, changed_ns = ?, row = ?, volume = ?, state = 'listed'"
+            " WHERE id = ?",
+            (found.size, found.changed_ns, facts, _volume_key(found), entry),
+        )
+        self.db.execute("DELETE FROM rejected WHERE entry = ?", (entry,))
+        return "new"
+
+    def forget_rejections(self, reasons: Sequence[str]) -> None:
+        """Let files be looked at again that were left out for a reason that may have passed.
+
+        Also drops the rejections of files that were never entered: listing finds them again.
+        """
+        marks = ", ".join("?" * len(reasons))
+        with self.transaction():
+            self.db.execute(
+                "UPDATE entry SET state = 'listed', item = NULL, place = NULL WHERE id IN"
+                f" (SELECT entry FROM rejected WHERE reason IN ({marks}))",
+                reasons,
+            )
+            self.db.execute(
+                f"DELETE FROM rejected WHERE reason IN ({marks}) OR entry IS NULL", reasons
+            )
+
+    # Identifying
+
+    def unidentified(self, batch: int) -> Iterator[list[Unidentified]]:
+        """Yield the files not looked at yet in the order of their entry."""
+        last = 0
+        while True:
+            rows = self.db.execute(
+                "SELECT id, path, member FROM entry WHERE state = 'listed' AND id > ?"
+                " ORDER BY id LIMIT ?",
+                (last, batch),
+            ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield [
+                Unidentified(
+                    entry, os.fsdecode(path), None if member is None else os.fsdecode(member)
+                )
+                for entry, path, member in rows
+            ]
+
+    def enter_identified(self, found: Iterable[Identified]) -> None:
+        """Remember what files are."""
+        with self.transaction():
+            for file in found:
+                self._enter_identified(file)
+
+    def _enter_identified(self, file: Identified) -> None:
+        key = file.identifiers
+        state = "known" if key.labels is None else "label"
+        self.db.execute(
+            "UPDATE entry SET state = ?, kind = ?, patient = ?, study = ?, series = ?,"
+            " instance = ?, frames = ?, pixel_bytes = ? WHERE id = ?",
+            (
+                "archive" if file.kind == "archive" else state,
+                *(file.kind, key.patient, key.study, key.series, key.instance),
+                *(key.frames, key.pixel_bytes, file.entry),
+            ),
+        )
+        if key.labels is not None:
+            self.db.execute(
+                "INSERT OR REPLACE INTO label_object VALUES (?, ?)",
+                (file.entry, json.dumps(key.labels.series)),
+            )
+            self.db.executemany(
+                "INSERT OR IGNORE INTO structure VALUES (?, NULL)",
+                [(name,) for name in key.labels.structures],
+            )
+
+    def archives(self) -> list[tuple[int, int, ManifestRow]]:
+        """Return entry, source and row of the archives that were not entered yet."""
+        rows = self.db.execute(
+            "SELECT id, source, name, path, member, row FROM entry WHERE state = 'archive'"
+            " ORDER BY id"
+        )
+        return [(entry, source, stored_row(*rest)) for entry, source, *rest in rows]
+
+    def close_archive(self, entry: int) -> None:
+        """Remember that an archive's members are listed."""
+        self.db.execute("UPDATE entry SET state = 'opened' WHERE id = ?", (entry,))
+
+    def reject(self, entry: int | None, found: Rejection) -> None:
+        """Leave a file out before anything was planned for it."""
+        with self.transaction():
+            self.enter_rejection(entry, found)
+
+    def enter_rejection(self, entry: int | None, found: Rejection) -> None:
+        """Leave a file out; the caller holds the transaction."""
+        self.db.execute(
+            "INSERT INTO rejected VALUES (?, ?, ?, ?)",
+            (entry, as_blob(found.path), found.reason, as_blob(found.message)),
+        )
+        if entry is not None:
+            self.db.execute("UPDATE entry SET state = 'rejected' WHERE id = ?", (entry,))
+
+
+def as_blob(text: str | Path | None) -> bytes | None:
+    """Return text as the bytes a file system means; names need not be UTF-8."""
+    return None if text is None else os.fsencode(text)
+
+
+def as_text(blob: bytes | None) -> str | None:
+    """Undo ``as_blob``."""
+    return None if blob is None else os.fsdecode(blob)
+
+
+def stored_row(name: bytes, path: bytes, member: bytes | None, facts: str) -> ManifestRow:
+    """Return the table row of an entry."""
+    values: dict[str, Any] = json.loads(facts)
+    label_map = values.pop("label_map", None)
+    spacing = values.pop("spacing", {})
+    return ManifestRow(
+        name=os.fsdecode(name),
+        image=FileReference(
+            Path(os.fsdecode(path)), None if member is None else os.fsdecode(member)
+        ),
+        label_map=None if label_map is None else FileReference(Path(label_map[0]), label_map[1]),
+        spacing=Spacing(**spacing),
+        **values,
+    )
+
+
+def _row_to_json(row: ManifestRow) -> str:
+    """Return what a table says of a file beside where it lies; only what it does say."""
+    values = {name: value for name, value in asdict(row).items() if value not in (None, {}, "")}
+    for name in ("name", "image", "label_map"):
+        values.pop(name, None)
+    values["spacing"] = {k: v for k, v in asdict(row.spacing).items() if v is not None}
+    if not values["spacing"]:
+        del values["spacing"]
+    if row.label_map is not None:
+        values["label_map"] = [str(row.label_map.path), row.label_map.member]
+    return json.dumps(values, sort_keys=True)
+
+
+def _volume_key(found: Listed) -> str | None:
+    """Return what rows of one volume share; the patient belongs to it (``ED`` of two patients)."""
+    if found.row.volume_id is None or not found.of_table:
+        return None
+    return json.dumps([found.row.volume_id, found.row.patient_id])

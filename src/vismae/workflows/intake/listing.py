@@ -1,0 +1,182 @@
+"""What sources hold: every file entered into the ledger, and then looked at to see what it is."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vismae.core.errors import UnreadableFileError
+from vismae.core.executor import Executor, Lost, Step
+from vismae.data.manifest import FileReference, ManifestRow
+from vismae.data.sources import DataSource, Manifest, PlainSource
+from vismae.files.dicom_identifiers import read_identifiers
+from vismae.files.discover import (
+    FoundFile,
+    RejectedFile,
+    SourceFile,
+    archive_members,
+    find_file,
+    identify,
+    walk,
+)
+from vismae.workflows.intake.ledger import (
+    Identified,
+    Ledger,
+    Listed,
+    NewFiles,
+    Unidentified,
+    as_text,
+)
+from vismae.workflows.intake.remote import RemoteSource, remote_files, reopened
+from vismae.workflows.intake.work import Rejection, lost_reason, rejection
+
+_BATCH = 256
+
+logger = logging.getLogger(__name__)
+
+
+def list_sources(ledger: Ledger, sources: Sequence[DataSource | RemoteSource]) -> NewFiles:
+    """Enter all files of the sources; nothing is opened but tables."""
+    return ledger.list_files(_files(ledger, sources))
+
+
+def _files(
+    ledger: Ledger, sources: Sequence[DataSource | RemoteSource]
+) -> Iterator[Listed | Rejection]:
+    taken: Counter[str] = Counter()
+    for source in sources:
+        if isinstance(source, RemoteSource):
+            yield from remote_files(source, ledger.source_number(str(source.address)))
+            continue
+        name = source.name if isinstance(source, PlainSource) else source.folder.resolve().name
+        taken[name] += 1
+        # Two folders may both be called images; ids come from names and must differ.
+        unique = name if taken[name] == 1 else f"{name}-{taken[name]}"
+        number = ledger.source_number(unique)
+        if isinstance(source, PlainSource):
+            row = ManifestRow(
+                unique, FileReference(source.path), label=source.label, split=source.split
+            )
+            yield from _walked(row, number)
+        else:
+            yield from _table_files(source, unique, number)
+            yield from map(_without_image, source.unpaired)
+
+
+def _without_image(label_map: Path) -> Rejection:
+    message = f"{label_map}: a label map by its name and place, but its image is not there."
+    return Rejection(str(label_map), Reason.LABEL_WITHOUT_IMAGE.value, message)
+
+
+def _walked(row: ManifestRow, source: int) -> Iterator[Listed | Rejection]:
+    """Yield the files of a folder or the one file; all of them take over the row."""
+    root = row.image.path
+    for found in walk(root):
+        if isinstance(found, RejectedFile):
+            yield rejection(found)
+            continue
+        below = "" if found.path == root else f"/{found.path.relative_to(root).as_posix()}"
+        yield _listed(source, replace(row, name=f"{row.name}{below}"), found)
+
+
+def _listed(source: int, row: ManifestRow, found: FoundFile) -> Listed:
+    image = FileReference(found.path, found.member)
+    return Listed(source, replace(row, image=image), found.size, found.changed_ns)
+
+
+def _table_files(table: Manifest, name: str, source: int) -> Iterator[Listed | Rejection]:
+    seen: Counter[str] = Counter()
+    for row in table.rows:
+        seen[row.name] += 1
+        repeat = "" if seen[row.name] == 1 else f"#{seen[row.name]}"
+        row = replace(row, name=f"{name}/{row.name}{repeat}")
+        if row.image.member is None and row.image.path.is_dir():
+            # The folder of a series: its files stand in space, not in the table's order.
+            yield from _walked(row, source)
+            continue
+        try:
+            found = find_file(row.image.path, row.image.member)
+        except UnreadableFileError as error:
+            yield Rejection(row.image.text, str(error.reason), str(error))
+            continue
+        yield Listed(source, row, found.size, found.changed_ns, of_table=True)
+
+
+def identify_files(ledger: Ledger, executor: Executor) -> None:
+    """Look at every file that was listed, and enter archives."""
+    while True:
+        _identify_listed(ledger, executor)
+        archives = ledger.archives()
+        if not archives:
+            return
+        for entry, source, row in archives:
+            ledger.list_files(_members(row, source))
+            ledger.close_archive(entry)
+
+
+def _identify_listed(ledger: Ledger, executor: Executor) -> None:
+    # A batch that was lost leaves its other files listed: they come again in the next round.
+    while any(True for _ in ledger.unidentified(1)):
+        for outcome in executor.run(identify_batch, ledger.unidentified(_BATCH)):
+            if isinstance(outcome, Lost):
+                _reject_lost(ledger, outcome)
+                continue
+            found, rejected = outcome
+            ledger.enter_identified(found)
+            for entry, why in rejected:
+                ledger.reject(entry, why)
+
+
+def _reject_lost(ledger: Ledger, lost: Lost[list[Unidentified]]) -> None:
+    """Leave out the file that took its reader down (the first one if none was begun)."""
+    number = int(lost.step or lost.task[0].entry)
+    file = next(file for file in lost.task if file.entry == number)
+    reason, message = lost_reason(lost)
+    name = _name(file)
+    ledger.reject(number, Rejection(name, reason.value, f"{name}: {message}"))
+
+
+def _members(row: ManifestRow, source: int) -> Iterator[Listed | Rejection]:
+    for found in archive_members(row.image.path):
+        if isinstance(found, RejectedFile):
+            yield rejection(found)
+        else:
+            yield _listed(source, replace(row, name=f"{row.name}!{found.member}"), found)
+
+
+def identify_batch(
+    batch: list[Unidentified], step: Step
+) -> tuple[list[Identified], list[tuple[int, Rejection]]]:
+    """Say what each file is, in a worker; returns the known ones, and those left out."""
+    known: list[Identified] = []
+    rejected: list[tuple[int, Rejection]] = []
+    for file in batch:
+        step(str(file.entry))
+        remote = reopened(Path(file.path), file.member)
+        if remote is not None:
+            known.append(Identified(file.entry, "dicom", read_identifiers(remote)))
+            continue
+        found = identify(Path(file.path), file.member)
+        if isinstance(found, RejectedFile):
+            rejected.append((file.entry, rejection(found)))
+        elif found == "archive":
+            known.append(Identified(file.entry, "archive"))
+        elif found.kind == "dicom":
+            known.append(Identified(file.entry, "dicom", read_identifiers(found)))
+        else:
+            known.append(Identified(file.entry, found.kind))
+    return known, rejected
+
+
+def _name(file: Unidentified) -> str:
+    return file.path if file.member is None else f"{file.path}!{file.member}"
+
+
+def reopen(path: bytes, member: bytes | None, kind: str) -> SourceFile:
+    """Return a file of the ledger, ready to be opened."""
+    remote = reopened(Path(os.fsdecode(path)), as_text(member))
+    return remote or SourceFile(
+        Path(os.fsdecode(path)), None if member is None else os.fsdecode(member), kind
+    )

@@ -1,0 +1,214 @@
+"""The plan: which files are read together, in which order, and in which portions.
+
+The order is that of the store's rows and does not depend on the number of workers: single files
+as they were listed, then the volumes of tables, then DICOM by patient, series and instance (so
+that an archive gives the same rows from a disk and from a server). What is planned later comes
+after what was planned before.
+
+A portion is what one worker turns into one part of the store, and what is lost when it dies.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+
+from vismae.core.errors import DataError
+from vismae.files.discover import SourceFile
+from vismae.files.reasons import Reason
+from vismae.workflows.intake.ledger import Ledger, stored_row
+from vismae.workflows.intake.listing import reopen
+from vismae.workflows.intake.work import Entry, IntakeReason, Rejection, WorkItem
+
+_PORTIONS_WANTED = 64
+_LEAST_PORTION_BYTES = 4 * 2**20
+_MOST_PORTION_BYTES = 64 * 2**20
+_MOST_PORTION_ITEMS = 1024
+# Where the header does not tell the size of the pixels: compressed files unfold about so.
+_UNFOLDING = 3
+# Class numbers of structures where the same store also has label maps of class numbers.
+_STRUCTURES_BESIDE_NUMBERS = 1001
+
+_BYTES = f"CASE WHEN kind = 'dicom' THEN max(pixel_bytes, size) ELSE {_UNFOLDING} * size END"
+# Each query gives (key, entry, bytes) in the order of rows; neighbours of one key are one item.
+_SINGLE_FILES = f"""SELECT id, id, {_BYTES} FROM entry
+    WHERE state = 'known' AND volume IS NULL AND kind != 'dicom' ORDER BY id"""
+_TABLE_VOLUMES = f"""SELECT first, id, bytes FROM (
+    SELECT id, {_BYTES} AS bytes, min(id) OVER (PARTITION BY source, volume) AS first FROM entry
+    WHERE state = 'known' AND volume IS NOT NULL) ORDER BY first, id"""
+_DICOM = f"""SELECT
+        CASE WHEN series != '' AND frames = 1
+        THEN source || char(0) || patient || char(0) || series ELSE id END, id, {_BYTES}
+    FROM entry WHERE state = 'known' AND volume IS NULL AND kind = 'dicom'
+    ORDER BY source, patient, series, frames > 1, instance, name"""
+# Files that came twice under one name are told apart by number: another source, or a copy that
+# stands alone. (Copies within a series are dropped by its reader.)
+_COUNT_COPIES = """UPDATE entry SET copy = counted.number - 1 FROM (
+        SELECT id AS counted_id, dense_rank() OVER (PARTITION BY patient, series, instance
+            ORDER BY CASE WHEN series != '' AND frames = 1 THEN source ELSE id END) AS number
+        FROM entry WHERE kind = 'dicom' AND instance != '') AS counted
+    WHERE id = counted_id AND state = 'known' AND counted.number > 1"""
+
+logger = logging.getLogger(__name__)
+
+
+def plan(ledger: Ledger) -> None:
+    """Put all identified files into work items, and these into portions."""
+    with ledger.transaction():
+        portions = _Portions(ledger)
+        for query in (_SINGLE_FILES, _TABLE_VOLUMES, _DICOM):
+            # The rows' order is settled before the first one is marked: "item" decides nothing.
+            for _, members in groupby(ledger.db.execute(query), key=lambda row: row[0]):
+                portions.add([(entry, int(size)) for _, entry, size in members])
+        portions.close()
+        ledger.db.execute(_COUNT_COPIES)
+        ledger.db.execute("UPDATE entry SET state = 'planned' WHERE state = 'known'")
+        _attach_label_objects(ledger)
+        _number_structures(ledger)
+
+
+class _Portions:
+    """Gathers work items until a portion is full."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._db = ledger.db
+        total = f"SELECT coalesce(sum({_BYTES}), 0) FROM entry WHERE state = 'known'"
+        wanted = self._number(total) // _PORTIONS_WANTED
+        self._target = min(max(wanted, _LEAST_PORTION_BYTES), _MOST_PORTION_BYTES)
+        self._next = self._number("SELECT coalesce(max(last_item), 0) FROM portion") + 1
+        self._first, self._bytes = self._next, 0
+
+    def add(self, entries: list[tuple[int, int]]) -> None:
+        """Make one work item of the entries, given with their bytes."""
+        self._db.executemany(
+            "UPDATE entry SET item = ?, place = ? WHERE id = ?",
+            [(self._next, place, entry) for place, (entry, _) in enumerate(entries)],
+        )
+        self._bytes += sum(size for _, size in entries)
+        self._next += 1
+        if self._bytes >= self._target or self._next - self._first >= _MOST_PORTION_ITEMS:
+            self.close()
+
+    def close(self) -> None:
+        """End the portion."""
+        if self._next > self._first:
+            self._db.execute(
+                "INSERT INTO portion (first_item, last_item, pixel_bytes) VALUES (?, ?, ?)",
+                (self._first, self._next - 1, self._bytes),
+            )
+        self._first, self._bytes = self._next, 0
+
+    def _number(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0])
+
+
+def _attach_label_objects(ledger: Ledger) -> None:
+    """Give segmentations and structure sets to the series they speak of."""
+    waiting = ledger.db.execute(
+        "SELECT id, path, member, label_object.series FROM entry"
+        " JOIN label_object ON label_object.entry = entry.id"
+        " WHERE state = 'label' ORDER BY instance, name"
+    ).fetchall()
+    for entry, path, member, series in waiting:
+        images = ledger.db.execute(
+            "SELECT DISTINCT item, result IS NULL FROM entry"
+            " JOIN portion ON item BETWEEN first_item AND last_item"
+            " WHERE entry.series IN (SELECT value FROM json_each(?)) AND state = 'planned'",
+            (series,),
+        ).fetchall()
+        if images and all(is_open for _, is_open in images):
+            ledger.db.executemany(
+                "INSERT INTO label_item VALUES (?, ?)", [(item, entry) for item, _ in images]
+            )
+            ledger.db.execute("UPDATE entry SET state = 'planned' WHERE id = ?", (entry,))
+            continue
+        name = os.fsdecode(path) + ("" if member is None else f"!{os.fsdecode(member)}")
+        ledger.enter_rejection(entry, _without_images(name, late=bool(images)))
+
+
+def _without_images(name: str, late: bool) -> Rejection:
+    if late:
+        return Rejection(
+            name,
+            IntakeReason.LABEL_LATE.value,
+            f"{name}: the images it speaks of are in the store already. Ingest again with "
+            "--overwrite to have images and labels together.",
+        )
+    return Rejection(
+        name,
+        Reason.LABEL_WITHOUT_IMAGE.value,
+        f"{name}: the images it speaks of are not among the sources. Name their folder too.",
+    )
+
+
+def _number_structures(ledger: Ledger) -> None:
+    """Give new structure names the next class numbers, in alphabetical order."""
+    new = [
+        name
+        for (name,) in ledger.db.execute(
+            "SELECT name FROM structure WHERE value IS NULL ORDER BY name"
+        )
+    ]
+    if not new:
+        return
+    numbered = ledger.db.execute(
+        """SELECT EXISTS (SELECT 1 FROM entry WHERE row LIKE '%"label_map"%')"""
+    ).fetchone()[0]
+    start = _STRUCTURES_BESIDE_NUMBERS if numbered else 1
+    last = ledger.db.execute("SELECT max(value) FROM structure").fetchone()[0]
+    start = start if last is None else last + 1
+    if start + len(new) > 2**16:
+        raise DataError(
+            f"{len(new)} differently named structures were found, more than a label map can tell "
+            "apart (65,535). Leave out the structure sets, or rename their structures."
+        )
+    ledger.db.executemany(
+        "UPDATE structure SET value = ? WHERE name = ?",
+        [(start + place, name) for place, name in enumerate(new)],
+    )
+
+
+def structures(ledger: Ledger) -> Mapping[str, int]:
+    """Return the class number of every structure name."""
+    return dict(ledger.db.execute("SELECT name, value FROM structure ORDER BY value"))
+
+
+def items_of(ledger: Ledger, portion: int) -> Iterator[tuple[int, WorkItem]]:
+    """Yield number and content of a portion's work items."""
+    rows = ledger.db.execute(
+        "SELECT item, entry.id, name, path, member, row, kind, volume IS NOT NULL, copy FROM entry"
+        " JOIN portion ON item BETWEEN first_item AND last_item WHERE portion.id = ?"
+        " ORDER BY item, place",
+        (portion,),
+    )
+    for item, members in groupby(rows, key=lambda row: row[0]):
+        entries = []
+        of_table = False
+        for _, entry, name, path, member, facts, kind, in_volume, copy in members:
+            row = stored_row(name, path, member, facts)
+            entries.append(Entry(reopen(path, member, kind), row, entry, copy))
+            of_table = of_table or bool(in_volume)
+        labels = tuple(_label_files(ledger, item))
+        yield item, _item(entries, of_table, labels)
+
+
+def _label_files(ledger: Ledger, item: int) -> Iterator[SourceFile]:
+    rows = ledger.db.execute(
+        "SELECT path, member, kind FROM label_item JOIN entry ON label_item.entry = entry.id"
+        " WHERE label_item.item = ?"
+        " ORDER BY label_item.rowid",
+        (item,),
+    )
+    for path, member, kind in rows:
+        yield reopen(path, member, kind)
+
+
+def _item(entries: list[Entry], of_table: bool, labels: tuple[SourceFile, ...]) -> WorkItem:
+    """Return a series, a file, or the rows of a volume in the order of the table or of space."""
+    if not of_table or len(entries) == 1:
+        return WorkItem(tuple(entries), labels=labels)
+    if all(entry.row.slice_index is not None for entry in entries):
+        entries = sorted(entries, key=lambda entry: entry.row.slice_index or 0)
+        return WorkItem(tuple(entries), joined=True, labels=labels)
+    by_position = all(entry.file.kind == "dicom" for entry in entries)
+    return WorkItem(tuple(entries), joined=not by_position, labels=labels)

@@ -1,0 +1,121 @@
+"""One portion of an archive to one part of a store, in a worker."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vismae.core.executor import Step
+from vismae.core.intake_account import IntakeAccount
+from vismae.data.account import Accountant
+from vismae.data.store_parts import Part, PartWriter
+from vismae.workflows.intake.read import ReadSettings, read_item
+from vismae.workflows.intake.work import Rejection, WorkItem
+
+
+@dataclass(frozen=True)
+class PartSettings:
+    """How parts are written.
+
+    Attributes:
+        store: Folder of the store.
+        encoding: ``zstd`` or ``raw``.
+        shard_mib: Size at which a shard is closed.
+        keep_pixels: False for a trial that only counts.
+    """
+
+    store: Path
+    encoding: str = "zstd"
+    shard_mib: int = 256
+    keep_pixels: bool = True
+
+
+@dataclass(frozen=True)
+class PortionTask:
+    """What a worker is given.
+
+    Attributes:
+        number: Of the portion; names its part.
+        items: Number and content of its work items.
+        read, write: Settings.
+    """
+
+    number: int
+    items: tuple[tuple[int, WorkItem], ...]
+    read: ReadSettings
+    write: PartSettings
+
+
+@dataclass(frozen=True)
+class PortionResult:
+    """What became of a portion.
+
+    Attributes:
+        number: Of the portion.
+        part: Its part of the store; None if no image came of it.
+        images: Pseudonym of each image, and its entry in the ledger.
+        rejected: What was left out.
+        account: What came in.
+    """
+
+    number: int
+    part: Part | None
+    images: list[tuple[str, int]] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+    account: IntakeAccount = field(default_factory=IntakeAccount)
+
+
+def read_portion(task: PortionTask, step: Step) -> PortionResult:
+    """Read a portion's items in order and write them as one part.
+
+    A worker that dies half-way leaves nothing that looks like a part.
+
+    Args:
+        task: What to do.
+        step: Told the number of the work item before each file.
+    """
+    images: list[tuple[str, int]] = []
+    rejected: list[Rejection] = []
+    accountant = Accountant()
+    with PartWriter(
+        task.write.store,
+        part_name(task.number),
+        encoding=task.write.encoding,
+        shard_mib=task.write.shard_mib,
+        extra_columns=task.read.extra_columns,
+        keep_pixels=task.write.keep_pixels,
+    ) as writer:
+        for number, item in task.items:
+            found = read_item(item, task.read, _beginning(step, number))
+            rejected.extend(found.rejected)
+            for piece in found.slices:
+                writer.add(piece.record, piece.pixels, piece.label_map)
+                accountant.add(piece.record, piece.pixels, piece.label_map)
+                images.append((piece.record.image_id, piece.entry))
+        part = writer.finish() if images else None
+    return PortionResult(task.number, part, images, rejected, accountant.account)
+
+
+def part_name(number: int) -> str:
+    """Return the name of a portion's part; sorts as the portions do."""
+    return f"{number:06d}"
+
+
+def _beginning(step: Step, item: int) -> Callable[[], None]:
+    return lambda: step(str(item))
+
+
+def without(task: PortionTask, item: int) -> PortionTask:
+    """Return the task without one work item."""
+    items = tuple(entry for entry in task.items if entry[0] != item)
+    return PortionTask(task.number, items, task.read, task.write)
+
+
+def tasks_of(
+    numbers: Iterator[int],
+    items: Callable[[int], Iterator[tuple[int, WorkItem]]],
+    read: ReadSettings,
+    write: PartSettings,
+) -> Iterator[PortionTask]:
+    """Yield the tasks of portions, made only when they are asked for."""
+    for number in numbers:
+        yield PortionTask(number, tuple(items(number)), read, write)

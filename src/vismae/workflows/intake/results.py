@@ -1,0 +1,151 @@
+"""What became of portions: results kept in the ledger, and the tables written from it."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vismae.core.intake_account import IntakeAccount
+from vismae.data.store_parts import Part
+from vismae.workflows.intake.identity import Identity
+from vismae.workflows.intake.ledger import Ledger
+from vismae.workflows.intake.portion import PortionResult, PortionTask
+from vismae.workflows.intake.work import Rejection, meanings
+
+SOURCES_NAME = "sources.csv"
+PRIVATE_REJECTED_NAME = "rejected.csv"
+
+
+def open_portions(ledger: Ledger) -> list[tuple[int, int]]:
+    """Return number and pixel bytes of the portions that still have to be read."""
+    return list(
+        ledger.db.execute("SELECT id, pixel_bytes FROM portion WHERE result IS NULL ORDER BY id")
+    )
+
+
+def enter_result(ledger: Ledger, task: PortionTask, result: PortionResult) -> None:
+    """Remember a portion as done, with what was left out of it."""
+    entries = {entry.file.name: entry.number for _, item in task.items for entry in item.entries}
+    kept = {
+        "part": None if result.part is None else asdict(result.part),
+        "account": result.account.to_json(),
+    }
+    with ledger.transaction():
+        ledger.db.execute(
+            "UPDATE portion SET result = ? WHERE id = ?", (json.dumps(kept), result.number)
+        )
+        ledger.db.executemany("INSERT INTO image VALUES (?, ?)", result.images)
+        for found in result.rejected:
+            ledger.enter_rejection(entries.get(found.path), found)
+
+
+def reject_item(ledger: Ledger, task: PortionTask, item: int, reason: str, message: str) -> None:
+    """Leave out a whole work item because its reader did not survive it."""
+    entries = dict(task.items)[item].entries
+    with ledger.transaction():
+        for entry in entries:
+            name = entry.file.name
+            ledger.enter_rejection(entry.number, Rejection(name, reason, f"{name}: {message}"))
+        ledger.db.execute("UPDATE entry SET item = NULL WHERE item = ?", (item,))
+
+
+def reopen_lost_parts(ledger: Ledger, store: Path) -> int:
+    """Let portions be read again whose shards are gone; return how many."""
+    lost = [
+        number
+        for number, result in _results(ledger)
+        if result["part"] is not None
+        and not all((store / shard["file"]).is_file() for shard in result["part"]["shards"])
+    ]
+    with ledger.transaction():
+        for number in lost:
+            items = "item BETWEEN (SELECT first_item FROM portion WHERE id = ?)"
+            items += " AND (SELECT last_item FROM portion WHERE id = ?)"
+            of_portion = f"(SELECT id FROM entry WHERE {items})"
+            for table in ("image", "rejected"):
+                ledger.db.execute(
+                    f"DELETE FROM {table} WHERE entry IN {of_portion}", (number, number)
+                )
+            ledger.db.execute(f"UPDATE entry SET state = 'planned' WHERE {items}", (number, number))
+            ledger.db.execute("UPDATE portion SET result = NULL WHERE id = ?", (number,))
+    return len(lost)
+
+
+def parts(ledger: Ledger) -> Iterator[Part]:
+    """Yield the parts of the store in the order of its rows."""
+    for _, result in _results(ledger):
+        if result["part"] is not None:
+            yield Part.from_json(result["part"])
+
+
+def account(ledger: Ledger) -> IntakeAccount:
+    """Return what came in and what did not, over all portions."""
+    total = IntakeAccount()
+    for _, result in _results(ledger):
+        total = total + IntakeAccount.from_json(result["account"])
+    files = ledger.db.execute(
+        "SELECT count(*), coalesce(sum(size), 0) FROM entry WHERE state != 'opened'"
+    ).fetchone()
+    unlisted = ledger.db.execute("SELECT count(*) FROM rejected WHERE entry IS NULL").fetchone()[0]
+    return total.with_files(files[0] + unlisted, files[1], rejected_by_reason(ledger))
+
+
+def rejected_by_reason(ledger: Ledger) -> dict[str, int]:
+    """Return reason code -> files left out, the commonest first."""
+    rows = ledger.db.execute(
+        "SELECT reason, count(DISTINCT path) AS files FROM rejected GROUP BY reason"
+        " ORDER BY files DESC, reason"
+    )
+    return dict(rows)
+
+
+def write_rejected(ledger: Ledger, public: Path, private: Path, identity: Identity) -> None:
+    """Write what was left out: without paths into the store, with them into the private folder."""
+    with (
+        _table(public, ["file", "reason", "meaning"], 0o644) as open_table,
+        _table(private, ["file", "path", "reason", "message"], 0o600) as secret_table,
+    ):
+        meaning = meanings()
+        rows = ledger.db.execute(
+            "SELECT DISTINCT path, reason, message FROM rejected ORDER BY path, reason"
+        )
+        for path, reason, message in rows:
+            file = identity.pseudonym("file", os.fsdecode(path))
+            open_table.writerow([file, reason, meaning[reason]])
+            secret_table.writerow([file, os.fsdecode(path), reason, os.fsdecode(message)])
+
+
+def write_sources(ledger: Ledger, path: Path) -> None:
+    """Write which file every image came from."""
+    with _table(path, ["image_id", "source"], 0o600) as table:
+        rows = ledger.db.execute(
+            "SELECT image_id, path, member FROM image JOIN entry ON entry = id ORDER BY image.rowid"
+        )
+        for image_id, file, member in rows:
+            inside = "" if member is None else f"!{os.fsdecode(member)}"
+            table.writerow([image_id, os.fsdecode(file) + inside])
+
+
+@contextmanager
+def _table(path: Path, columns: Sequence[str], mode: int) -> Iterator[Any]:
+    """Write a csv table that takes its place only when it is whole."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    # Names that are not UTF-8 keep their bytes.
+    with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        yield writer
+    unfinished.replace(path)
+
+
+def _results(ledger: Ledger) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows = ledger.db.execute(
+        "SELECT id, result FROM portion WHERE result IS NOT NULL ORDER BY id"
+    ).fetchall()
+    for number, result in rows:
+        yield number, json.loads(result)

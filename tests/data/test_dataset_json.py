@@ -1,0 +1,40 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vismae.data.dataset_json import DatasetFacts, read_dataset_json
+
+
+def facts(folder: Path, table: Any) -> DatasetFacts:
+    (folder / "dataset.json").write_text(table if isinstance(table, str) else json.dumps(table))
+    return read_dataset_json(folder)
+
+
+def test_the_decathlon_and_nnunet_are_both_understood(tmp_path: Path) -> None:
+    decathlon = {"labels": {"0": "background", "1": "liver"}, "modality": {"0": "CT"}}
+    nnunet = {
+        "labels": {"background": 0, "edema": 2, "core": 1, "whole": [1, 2]},
+        "channel_names": {"0": "T1", "1": "FLAIR", "2": "PET", "3": "noNorm"},
+    }
+
+    assert facts(tmp_path, decathlon) == DatasetFacts({1: "liver"}, {0: "ct"})
+    found = facts(tmp_path, nnunet)
+    assert found.class_names == {1: "core", 2: "edema"}
+    assert found.modalities == {0: "mr", 1: "mr", 2: "pet"}
+
+
+def test_the_modality_of_a_file_is_that_of_its_channel_or_of_all() -> None:
+    several = DatasetFacts({}, {0: "mr", 1: "pet"})
+
+    assert several.modality(1) == "pet"
+    assert several.modality(None) is None
+    assert several.modality(7) is None
+    assert DatasetFacts({}, {0: "mr", 1: "mr"}).modality(None) == "mr"
+
+
+@pytest.mark.parametrize("table", ["", "[1]", "{broken", '{"labels": 3, "modality": []}'])
+def test_an_odd_table_says_nothing(tmp_path: Path, table: str) -> None:
+    assert facts(tmp_path, table) == DatasetFacts()
+    assert read_dataset_json(tmp_path / "none") == DatasetFacts()

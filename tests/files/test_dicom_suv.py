@@ -1,0 +1,135 @@
+"""SUV of enhanced and legacy converted PET, and what makes uptake unusable.
+
+Classic PET, by hand-computed values, is in ``test_dicom_units.py``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import UID
+
+from factories import PET_TAGS, tracer, write_dicom_slice, write_enhanced_pet
+from vismae.core.errors import UnreadableFileError
+from vismae.core.types import MedicalImage, Modality, PixelUnit
+from vismae.files.dicom import read_dicom
+from vismae.files.discover import SourceFile
+
+VOLUME = np.full((3, 2, 2), 1000, np.int16)
+# 2 · 1000 Bq/ml; 70,000 g; 370 MBq halved 3600 / 6586.2 times.
+SUV_AFTER_AN_HOUR = 2000.0 * 70_000.0 / (370e6 * 0.5 ** (3600.0 / 6586.2))
+
+
+def read(path: Path) -> MedicalImage:
+    [image] = read_dicom([SourceFile(path, None, "dicom")])
+    assert (image.modality, image.unit) == (Modality.PET, PixelUnit.SUV)
+    return image
+
+
+def largest(path: Path) -> float:
+    image = read(path)
+    return float(image.pixels.max() * image.slope + image.intercept)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UnreadableFileError) as caught:
+        read(path)
+    assert caught.value.reason == "no-suv"
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("units", ["Bq/ml", "BQ/ML"])
+def test_enhanced_activity_becomes_suv_at_the_moment_of_correction(
+    tmp_path: Path, units: str
+) -> None:
+    path = write_enhanced_pet(tmp_path / "e.dcm", VOLUME, units)
+
+    image = read(path)
+
+    assert largest(path) == pytest.approx(SUV_AFTER_AN_HOUR)
+    assert image.pixels.shape == (3, 2, 2)
+    assert (image.spacing.slice_mm, image.spacing.row_mm) == (3.0, 2.0)
+
+
+@pytest.mark.parametrize("units", ["{SUVbw}g/ml", "g/ml{SUVbw}"])
+def test_enhanced_suv_needs_no_dose(tmp_path: Path, units: str) -> None:
+    path = write_enhanced_pet(
+        tmp_path / "e.dcm",
+        VOLUME,
+        units,
+        slope=0.004,
+        PatientWeight=None,
+        RadiopharmaceuticalInformationSequence=None,
+    )
+
+    assert largest(path) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        ({"units": "{SUVlbm}g/ml"}, "{SUVLBM}G/ML"),
+        ({"SharedFunctionalGroupsSequence": None}, "RealWorldValueMappingSequence"),
+        ({"DecayCorrected": "NO"}, "DecayCorrected"),
+        ({"DecayCorrectionDateTime": None}, "DecayCorrectionDateTime"),
+        ({"AttenuationCorrected": "NO"}, "attenuation"),
+        ({"PatientWeight": None}, "PatientWeight"),
+        ({"RadiopharmaceuticalInformationSequence": None}, "RadiopharmaceuticalInformation"),
+        ({"DecayCorrectionDateTime": "20240101090000"}, "after the injection"),
+    ],
+)
+def test_enhanced_pet_without_a_needed_element_is_refused_by_its_name(
+    tmp_path: Path, tags: dict[str, Any], named: str
+) -> None:
+    tags = {"units": "Bq/ml", **tags}
+
+    assert named in refusal(write_enhanced_pet(tmp_path / "e.dcm", VOLUME, **tags))
+
+
+def test_legacy_converted_pet_keeps_the_classic_elements_in_its_groups(tmp_path: Path) -> None:
+    converted, scale, shared = Dataset(), Dataset(), Dataset()
+    classic = {tag: value for tag, value in PET_TAGS.items() if tag != "Modality"}
+    for tag in ("Units", "DecayCorrection", "SeriesDate", "SeriesTime"):
+        setattr(converted, tag, classic[tag])
+    scale.RescaleSlope, scale.RescaleIntercept = 2.0, 0.0
+    shared.UnassignedSharedConvertedAttributesSequence = DicomSequence([converted])
+    shared.PixelValueTransformationSequence = DicomSequence([scale])
+    path = write_dicom_slice(
+        tmp_path / "l.dcm",
+        VOLUME,
+        Modality="PT",
+        SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.128.1"),
+        PatientWeight=70,
+        RadiopharmaceuticalInformationSequence=DicomSequence([tracer()]),
+        SharedFunctionalGroupsSequence=DicomSequence([shared]),
+    )
+
+    assert largest(path) == pytest.approx(SUV_AFTER_AN_HOUR)
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"),
+    [
+        ({"CorrectedImage": ["DECY", "SCAT"]}, "ATTN"),
+        ({"CorrectedImage": "DECY"}, "ATTN"),
+        ({"Units": "GML", "CorrectedImage": "NORM"}, "ATTN"),
+        ({"PatientWeight": 70_000}, "too much for kg"),
+    ],
+)
+def test_uptake_that_cannot_be_right_is_refused(
+    tmp_path: Path, tags: dict[str, Any], named: str
+) -> None:
+    path = write_dicom_slice(tmp_path / "p.dcm", VOLUME[0], **{**PET_TAGS, **tags})
+
+    assert named in refusal(path)
+
+
+def test_corrected_uptake_is_read(tmp_path: Path) -> None:
+    path = write_dicom_slice(
+        tmp_path / "p.dcm", VOLUME[0], **PET_TAGS, CorrectedImage=["DECY", "ATTN", "SCAT"]
+    )
+
+    assert largest(path) == pytest.approx(SUV_AFTER_AN_HOUR)

@@ -1,0 +1,234 @@
+"""Thousands of damaged files: each is stored or left out with a code, and nothing hangs or dies."""
+
+import gzip
+import os
+import random
+import struct
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from pydicom.data import get_testdata_files
+
+from factories import write_dicom_slice, write_nifti, write_png, write_tiff
+from vismae.core.config import IngestConfig
+from vismae.data.store import Store
+from vismae.workflows.ingest import IngestResult, ingest
+from vismae.workflows.intake.work import meanings
+
+_MOST_SEED_BYTES = 200_000
+
+
+def run(source: Path, store: Path, **settings: object) -> IngestResult:
+    return ingest(IngestConfig(sources=(source,), store=store, **settings))  # type: ignore[arg-type]
+
+
+def seeds(test_data: Path | None) -> list[Path]:
+    """Return small real files: those that come with pydicom and nibabel, and the data pack's."""
+    folders = [Path(nib.__file__).parent / "tests" / "data"]
+    if test_data is not None:
+        folders.append(test_data / "data" / "dicom_nifti")
+    found = [Path(str(path)) for path in get_testdata_files() if Path(str(path)).is_file()]
+    for folder in folders:
+        found += [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    known = (".dcm", ".nii", ".gz", ".hdr", "")
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in known and 64 < path.stat().st_size <= _MOST_SEED_BYTES
+    )
+
+
+def truncate(content: bytearray, rng: random.Random) -> bytearray:
+    return content[: rng.randrange(1, len(content))]
+
+
+def flip_bits(content: bytearray, rng: random.Random) -> bytearray:
+    for _ in range(rng.choice((1, 8, 64))):
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    return content
+
+
+def flip_header(content: bytearray, rng: random.Random) -> bytearray:
+    """Damage the part where lengths and sizes stand."""
+    for _ in range(rng.choice((1, 4, 16))):
+        content[rng.randrange(min(len(content), 1500))] = rng.randrange(256)
+    return content
+
+
+def huge_numbers(content: bytearray, rng: random.Random) -> bytearray:
+    """Write the largest 16-bit and 32-bit numbers somewhere, as lengths or image sizes."""
+    place = rng.randrange(max(1, len(content) - 4))
+    content[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", b"\xff\xff\x00\x00", b"\x7f" * 4))
+    return content
+
+
+def cut_middle(content: bytearray, rng: random.Random) -> bytearray:
+    start = rng.randrange(len(content))
+    del content[start : start + rng.randrange(1, 2000)]
+    return content or bytearray(b"\x00")
+
+
+def repeat_piece(content: bytearray, rng: random.Random) -> bytearray:
+    start = rng.randrange(len(content))
+    piece = content[start : start + 400]
+    return content[:start] + piece * rng.randrange(2, 30) + content[start:]
+
+
+MUTATIONS: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
+    *(truncate, flip_bits, flip_header, huge_numbers, cut_middle, repeat_piece),
+)
+
+
+def mutated(paths: list[Path], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    rng = random.Random(seed)
+    for number in range(count):
+        path = paths[number % len(paths)]
+        content = bytearray(path.read_bytes())
+        if path.suffix == ".gz" and rng.random() < 0.7:
+            # Damage inside intact compression, which a checksum would otherwise catch.
+            content = bytearray(gzip.decompress(bytes(content)))
+            damaged = gzip.compress(bytes(rng.choice(MUTATIONS)(content, rng)), 1)
+        else:
+            damaged = bytes(rng.choice(MUTATIONS)(content, rng))
+        yield f"{number:05d}_{path.name}", damaged
+
+
+def every_file_is_accounted_for(result: IngestResult, store: Path, written: int) -> None:
+    known = meanings()
+    assert set(result.reasons) <= set(known)
+    assert result.files >= written
+    opened = Store(store)
+    assert opened.verify() == []
+    for name in ("reader-died", "reader-time", "reader-memory"):
+        assert result.reasons.get(name, 0) <= written // 200, Counter(result.reasons)
+
+
+@pytest.mark.slow
+def test_two_thousand_damaged_files_are_stored_or_left_out_with_a_code(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    default = Path(__file__).resolve().parents[3] / "shared"
+    folder = Path(os.environ.get("VISMAE_TEST_DATA", default))
+    source = tmp_path / "in"
+    source.mkdir()
+    count = 2200
+    for name, content in mutated(seeds(folder if folder.is_dir() else None), count, seed=0):
+        (source / name).write_bytes(content)
+
+    result = run(source, tmp_path / "s", workers=2, file_seconds=20.0, file_memory_gib=2.0)
+
+    every_file_is_accounted_for(result, tmp_path / "s", count)
+
+
+def test_damaged_files_are_stored_or_left_out_with_a_code(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    count = 200
+    for name, content in mutated(seeds(None), count, seed=1):
+        (source / name).write_bytes(content)
+
+    result = run(source, tmp_path / "s", workers=2, file_seconds=20.0, file_memory_gib=2.0)
+
+    every_file_is_accounted_for(result, tmp_path / "s", count)
+
+
+def png_bomb(path: Path, side: int) -> None:
+    """Write a small PNG that unfolds to side x side pixels of one colour."""
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        crc = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc)
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(b"\x00" * (side + 1)) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+def test_bombs_links_pipes_and_strange_names_do_no_harm(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    picture = write_png(source / "good.png", np.eye(30, dtype="uint8") * 200)
+    png_bomb(source / "bomb.png", 30_000)
+    with zipfile.ZipFile(source / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("zeros.dcm", b"\x00" * 50_000_000)
+        packed.writestr("inner.zip", b"PK\x03\x04" + b"\x00" * 400)
+        packed.writestr("../../escape.png", picture.read_bytes())
+    (source / "big.nii.gz").write_bytes(gzip.compress(nifti_header((30_000, 30_000, 3_000))))
+    (source / "loop").symlink_to(source)
+    (source / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(source / "pipe.png")
+    (source / "empty.dcm").touch()
+    strange = os.fsencode(source) + b"/caf\xe9\xff.png"
+    Path(os.fsdecode(strange)).write_bytes(picture.read_bytes()[:-40] + picture.read_bytes()[-40:])
+    write_dicom_slice(source / "huge.dcm", np.zeros((8, 8), "uint16"), Rows=65535, Columns=65535)
+    write_tiff(source / "t.tif", [np.eye(9, dtype="uint8") * 9])
+    write_nifti(source / "v.nii.gz", np.arange(60, dtype="int16").reshape(3, 4, 5))
+
+    result = run(source, tmp_path / "s", file_seconds=20.0, file_memory_gib=2.0)
+
+    assert result.stored >= 3 + 3
+    assert result.reasons["not-found"] == 1
+    assert result.reasons["empty"] == 1
+    assert result.reasons["nested-archive"] == 1
+    assert result.reasons["too-large"] >= 2
+    assert not (tmp_path / "escape.png").exists()
+    assert not (tmp_path.parent / "escape.png").exists()
+
+
+def nifti_header(shape: tuple[int, int, int]) -> bytes:
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype("int16")
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    return header.binaryblock + b"\x00" * 400
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_files_without_permission_are_named_and_read_once_it_is_given(tmp_path: Path) -> None:
+    source, store = tmp_path / "in", tmp_path / "out" / "s"
+
+    for name in ("a.png", "b.png"):
+        write_png(source / name, np.eye(20, dtype="uint8") * (100 if name == "a.png" else 50))
+    closed = source / "closed"
+    write_png(closed / "c.png", np.eye(20, dtype="uint8"))
+    (source / "b.png").chmod(0)
+    closed.chmod(0)
+    (tmp_path / "out").mkdir()
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder != Path("/") and folder.stat().st_uid == os.geteuid():
+            folder.chmod(0o755)
+    os.chown(tmp_path / "out", 65534, 65534)
+    script = (
+        "import os, sys; os.setgid(65534); os.setuid(65534); sys.argv[1:] = sys.argv[1:];"
+        "from vismae.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, "ingest", str(source), "--store", str(store)]
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path / "out"),
+        "MPLCONFIGDIR": str(tmp_path / "out"),
+    }
+
+    def ingest_as_nobody() -> str:
+        done = subprocess.run(command, capture_output=True, env=environment, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "unreadable 2" in ingest_as_nobody()
+    (source / "b.png").chmod(0o644)
+    closed.chmod(0o755)
+    (closed / "c.png").chmod(0o644)
+    (source / "b.png").chmod(0o644)
+    output = ingest_as_nobody()
+    assert "3 images" in output
+    assert "unreadable" not in output
