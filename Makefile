@@ -69,6 +69,10 @@ docs: $(READY)
 	$(BIN)/python -c "from pathlib import Path; \
 	from vismae.core.settings_table import settings_page; \
 	Path('docs/settings.md').write_text(settings_page(), encoding='utf-8')"
+	$(BIN)/python -c "from pathlib import Path; \
+	from vismae.workflows.intake.reason_page import reason_page; \
+	Path('docs/reason-codes.md').write_text(reason_page(), encoding='utf-8')"
+	$(BIN)/python tests/files/dicom_conformance.py
 
 # The wheel is tried in an environment of its own that borrows only the other packages: what was
 # forgotten in the wheel is missing there.

@@ -165,6 +165,14 @@ def kill_the_worker(number: int, step: Step) -> int:
     return number
 
 
+def prepend_to_path(folder: str) -> None:
+    sys.path.insert(0, folder)
+
+
+def remove_from_path(folder: str) -> None:
+    sys.path.remove(folder)
+
+
 def is_running(process_id: int) -> bool:
     """Tell whether a process lives; one that is dead and only not yet waited for does not."""
     try:

@@ -34,3 +34,13 @@ def test_values_that_are_not_finite_do_not_count() -> None:
 
 def test_a_single_pixel_is_its_own_range() -> None:
     assert scale_range([np.array([[7]], dtype=np.uint8)], 2.0, 1.0) == (15.0, 15.0)
+
+
+def test_a_large_volume_is_thinned_without_moving_its_range() -> None:
+    rng = np.random.default_rng(0)
+    volume = [rng.normal(1000, 200, (512, 512)).astype(np.int16) for _ in range(40)]
+
+    thinned = scale_range(volume)
+
+    expected = np.percentile(np.stack(volume), [0.5, 99.5])
+    np.testing.assert_allclose(thinned, expected, atol=3)

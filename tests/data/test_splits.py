@@ -195,3 +195,21 @@ def test_a_written_table_reads_back(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="columns patient_id and split"):
         read_splits_csv(tmp_path / "other.csv")
+
+
+def test_a_seed_keeps_its_split_from_version_to_version() -> None:
+    rows = index(14, labels=("a", "b"), splits={"P0": "test", "P3": "train", "P9": "pretrain"})
+    wanted = {
+        "pretrain": {"P9"},
+        "test": {"P0", "P2", "P5"},
+        "train": {"P1", "P11", "P12", "P13", "P3", "P4", "P6", "P7", "P8"},
+        "val": {"P10"},
+    }
+
+    # A store gives its columns as categories.
+    for table in (rows, rows.astype("category"), rows.sample(frac=1, random_state=0)):
+        splits = split_patients(table, seed=4)
+        found = {name: {p for p in splits if splits[p] == name} for name in wanted}
+        assert found == wanted
+        chosen = label_fraction_patients(table, [f"P{n}" for n in range(14)], 0.3, 4)
+        assert chosen == ["P0", "P12", "P7", "P9"]

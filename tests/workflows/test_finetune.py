@@ -191,7 +191,7 @@ def test_the_head_starts_at_the_shares_of_the_classes(
 def test_a_linear_probe_leaves_the_encoder_as_it_was(
     pretrained: Path, shades: Path, finetune_config: MakeConfig, tmp_path: Path
 ) -> None:
-    probe = {"init": pretrained, "model.freeze": "encoder", "optimizer.lr": 0.01}
+    probe = {"init": pretrained, "model.train": "head", "optimizer.lr": 0.01}
     steps = {"trainer.max_steps": 30, "trainer.validate_every": 10, "model.drop_path": 0.5}
     result = finetune(finetune_config("classify", tmp_path / "run", shades, **probe, **steps))
     source, model = load_model(pretrained), load_model(result.model)

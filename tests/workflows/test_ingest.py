@@ -36,6 +36,8 @@ def write_csv(path: Path, *lines: str) -> Path:
 
 
 def run(source: Path, store: Path, **settings: object) -> IngestResult:
+    """Ingest in this process, unless the settings ask for others."""
+    settings = {"executor": "here", **settings}
     return ingest(IngestConfig(sources=(source,), store=store, **settings))  # type: ignore[arg-type]
 
 
@@ -435,8 +437,9 @@ def test_two_processes_store_the_same_rows_in_the_same_order_as_one(tmp_path: Pa
     write_nifti(folder / "v.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
     (folder / "035.png").write_bytes(b"\x89PNG\r\n\x1a\n")
 
-    one = run(folder, tmp_path / "one", workers=1, salt=tmp_path / "salt").store
-    two = run(folder, tmp_path / "two", workers=2, salt=tmp_path / "salt").store
+    salt = tmp_path / "salt"
+    one = run(folder, tmp_path / "one", salt=salt).store
+    two = run(folder, tmp_path / "two", executor="processes", workers=2, salt=salt).store
 
     assert one.index.equals(two.index)
     assert len(one) == 69 + 5
@@ -459,9 +462,9 @@ def test_image_ids_do_not_depend_on_where_the_folder_lies(tmp_path: Path) -> Non
         write_png(tmp_path / place / "scans" / "1.png", picture(0))
 
     ids = [
-        run(
-            tmp_path / place / "scans", tmp_path / f"s{place}", salt=tmp_path / "salt"
-        ).store.index["image_id"][0]
+        run(tmp_path / place / "scans", tmp_path / f"s{place}", salt=tmp_path / "salt").store.index[
+            "image_id"
+        ][0]
         for place in "ab"
     ]
 
@@ -482,7 +485,7 @@ def zeros_nifti(path: Path, mebibytes: int) -> Path:
 
 @pytest.mark.parametrize(
     ("limit", "reason"),
-    [({"file_seconds": 0.7}, "reader-time"), ({"file_memory_gib": 0.3}, "reader-memory")],
+    [({"file_seconds": 3.0}, "reader-time"), ({"file_memory_gib": 0.3}, "reader-memory")],
 )
 def test_a_file_beyond_its_limits_is_left_out_alone(
     tmp_path: Path, limit: dict[str, float], reason: str
@@ -491,7 +494,7 @@ def test_a_file_beyond_its_limits_is_left_out_alone(
         write_png(tmp_path / "in" / f"{number:02d}.png", picture(number))
     zeros_nifti(tmp_path / "in" / "10_zeros.nii.gz", 3000)
 
-    result = run(tmp_path / "in", tmp_path / "s", **limit)
+    result = run(tmp_path / "in", tmp_path / "s", executor="processes", **limit)
 
     assert result.stored == 20
     assert rejected(tmp_path / "s") == {"10_zeros.nii.gz": reason}

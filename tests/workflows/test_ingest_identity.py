@@ -122,6 +122,11 @@ def archive(tmp_path: Path) -> Path:
     return root
 
 
+def command(*arguments: str | Path) -> list[str]:
+    start = [sys.executable, "-c", "from vismae.cli import main; main()", "ingest"]
+    return [*start, *map(str, arguments)]
+
+
 def words_of(store: Path) -> Iterator[tuple[Path, bytes]]:
     """Yield everything a store's files hold, unpacked."""
     for path in sorted(store.rglob("*")):
@@ -145,7 +150,13 @@ def test_nothing_that_names_a_person_gets_into_the_store_or_onto_the_screen(
 ) -> None:
     planted = sum(path.is_file() for path in archive.rglob("*"))
     store = tmp_path / "store"
-    command = [sys.executable, "-c", "from vismae.cli import main; main()", "ingest", str(archive / "table.csv")]
+    command = [
+        sys.executable,
+        "-c",
+        "from vismae.cli import main; main()",
+        "ingest",
+        str(archive / "table.csv"),
+    ]
     done = subprocess.run(
         [*command, str(archive), "--store", str(store), "--verbose"], capture_output=True
     )
@@ -163,7 +174,15 @@ def test_nothing_that_names_a_person_gets_into_the_store_or_onto_the_screen(
 
 def test_the_private_folder_leads_back_to_every_file(archive: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    command = [sys.executable, "-c", "from vismae.cli import main; main()", "ingest", str(archive), "--store", str(store)]
+    command = [
+        sys.executable,
+        "-c",
+        "from vismae.cli import main; main()",
+        "ingest",
+        str(archive),
+        "--store",
+        str(store),
+    ]
     subprocess.run(command, check=True, capture_output=True)
 
     private = tmp_path / "store.private"

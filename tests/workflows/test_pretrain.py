@@ -18,6 +18,7 @@ from stores import SMALL_RUN, pretrain_store
 from vismae.core.config import PretrainConfig
 from vismae.core.errors import DataError, PreprocessingError, RunFolderError, TrainingError
 from vismae.core.settings import build_config
+from vismae.models import SwinMAE
 from vismae.models.weights import load_model
 from vismae.workflows.pretrain import pretrain
 
@@ -356,3 +357,24 @@ def test_a_loss_that_is_not_finite_stops_both_processes_with_the_cause(
     assert found.stdout.count("stopped: The loss of step 2") == 1
     kept = sorted(path.name for path in (out / "checkpoints").glob("nonfinite*"))
     assert kept == ["nonfinite_step_2_rank_0.pt", "nonfinite_step_2_rank_1.pt"]
+
+
+def test_an_encoder_of_visible_tokens_trains_in_bfloat16_with_clipped_gradients(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    settings = {
+        "trainer.max_steps": 2,
+        "trainer.precision": "bf16",
+        "model.encoder_input": "visible",
+        "model.checkpointing": True,
+    }
+    pretrain(pretrain_config(tmp_path / "run", unlabelled, **settings))
+    model = load_model(tmp_path / "run" / "model")
+    assert isinstance(model, SwinMAE)
+    assert model.encoder_input == "visible"
+    # A start for the dense network, except for the token, which stands at another depth.
+    dense = pretrain_config(
+        tmp_path / "next", unlabelled, init=tmp_path / "run" / "model", **{"trainer.max_steps": 1}
+    )
+    pretrain(dense)
+    assert load_model(tmp_path / "next" / "model").encoder_input == "dense"

@@ -11,9 +11,10 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 from uuid import uuid4
 
-from distributed import Client, Future
+from distributed import Client
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 
@@ -33,7 +34,7 @@ _UNREACHABLE = (OSError, CancelledError, ClosedClientError)
 _GUARDS: dict[str, Guards] = {}
 
 
-class DaskExecutor(QueuedExecutor[Future]):
+class DaskExecutor(QueuedExecutor[Any]):
     """All workers of a Dask cluster; those that join later are used too.
 
     Args:
@@ -54,7 +55,8 @@ class DaskExecutor(QueuedExecutor[Future]):
         self._limits = limits
         self._preload = tuple(preload)
         self._ticket = uuid4().hex
-        self._client = self._connect(address if "://" in address else f"tcp://{address}")
+        # Dask types its clients and futures only in part.
+        self._client: Any = self._connect(address if "://" in address else f"tcp://{address}")
         try:
             self._require_vismae()
         except BaseException:
@@ -67,13 +69,13 @@ class DaskExecutor(QueuedExecutor[Future]):
             threads = sum(self._client.nthreads().values())
         return TASKS_PER_WORKER * max(self._workers, threads)
 
-    def submit(self, pickled: bytes) -> Future:
+    def submit(self, pickled: bytes) -> Any:
         """Hand a call to the scheduler."""
         return self._client.submit(
             call_guarded, self._ticket, self._limits, self._preload, pickled, pure=False
         )
 
-    def take(self, call: Future) -> bytes | Loss | Failure:
+    def take(self, call: Any) -> bytes | Loss | Failure:
         """Fetch what became of a call, and let the cluster forget it."""
         try:
             with self._answering():
@@ -83,7 +85,7 @@ class DaskExecutor(QueuedExecutor[Future]):
         finally:
             call.release()
 
-    def abort(self, calls: list[Future]) -> None:
+    def abort(self, calls: list[Any]) -> None:
         """Stop calls on all workers."""
         with suppress(*_UNREACHABLE):  # A scheduler that is gone runs nothing more.
             self._client.cancel(calls)
@@ -99,7 +101,7 @@ class DaskExecutor(QueuedExecutor[Future]):
     def _stop_guards(self) -> None:
         self._client.run(stop_guards, self._ticket, on_error="ignore")
 
-    def _connect(self, address: str) -> Client:
+    def _connect(self, address: str) -> Any:
         try:
             return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -113,7 +115,7 @@ class DaskExecutor(QueuedExecutor[Future]):
         # Without this look, Dask workers that cannot read our calls would leave one by one.
         own = version("vismae")
         try:
-            there = {"scheduler": self._client.run_on_scheduler(version, "vismae")}
+            there: dict[str, str] = {"scheduler": self._client.run_on_scheduler(version, "vismae")}
             there |= self._client.run(version, "vismae")
         except PackageNotFoundError as error:
             raise SettingError(

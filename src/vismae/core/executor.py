@@ -50,9 +50,7 @@ class Lost(Generic[T]):
 class Executor(Protocol):
     """What runs tasks; see ``open_executor``."""
 
-    def run(
-        self, function: Callable[[T, Step], R], tasks: Iterable[T]
-    ) -> Iterator[R | Lost[T]]:
+    def run(self, function: Callable[[T, Step], R], tasks: Iterable[T]) -> Iterator[R | Lost[T]]:
         """Yield ``function(task, step)`` for every task, in order; one run at a time.
 
         Args:
@@ -98,7 +96,7 @@ def open_executor(
 
 def _open_queued(
     where: str, workers: int, limits: Limits, preload: Sequence[str]
-) -> "QueuedExecutor":
+) -> "QueuedExecutor[Any]":
     if where == "processes":
         return _Processes(workers, limits, preload)
     address = where.removeprefix(CLUSTER_PREFIX)
@@ -117,9 +115,7 @@ def _open_queued(
 
 
 class _Here:
-    def run(
-        self, function: Callable[[T, Step], R], tasks: Iterable[T]
-    ) -> Iterator[R | Lost[T]]:
+    def run(self, function: Callable[[T, Step], R], tasks: Iterable[T]) -> Iterator[R | Lost[T]]:
         for task in tasks:
             yield function(task, _no_step)
 
@@ -129,13 +125,11 @@ def _no_step(name: str) -> None:
 
 
 class QueuedExecutor(ABC, Generic[F]):
-    """Keeps a window of calls (of type F, such as a future) going and hands out results in order."""
+    """Keeps a window of calls going (F, such as futures) and hands out results in order."""
 
     _closed = False
 
-    def run(
-        self, function: Callable[[T, Step], R], tasks: Iterable[T]
-    ) -> Iterator[R | Lost[T]]:
+    def run(self, function: Callable[[T, Step], R], tasks: Iterable[T]) -> Iterator[R | Lost[T]]:
         """Yield results in order; see ``Executor.run``."""
         ahead = iter(tasks)
         waiting: deque[tuple[T, F]] = deque()

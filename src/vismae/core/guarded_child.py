@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 Step = Callable[[str], None]
 """What a task calls with a name when it begins its next piece; that restarts the clock."""

@@ -6,7 +6,7 @@ Every default and description is written once, here or in ``core/config.py``; th
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from vismae.core.errors import SettingError
 from vismae.core.types import Modality
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -200,6 +201,9 @@ class PretrainDataSettings(DataSettings):
     """Also learn from rows whose split is val or test."""
     min_side: int = Field(default=24, ge=1)
     """Leave out images whose shorter side has fewer pixels."""
+    skip: Words = ("duplicate", "blank", "nearly-blank")
+    """Leave out images that repeat another (duplicate, near-duplicate) or carry one of these
+    flags of the store."""
 
 
 class MAESettings(Settings):
@@ -225,6 +229,23 @@ class MAESettings(Settings):
     """Reconstruct each patch scaled to mean 0 and variance 1."""
     normalise_eps: float = Field(default=1e-3, gt=0)
     """Added to the patch variance, so that flat patches do not blow up noise."""
+    encoder_input: Literal["dense", "visible"] = "dense"
+    """Whole images, a learned token in place of hidden patches (VIS-MAE), or visible patches
+    alone, which is faster and another network."""
+    checkpointing: bool = False
+    """Compute the inside of each block again for its gradients: less memory, more time."""
+    compile: bool = False
+    """Compile the forward and backward pass with torch.compile; needs a C++ compiler."""
+
+
+SegmentationNetwork = Literal[
+    "swin_unet", "swin_unet_conv", "hybrid", "unet", "dynunet", "swin_unetr"
+]
+ClassificationNetwork = Literal["swin", "resnet18", "resnet50", "densenet121"]
+NetworkName = SegmentationNetwork | ClassificationNetwork
+WITH_SWIN_ENCODER = ("swin_unet", "swin_unet_conv", "hybrid", "swin")
+CONVOLUTIONAL_CLASSIFIERS = ("resnet18", "resnet50", "densenet121")
+FROM_MONAI = ("unet", "dynunet", "swin_unetr", *CONVOLUTIONAL_CLASSIFIERS)
 
 
 class NetworkSettings(Settings):
@@ -236,10 +257,59 @@ class NetworkSettings(Settings):
     """Input channels; the start model's, else 1."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Largest rate of stochastic depth; none where the encoder is frozen."""
-    freeze: Literal["nothing", "encoder"] = "nothing"
-    """What does not learn; encoder with a classifier is a linear probe."""
+    network: NetworkName | None = None
+    """Network: swin_unet (the paper's), swin_unet_conv, hybrid, unet, dynunet or swin_unetr to
+    segment; swin (the paper's), resnet18, resnet50 or densenet121 to classify; the paper's when
+    unset. unet, dynunet, swin_unetr, the ResNets and DenseNet need the extra compare."""
+    width: int | None = Field(default=None, ge=1)
+    """Channels of the finest level (hybrid and the networks of the extra compare); the network's
+    own when unset."""
+    deep_supervision: bool | None = None
+    """Also judge coarser outputs in training (hybrid, dynunet); when unset only dynunet does."""
+    train: str = Field(default="all", pattern=r"^(all|head|lora|last_[1-9][0-9]*)$")
+    """What of the encoder learns: all; head, nothing of it (a linear probe where the network is a
+    classifier); last_N, its last N blocks; lora, low-rank changes. The rest always learns."""
+    lora_rank: int = Field(default=8, ge=1)
+    """Rank of the low-rank changes."""
+    lora_alpha: float = Field(default=16.0, gt=0)
+    """Weight of the low-rank changes, times their rank."""
+    lora_targets: Words = ("qkv", "proj")
+    """Layers that get low-rank changes: some of qkv, proj, fc1, fc2."""
     decoder: Literal["transfer", "scratch"] = "transfer"
-    """Take the start model's decoder too (segmentation), or begin it at random."""
+    """Take the start model's decoder too (swin_unet, swin_unet_conv), or begin it at random."""
+
+    def network_for(self, kind: Literal["segment", "classify"]) -> NetworkName:
+        """Return the network's name for a kind of task.
+
+        Raises:
+            SettingError: The network is for the other kind.
+        """
+        known: tuple[NetworkName, ...] = get_args(
+            SegmentationNetwork if kind == "segment" else ClassificationNetwork
+        )
+        name = self.network or known[0]
+        if name not in known:
+            raise SettingError(
+                f"model.network is {name}, which cannot {kind}. Use one of {', '.join(known)}."
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _check_what_the_network_has(self) -> "NetworkSettings":
+        """Refuse settings that the network would ignore."""
+        rules = (
+            (self.width is not None, "width", ("hybrid", *FROM_MONAI)),
+            (self.deep_supervision is True, "deep_supervision", ("hybrid", "dynunet")),
+            (self.train == "head", "train=head", (*WITH_SWIN_ENCODER, *CONVOLUTIONAL_CLASSIFIERS)),
+            (self.train not in ("all", "head"), f"train={self.train}", WITH_SWIN_ENCODER),
+        )
+        network = self.network or "swin_unet"
+        for used, setting, networks in rules:
+            if used and network not in networks:
+                raise ValueError(
+                    f"{setting} does not go with network {network}; it is for {', '.join(networks)}"
+                )
+        return self
 
 
 class TaskSettings(Settings):

@@ -16,6 +16,7 @@ from vismae.core.config import (
     FinetuneConfig,
     IngestConfig,
     InspectConfig,
+    PredictConfig,
     PretrainConfig,
     StudyConfig,
 )
@@ -27,6 +28,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
     "study": StudyConfig,
     "export": ExportConfig,
     "demo": DemoConfig,

@@ -5,6 +5,9 @@ import numpy as np
 SCALE_PERCENTILES = (0.5, 99.5)
 # Up to this many different values a histogram is faster than sorting.
 _HISTOGRAM_RANGE = 1 << 17
+# Volumes with more pixels are thinned by rows, evenly over all slices: the percentiles of millions
+# of pixels do not change, and counting them all would take as long as reading them.
+_MOST_PIXELS = 1 << 22
 
 
 def scale_range(
@@ -13,7 +16,8 @@ def scale_range(
     """Return the physical values at the 0.5 and 99.5 percentile of a volume.
 
     Equal to ``numpy.percentile`` of ``stored * slope + intercept`` over all slices, linear
-    interpolation; values that are not finite do not count.
+    interpolation; values that are not finite do not count. Of volumes with more than 4 million
+    pixels every second, third, ... row counts, so that about 4 million are left.
 
     Args:
         volume: Stored pixels of its slices, each (H, W) or (H, W, 3), sizes may differ.
@@ -22,6 +26,8 @@ def scale_range(
     Returns:
         Low and high; both the intercept's value for 0 where no value is finite.
     """
+    step = max(1, sum(pixels.size for pixels in volume) // _MOST_PIXELS)
+    volume = [pixels[min(step, len(pixels)) // 2 :: step] for pixels in volume]
     low, high = (
         _integer_percentiles(volume)
         if all(np.issubdtype(pixels.dtype, np.integer) for pixels in volume)

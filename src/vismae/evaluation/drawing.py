@@ -73,14 +73,13 @@ def panels(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    layout = ConstrainedLayoutEngine(hspace=0.1)
+    figure = Figure(figsize=(width * columns, height * rows), layout=layout)
     FigureCanvasAgg(figure)
-    if rows > 1:
-        engine = figure.get_layout_engine()
-        engine.set(hspace=0.1)
     drawn = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
     for axes in drawn:
         axes.grid(True)

@@ -39,7 +39,8 @@ def sizes_figure(modalities: Mapping[Modality, ModalityAccount]) -> str:
 
     side = SIDE_BINS_PX.count + 2
     used = {k for part in modalities.values() for n in part.sides.counts for k in divmod(n, side)}
-    low, high = max(min(used), 1), min(max(used), SIDE_BINS_PX.count)
+    # Sides beyond all bins count as those of the first or last one.
+    low, high = (min(max(end, 1), SIDE_BINS_PX.count) for end in (min(used), max(used)))
     limits = (SIDE_BINS_PX.edges[low - 1], SIDE_BINS_PX.edges[high])
     ticks = [2**k for k in range(4, 15) if limits[0] <= 2**k <= limits[1]]
     with style():
@@ -47,7 +48,6 @@ def sizes_figure(modalities: Mapping[Modality, ModalityAccount]) -> str:
         for axes, (modality, part) in zip(drawn, modalities.items(), strict=True):
             most = max(part.sides.counts.values())
             for place, number in part.sides.counts.items():
-                # Sides beyond all bins are drawn in the last one.
                 row, column = (min(max(k, low), high) for k in divmod(place, side))
                 left, bottom = SIDE_BINS_PX.edges[column - 1], SIDE_BINS_PX.edges[row - 1]
                 width = SIDE_BINS_PX.edges[column] - left

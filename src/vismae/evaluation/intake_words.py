@@ -66,12 +66,14 @@ def warnings_of(account: IntakeAccount) -> list[str]:
 
 
 def percent(part: int, whole: int) -> str:
-    """Return a share in percent with as many digits as a reader needs."""
+    """Return a share in percent with few digits; some is never shown as none or all."""
     share = 100 * part / whole if whole else 0.0
     if share in (0.0, 100.0):
         return f"{share:.0f} %"
     if share < 0.1:
         return "under 0.1 %"
+    if share > 99.9:
+        return "over 99.9 %"
     return f"{share:.1f} %" if share < 10 or share > 99 else f"{share:.0f} %"
 
 

@@ -226,7 +226,7 @@ def to_rgb(
 def png_bytes(picture: UInt8[np.ndarray, "H W ..."]) -> bytes:
     """Return a picture, grey or colour, as the content of a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

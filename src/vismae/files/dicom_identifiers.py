@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pydicom
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
 
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_labels import LABEL_CLASSES, LabelObject, describe_labels
@@ -15,9 +17,14 @@ from vismae.files.discover import Group, SourceFile
 
 logger = logging.getLogger(__name__)
 
-_TAGS: list[int | str | tuple[int, int]] = [
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID"),
-    *("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"),
+_LAST_TAG = 0x00280100  # BitsAllocated
+_TAGS: list[BaseTag | int] = [
+    Tag(keyword)
+    for keyword in (
+        *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"),
+        *("SeriesInstanceUID", "PatientID", "NumberOfFrames", "Rows", "Columns"),
+        *("SamplesPerPixel", "BitsAllocated"),
+    )
 ]
 # What pydicom raises on damaged headers besides its own error and end of file.
 _HEADER_ERRORS = (
@@ -64,9 +71,7 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
     """
     try:
         with file.open() as stream, quiet_pydicom():
-            header = pydicom.dcmread(
-                stream, force=True, stop_before_pixels=True, specific_tags=list(_TAGS)
-            )
+            header = read_partial(stream, _is_behind, force=True, specific_tags=_TAGS)
             labels = None
             if header.get("SOPClassUID") in LABEL_CLASSES:
                 stream.seek(0)
@@ -76,6 +81,11 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
     except _HEADER_ERRORS as error:
         logger.debug("%s: header not read for grouping: %s", file.name, error)
         return DicomIdentifiers()
+
+
+def _is_behind(tag: BaseTag, vr: str | None, length: int) -> bool:
+    """Tell whether nothing wanted follows; what does follow can be long."""
+    return tag > _LAST_TAG
 
 
 def _identifiers(header: Dataset, labels: LabelObject | None) -> DicomIdentifiers:

@@ -18,13 +18,13 @@ import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vismae.core.config import IngestConfig
 from vismae.core.errors import DataError, RunFolderError
-from vismae.core.executor import Executor, Limits, Lost, open_executor
+from vismae.core.executor import Limits, open_executor
 from vismae.core.intake_account import IntakeAccount
 from vismae.core.processes import available_cores
 from vismae.core.rundir import locked
@@ -44,14 +44,13 @@ from vismae.workflows.intake.identity import (
 )
 from vismae.workflows.intake.ledger import Ledger
 from vismae.workflows.intake.listing import identify_files, list_sources
-from vismae.workflows.intake.plan import items_of, plan, structures
-from vismae.workflows.intake.portion import PartSettings, PortionTask, read_portion, without
-from vismae.workflows.intake.progress import ProgressBar, progress_bar
+from vismae.workflows.intake.plan import plan, structures
+from vismae.workflows.intake.portion import PartSettings
+from vismae.workflows.intake.progress import progress_bar
+from vismae.workflows.intake.reading import read_portions
 from vismae.workflows.intake.records import ReadSettings
 from vismae.workflows.intake.remote import RemoteSource, remote_source
 from vismae.workflows.intake.request import describe, refuse_other_request, request_columns
-from vismae.workflows.intake.space import SpaceGuard
-from vismae.workflows.intake.work import INTAKE_REASONS, lost_reason
 
 REQUEST_NAME = "request.json"
 _LEDGER_NAME = "ledger.sqlite"
@@ -249,7 +248,7 @@ def _ingest(
         write = PartSettings(
             config.store, config.encoding, config.shard_mib, keep_pixels=not config.dry_run
         )
-        _read_portions(ledger, executor, read, write, config, bar)
+        read_portions(ledger, executor, read, write, bar, config.check_space)
         account = results.account(ledger)
         _write_tables(ledger, private, config, identity)
         if not account.images:
@@ -284,56 +283,6 @@ def _open_ledger(private: Path, config: IngestConfig) -> Ledger:
         clear_store(config.store, config.overwrite)
     config.store.mkdir(parents=True, exist_ok=True)
     return Ledger(path)
-
-
-def _read_portions(
-    ledger: Ledger,
-    executor: Executor,
-    read: ReadSettings,
-    write: PartSettings,
-    config: IngestConfig,
-    bar: ProgressBar,
-) -> None:
-    """Read what is not in the store yet; a file that takes its reader down is left out alone."""
-    sizes = dict(results.open_portions(ledger))
-    guard = SpaceGuard(config.store, sum(sizes.values()) if write.keep_pixels else 0)
-    if config.check_space:
-        guard.require_start()
-    bar.begin("reading", sum(sizes.values()))
-    given: dict[int, PortionTask] = {}
-
-    def tasks() -> Iterator[PortionTask]:
-        for number, size in sizes.items():
-            if write.keep_pixels:
-                guard.require(size)
-            given[number] = PortionTask(number, tuple(items_of(ledger, number)), read, write)
-            yield given[number]
-
-    waiting: Iterable[PortionTask] = tasks()
-    while True:
-        again: list[PortionTask] = []
-        for outcome in executor.run(read_portion, waiting):
-            if isinstance(outcome, Lost):
-                again.append(_without_culprit(ledger, outcome))
-                given[outcome.task.number] = again[-1]
-                continue
-            results.enter_result(ledger, given.pop(outcome.number), outcome)
-            size = sizes[outcome.number]
-            guard.wrote(size, 0 if outcome.part is None else outcome.part.byte_count)
-            bar.advance(size)
-        if not again:
-            return
-        waiting = again
-
-
-def _without_culprit(ledger: Ledger, lost: Lost[PortionTask]) -> PortionTask:
-    """Leave out the work item that took its reader down, and return the rest of the portion."""
-    task = lost.task
-    item = int(lost.step) if lost.step else task.items[0][0]
-    reason, message = lost_reason(lost)
-    logger.warning("a file was left out: %s", INTAKE_REASONS[reason])
-    results.reject_item(ledger, task, item, reason.value, message)
-    return without(task, item)
 
 
 def _assemble(

@@ -21,6 +21,7 @@ from vismae.data.geometry import fit_image
 from vismae.data.loaders import PretrainImages, SliceReader
 from vismae.data.sampler import DrawStream
 from vismae.data.store import Store
+from vismae.data.store_curation import SKIPPABLE, kept_rows
 from vismae.models.classifier import SwinClassifier
 from vismae.models.mae import SwinMAE
 from vismae.models.transfer import transfer
@@ -105,6 +106,7 @@ def _training_rows(config: PretrainConfig, store: Store) -> pd.DataFrame:
         if len(kept) < len(rows):
             logger.info("left out %d rows whose split is val or test", len(rows) - len(kept))
         rows = kept
+    rows = _without_skipped(config, store, rows)
     large = rows[rows[["height", "width"]].min(axis=1) >= config.data.min_side]
     if len(large) < len(rows):
         logger.info(
@@ -113,10 +115,23 @@ def _training_rows(config: PretrainConfig, store: Store) -> pd.DataFrame:
     if large.empty:
         raise DataError(
             f"{where}: no image is left to learn from. Look at data.modality, data.min_side "
-            f"({config.data.min_side} pixels) and the column split (val and test rows are left "
+            f"({config.data.min_side} pixels), data.skip and the column split (val and test rows are left "
             "out unless data.use_test_rows is true)."
         )
     return store.columns(["modality", "unit", "patient_id"], large.index.to_numpy())
+
+
+def _without_skipped(config: PretrainConfig, store: Store, rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what ``data.skip`` names, as far as the store knows of it."""
+    unknown = {word for word, column in SKIPPABLE.items() if column not in store.column_names}
+    kept = rows[rows.index.isin(kept_rows(store, set(config.data.skip) - unknown))]
+    if len(kept) < len(rows):
+        logger.info(
+            "left out %d images (data.skip: %s)",
+            len(rows) - len(kept),
+            ", ".join(config.data.skip),
+        )
+    return kept
 
 
 def _train(
@@ -143,7 +158,9 @@ def _train(
         draw_fill_in_sheet(path, model, examples, preprocessing)
 
     run_training(
-        PretrainModule(model, config.optimizer, lr, schedule.total_steps),
+        PretrainModule(
+            model, config.optimizer, lr, schedule.total_steps, compiled=config.model.compile
+        ),
         Fit(
             folder=folder,
             dataset=PretrainImages(store, preprocessing, config.data, config.seed),
@@ -184,7 +201,7 @@ def _build_model(config: PretrainConfig, source: Model | None) -> SwinMAE:
     # The seed alone decides the first weights, whatever was drawn before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return SwinMAE(
+        model = SwinMAE(
             network_config(source, settings.size, **changes),
             mask_ratio=settings.mask_ratio,
             mask_unit_px=settings.mask_unit_px,
@@ -192,14 +209,21 @@ def _build_model(config: PretrainConfig, source: Model | None) -> SwinMAE:
             background_weight=settings.background_weight,
             normalise_patches=settings.normalise_patches,
             normalise_eps=settings.normalise_eps,
+            encoder_input=settings.encoder_input,
         )
+    model.set_checkpointing(settings.checkpointing)
+    return model
 
 
 def _start_from(source: Model, model: SwinMAE) -> str:
     """Move what fits of a trained model into a new one, and say what did."""
     parts = ("encoder",) if isinstance(source, SwinClassifier) else ("encoder", "decoder")
     report = transfer(source, model, parts=parts).text()
-    if isinstance(source, SwinMAE) and source.config.in_channels == model.config.in_channels:
+    if (
+        isinstance(source, SwinMAE)
+        and source.config.in_channels == model.config.in_channels
+        and source.mask_token.shape == model.mask_token.shape
+    ):
         model.mask_token.data.copy_(source.mask_token.data)
         model.decoder_pred.load_state_dict(source.decoder_pred.state_dict())
         report += "\nmask_token and decoder_pred copied: the same task goes on"

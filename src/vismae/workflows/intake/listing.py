@@ -12,6 +12,7 @@ from vismae.core.executor import Executor, Lost, Step
 from vismae.data.manifest import FileReference, ManifestRow
 from vismae.data.sources import DataSource, Manifest, PlainSource
 from vismae.files.dicom_identifiers import read_identifiers
+from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import (
     FoundFile,
     RejectedFile,
@@ -152,21 +153,22 @@ def identify_batch(
     """Say what each file is, in a worker; returns the known ones, and those left out."""
     known: list[Identified] = []
     rejected: list[tuple[int, Rejection]] = []
-    for file in batch:
-        step(str(file.entry))
-        remote = reopened(Path(file.path), file.member)
-        if remote is not None:
-            known.append(Identified(file.entry, "dicom", read_identifiers(remote)))
-            continue
-        found = identify(Path(file.path), file.member)
-        if isinstance(found, RejectedFile):
-            rejected.append((file.entry, rejection(found)))
-        elif found == "archive":
-            known.append(Identified(file.entry, "archive"))
-        elif found.kind == "dicom":
-            known.append(Identified(file.entry, "dicom", read_identifiers(found)))
-        else:
-            known.append(Identified(file.entry, found.kind))
+    with quiet_pydicom():
+        for file in batch:
+            step(str(file.entry))
+            remote = reopened(Path(file.path), file.member)
+            if remote is not None:
+                known.append(Identified(file.entry, "dicom", read_identifiers(remote)))
+                continue
+            found = identify(Path(file.path), file.member)
+            if isinstance(found, RejectedFile):
+                rejected.append((file.entry, rejection(found)))
+            elif found == "archive":
+                known.append(Identified(file.entry, "archive"))
+            elif found.kind == "dicom":
+                known.append(Identified(file.entry, "dicom", read_identifiers(found)))
+            else:
+                known.append(Identified(file.entry, found.kind))
     return known, rejected
 
 

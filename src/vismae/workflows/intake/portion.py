@@ -1,13 +1,14 @@
 """One portion of an archive to one part of a store, in a worker."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vismae.core.executor import Step
 from vismae.core.intake_account import IntakeAccount
 from vismae.data.account import Accountant
-from vismae.data.store_parts import Part, PartWriter
+from vismae.data.store_part_writer import Part, PartWriter
+from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.workflows.intake.read import ReadSettings, read_item
 from vismae.workflows.intake.work import Rejection, WorkItem
 
@@ -76,14 +77,17 @@ def read_portion(task: PortionTask, step: Step) -> PortionResult:
     images: list[tuple[str, int]] = []
     rejected: list[Rejection] = []
     accountant = Accountant()
-    with PartWriter(
-        task.write.store,
-        part_name(task.number),
-        encoding=task.write.encoding,
-        shard_mib=task.write.shard_mib,
-        extra_columns=task.read.extra_columns,
-        keep_pixels=task.write.keep_pixels,
-    ) as writer:
+    with (
+        quiet_pydicom(),
+        PartWriter(
+            task.write.store,
+            part_name(task.number),
+            encoding=task.write.encoding,
+            shard_mib=task.write.shard_mib,
+            extra_columns=task.read.extra_columns,
+            keep_pixels=task.write.keep_pixels,
+        ) as writer,
+    ):
         for number, item in task.items:
             found = read_item(item, task.read, _beginning(step, number))
             rejected.extend(found.rejected)
@@ -108,14 +112,3 @@ def without(task: PortionTask, item: int) -> PortionTask:
     """Return the task without one work item."""
     items = tuple(entry for entry in task.items if entry[0] != item)
     return PortionTask(task.number, items, task.read, task.write)
-
-
-def tasks_of(
-    numbers: Iterator[int],
-    items: Callable[[int], Iterator[tuple[int, WorkItem]]],
-    read: ReadSettings,
-    write: PartSettings,
-) -> Iterator[PortionTask]:
-    """Yield the tasks of portions, made only when they are asked for."""
-    for number in numbers:
-        yield PortionTask(number, tuple(items(number)), read, write)

@@ -1,10 +1,8 @@
 """The page ``docs/reason-codes.md``, made from the codes themselves so that it cannot be wrong."""
 
-from collections.abc import Mapping
-
 from vismae.core.types import KEEPABLE
-from vismae.files.reasons import REASONS
-from vismae.workflows.intake.work import INTAKE_REASONS
+from vismae.files.reasons import REASONS, Reason
+from vismae.workflows.intake.work import INTAKE_REASONS, IntakeReason
 
 _INTRODUCTION = """# Reason codes
 
@@ -26,7 +24,7 @@ def reason_page() -> str:
     )
 
 
-def _table(reasons: Mapping[str, str]) -> str:
+def _table(reasons: dict[Reason, str] | dict[IntakeReason, str]) -> str:
     rows = [f"| `{code}` | {_meaning(code, text)} |" for code, text in sorted(reasons.items())]
     return "\n".join(["| code | meaning |", "|---|---|", *rows]) + "\n"
 

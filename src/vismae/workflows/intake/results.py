@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vismae.core.errors import DataError
 from vismae.core.intake_account import IntakeAccount
-from vismae.data.store_parts import Part
+from vismae.data.store_format import MANIFEST_NAME, read_manifest
+from vismae.data.store_part_writer import Part, part_path
 from vismae.workflows.intake.identity import Identity
 from vismae.workflows.intake.ledger import Ledger
 from vismae.workflows.intake.portion import PortionResult, PortionTask
@@ -54,13 +56,24 @@ def reject_item(ledger: Ledger, task: PortionTask, item: int, reason: str, messa
 
 
 def reopen_lost_parts(ledger: Ledger, store: Path) -> int:
-    """Let portions be read again whose shards are gone; return how many."""
-    lost = [
-        number
-        for number, result in _results(ledger)
-        if result["part"] is not None
-        and not all((store / shard["file"]).is_file() for shard in result["part"]["shards"])
-    ]
+    """Let portions be read again whose part is neither in the store nor waiting to come in.
+
+    Returns:
+        How many.
+
+    Raises:
+        DataError: A shard of the finished store is gone.
+    """
+    stored: set[str] = set()
+    if (store / MANIFEST_NAME).is_file():
+        stored = {shard["file"] for shard in read_manifest(store)["shards"]}
+    for file in sorted(stored):
+        if not (store / file).is_file():
+            raise DataError(
+                f"{store / file} is gone. Put it back from a copy, or ingest again with "
+                "--overwrite."
+            )
+    lost = [number for number, result in _results(ledger) if _is_lost(result, store, stored)]
     with ledger.transaction():
         for number in lost:
             items = "item BETWEEN (SELECT first_item FROM portion WHERE id = ?)"
@@ -73,6 +86,16 @@ def reopen_lost_parts(ledger: Ledger, store: Path) -> int:
             ledger.db.execute(f"UPDATE entry SET state = 'planned' WHERE {items}", (number, number))
             ledger.db.execute("UPDATE portion SET result = NULL WHERE id = ?", (number,))
     return len(lost)
+
+
+def _is_lost(result: dict[str, Any], store: Path, stored: set[str]) -> bool:
+    if result["part"] is None:
+        return False
+    shards = {shard["file"] for shard in result["part"]["shards"]}
+    if shards & stored:
+        return False
+    index = part_path(store, result["part"]["name"])
+    return not (index.is_file() and all((store / file).is_file() for file in shards))
 
 
 def parts(ledger: Ledger) -> Iterator[Part]:

@@ -1,0 +1,495 @@
+"""Prediction of real files end to end: equal to evaluation, in place, and nothing lost."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+from typer.testing import CliRunner
+
+import vismae
+import vismae.workflows.predict as workflow
+from factories import (
+    ultrasound_region,
+    write_dicom_series,
+    write_dicom_slice,
+    write_nifti,
+    write_png,
+    write_tiff,
+    write_zip,
+)
+from models_on_disk import SMALL_CONTRACT, write_classifier, write_mae, write_segmenter
+from vismae.cli import app
+from vismae.core.config import PredictConfig
+from vismae.core.errors import DataError, RunFolderError, SettingError
+from vismae.core.types import Modality, PixelUnit
+from vismae.data.store import Store
+from vismae.files.dicom_labels import read_dicom_labels
+from vismae.files.discover import source_file
+from vismae.files.read import read_image
+from vismae.inference.predictor import Predictor
+from vismae.models.weights import load_model
+from vismae.workflows.predict import PredictResult
+
+FRAME = {"FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.1"}
+
+
+def predict(model: Path, inputs: Any, out: Path, **settings: Any) -> PredictResult:
+    """Predict on the CPU."""
+    return vismae.predict(model=model, inputs=inputs, out=out, device="cpu", **settings)
+
+
+def body(slices: int = 4, size: tuple[int, int] = (48, 38), seed: int = 0) -> np.ndarray:
+    """A smooth volume without any symmetry, (S, H, W) of 0 to 1."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: size[0], : size[1]] / max(size)
+    waves = [
+        np.sin(9 * rows + 0.7 * number) * np.cos(6 * columns - 0.4 * number) + 0.6 * rows
+        for number in range(slices)
+    ]
+    field = np.stack(waves) + 0.1 * rng.random((slices, *size))
+    return (field - field.min()) / (field.max() - field.min())
+
+
+def write_inputs(folder: Path) -> dict[str, Path]:
+    """One input of every kind, all of them different."""
+    axes = np.array([[0, 0, 3.0, -20], [0.8, 0, 0, 5], [0, -0.8, 0, 9], [0, 0, 0, 1.0]])
+    volume = (body(6) * 1500).astype(np.int16)
+    regions = [ultrasound_region((5, 40, 8, 34))]
+    frames = (body(3, seed=3) * 255).astype(np.uint8)
+    return {
+        "nifti": write_nifti(folder / "head_T1w.nii.gz", volume.transpose(2, 1, 0), axes),
+        "float": write_nifti(folder / "float_T2w.nii", body(5).astype(np.float32)),
+        "hu": write_nifti(folder / "a_ct.nii.gz", (body(3, seed=2) * 2000 - 1000).astype(np.int16)),
+        "series": write_dicom_series(
+            folder / "series", (body(5, seed=1) * 2000).astype(np.uint16), Modality="CT", **FRAME
+        )[0].parent,
+        "ultrasound": write_dicom_slice(
+            folder / "us.dcm", frames, Modality="US", SequenceOfUltrasoundRegions=regions
+        ),
+        "png": write_png(folder / "film.png", (body(1, (70, 30))[0] * 255).astype(np.uint8)),
+        "deep": write_png(folder / "deep.png", (body(1, (33, 64))[0] * 60000).astype(np.uint16)),
+        "tiff": write_tiff(folder / "pages.tiff", list((body(3) * 255).astype(np.uint8))),
+    }
+
+
+def read_labels(result: PredictResult) -> np.ndarray:
+    """Return the label maps of the only input, (S, H, W) as the slices were read."""
+    [paths] = result.outputs.values()
+    if paths[0].suffix == ".png":
+        return np.stack([np.asarray(Image.open(path)) for path in paths])
+    raise AssertionError(f"{paths[0]} is no picture")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_files_and_the_store_made_of_them_give_the_same_label_maps(
+    batch_size: int, tmp_path: Path
+) -> None:
+    model = write_segmenter(tmp_path / "model")
+    for name, path in write_inputs(tmp_path / "in").items():
+        vismae.ingest(path, store=tmp_path / f"store-{name}", executor="here")
+        store = Store(tmp_path / f"store-{name}")
+        predictor = Predictor(load_model(model), SMALL_CONTRACT, batch_size)
+        expected = [found for _, found in predictor.label_maps(store, np.arange(len(store)))]
+        result = predict(model, path, tmp_path / f"out-{name}", format="png", batch_size=batch_size)
+        assert result.failed == ()
+        found = read_labels(result)
+        if name == "ultrasound":
+            found = found[:, 5:41, 8:35]
+        assert len(np.unique(found)) == 3, name
+        assert np.array_equal(found, np.stack(expected)), name
+
+
+def test_files_and_the_store_made_of_them_give_the_same_probabilities(tmp_path: Path) -> None:
+    model = write_classifier(tmp_path / "model")
+    for name, path in write_inputs(tmp_path / "in").items():
+        vismae.ingest(path, store=tmp_path / f"store-{name}", executor="here")
+        store = Store(tmp_path / f"store-{name}")
+        predictor = Predictor(load_model(model), SMALL_CONTRACT, 2)
+        expected = predictor.probabilities(store, np.arange(len(store)))
+        out = tmp_path / f"out-{name}"
+        predict(model, path, out, batch_size=2)
+        table = pd.read_csv(out / "predictions.csv", keep_default_na=False)
+        found = table[table["level"] == "image"]
+        columns = ["probability_bright", "probability_dark"]
+        assert np.allclose(found[columns].to_numpy(), expected, atol=1e-6), name
+        if len(expected) > 1:
+            [mean] = table[table["level"] == "volume"][columns].to_numpy()
+            assert np.allclose(mean, expected.mean(axis=0), atol=2e-6)
+
+
+def test_a_patients_images_are_put_together(tmp_path: Path) -> None:
+    for number, patient in enumerate(("P1", "P1", "P2")):
+        write_dicom_slice(
+            tmp_path / "in" / f"{number}.dcm", (body(1, seed=number)[0] * 255).astype(np.uint8),
+            Modality="DX", PatientID=patient,
+        )  # fmt: skip
+    predict(write_classifier(tmp_path / "model"), tmp_path / "in", tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv", keep_default_na=False)
+    images = table[table["level"] == "image"].groupby("patient_id")["probability_dark"].mean()
+    patients = table[table["level"] == "patient"].set_index("patient_id")["probability_dark"]
+    assert images.index.tolist() == ["P1", "P2"]
+    assert np.allclose(images, patients, atol=2e-6)
+
+
+def test_storage_order_of_a_volume_does_not_move_its_label_map(tmp_path: Path) -> None:
+    """The same head stored in several ways has the same label at the same place in the patient."""
+    model = write_segmenter(tmp_path / "model")
+    data = (body(6, (28, 33)) * 1500).astype(np.int16).transpose(2, 1, 0)
+    affine = np.array([[-0.9, 0, 0.2, 14], [0, -0.9, 0.1, 21], [0.05, 0, 3.0, -9], [0, 0, 0, 1.0]])
+    image = nib.Nifti1Image(data, affine)
+    plain = write_nifti(tmp_path / "in" / "LPS_T1w.nii.gz", data, affine)
+    turned = []
+    for codes in ("PIR", "SRA", "RAS", "IPL"):
+        target = nib.orientations.axcodes2ornt(codes)
+        start = nib.orientations.io_orientation(affine)
+        moved = image.as_reoriented(nib.orientations.ornt_transform(start, target))
+        path = tmp_path / "in" / f"{codes}_T1w.nii.gz"
+        turned.append(write_nifti(path, np.asarray(moved.dataobj), moved.affine))
+    result = predict(model, tmp_path / "in", tmp_path / "out")
+    expected = nib.load(result.outputs[str(plain)][0])
+    assert len(np.unique(expected.dataobj)) == 3
+    for path in turned:
+        found, source = nib.load(result.outputs[str(path)][0]), nib.load(path)
+        assert np.array_equal(found.affine, source.affine)
+        assert found.shape == source.shape
+        ornt = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(found.affine),
+            nib.orientations.io_orientation(affine),
+        )
+        back = found.as_reoriented(ornt)
+        assert np.allclose(back.affine, affine, atol=1e-4)
+        assert np.array_equal(np.asarray(back.dataobj), np.asarray(expected.dataobj))
+
+
+def test_every_format_comes_back_in_its_own(tmp_path: Path) -> None:
+    model, inputs = write_segmenter(tmp_path / "model"), write_inputs(tmp_path / "in")
+    result = predict(model, tmp_path / "in", tmp_path / "out")
+    names = {
+        str(path.relative_to(tmp_path / "out"))
+        for paths in result.outputs.values()
+        for path in paths
+    }
+    assert names == {
+        "head_T1w.nii.gz", "float_T2w.nii.gz", "a_ct.nii.gz", "series.dcm", "us.dcm",
+        "film.png", "deep.png", *(f"pages.slices/000{number}.png" for number in (1, 2, 3)),
+    }  # fmt: skip
+    assert (tmp_path / "out" / "failed.csv").read_text().count("\n") == 1
+    [image] = read_image([source_file(path) for path in sorted(inputs["series"].iterdir())])
+    labels, _ = read_dicom_labels(
+        source_file(tmp_path / "out" / "series.dcm"), image, {"disc": 1, "ring": 2}
+    )
+    predict(model, inputs["series"], tmp_path / "png", format="png")
+    pictures = sorted((tmp_path / "png").rglob("*.png"))
+    assert np.array_equal(labels, np.stack([np.asarray(Image.open(path)) for path in pictures]))
+    assert np.asarray(Image.open(tmp_path / "out" / "film.png")).shape == (70, 30)
+
+
+def test_a_cropped_ultrasound_is_put_back_into_its_frame(tmp_path: Path) -> None:
+    path = write_inputs(tmp_path / "in")["ultrasound"]
+    predict(write_segmenter(tmp_path / "model"), path, tmp_path / "out")
+    seg = pydicom.dcmread(tmp_path / "out" / "us.dcm")
+    assert (seg.Rows, seg.Columns) == (48, 38)
+    anywhere = seg.pixel_array.reshape(-1, 48, 38).any(axis=0)
+    rows, columns = np.nonzero(anywhere)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 40, 8, 34)
+
+
+def test_volumes_are_counted_in_ml_only_where_spacing_is_known(tmp_path: Path) -> None:
+    inputs = write_inputs(tmp_path / "in")
+    predict(write_segmenter(tmp_path / "model"), tmp_path / "in", tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "volumes.csv", keep_default_na=False)
+    labels = np.asarray(nib.load(tmp_path / "out" / "head_T1w.nii.gz").dataobj)
+    rows = table[table["name"] == "head_T1w"].set_index("class")
+    for number, name in ((1, "disc"), (2, "ring")):
+        count = int((labels == number).sum())
+        assert rows.loc[name, "pixels"] == count > 0
+        assert float(rows.loc[name, "volume_ml"]) == pytest.approx(count * 0.8 * 0.8 * 3.0 / 1000)
+    assert set(table[table["input"] == str(inputs["png"])]["volume_ml"]) == {""}
+    assert set(table[table["name"] == "us"]["volume_ml"]) == {""}
+    assert all(float(value) > 0 for value in table[table["name"] == "series"]["volume_ml"])
+
+
+def test_one_bad_input_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    good = write_inputs(tmp_path / "in")["series"]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    mr = write_nifti(tmp_path / "head_T1w.nii", body().astype(np.float32))
+    grey = write_nifti(tmp_path / "c_ct.nii", (body() * 200).astype(np.uint8))
+    silent = write_png(tmp_path / "silent.png", np.eye(30, dtype=np.uint8))
+    model = write_segmenter(
+        tmp_path / "model",
+        modalities=(Modality.CT,),
+        preprocessing=SMALL_CONTRACT.model_copy(
+            update={"pixel_units": {Modality.CT: (PixelUnit.HU,)}}
+        ),
+    )
+    result = predict(model, [broken, mr, good, grey, silent], tmp_path / "out")
+    assert result.predicted == 1
+    messages = {failure.source: failure.message for failure in result.failed}
+    assert "MR image; the model was trained on ct" in messages[str(mr)]
+    assert "preprocessing.pixel_units.ct" in messages[str(grey)]
+    assert "--modality ct" in messages[str(silent)]
+    table = pd.read_csv(tmp_path / "out" / "failed.csv")
+    assert set(table["input"]) == set(messages) == {str(p) for p in (broken, mr, grey, silent)}
+    assert set(table["state"]) == {"failed"}
+    assert "4 could not be predicted" in result.summary()
+
+
+def test_reports_and_texts_in_a_folder_are_left_out_without_failing(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in")
+    write_dicom_slice(tmp_path / "in" / "report.dcm", np.zeros((4, 4), np.uint8), Modality="SR")
+    (tmp_path / "in" / "program.exe").write_bytes(b"MZ not an image")
+    result = predict(write_segmenter(tmp_path / "model"), tmp_path / "in", tmp_path / "out")
+    assert result.failed == ()
+    assert {Path(failure.source).name for failure in result.failures} == {
+        "report.dcm", "program.exe",
+    }  # fmt: skip
+
+
+def test_no_result_overwrites_another(tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    pixels = [(body(1, seed=seed)[0] * 255).astype(np.uint8) for seed in range(4)]
+    write_png(tmp_path / "in" / "a.png", pixels[0])
+    write_png(tmp_path / "in" / "a.bmp", pixels[1])
+    write_png(tmp_path / "other" / "a.png", pixels[2])
+    evil = write_png(tmp_path / "evil.png", pixels[3])
+    write_zip(tmp_path / "a.zip", {"../../a.png": evil, "sub/a.png": evil})
+    result = predict(
+        model, [tmp_path / "in", tmp_path / "other", tmp_path / "a.zip"], tmp_path / "out"
+    )
+    made = [path for paths in result.outputs.values() for path in paths]
+    assert len(made) == len(set(made)) == 4
+    assert all(path.resolve().is_relative_to((tmp_path / "out").resolve()) for path in made)
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = write_segmenter(tmp_path / "model"), tmp_path / "out"
+    write_inputs(tmp_path / "in")
+    whole = predict(model, tmp_path / "in", tmp_path / "whole")
+    finish, count = workflow._finish, 0
+
+    def stop_after_three(run: Any, read: Any) -> None:
+        nonlocal count
+        if count == 3:
+            raise KeyboardInterrupt
+        finish(run, read)
+        count += 1
+
+    monkeypatch.setattr(workflow, "_finish", stop_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, tmp_path / "in", out)
+    monkeypatch.undo()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*z")}
+    with pytest.raises(RunFolderError):
+        predict(model, tmp_path / "in", out)
+    result = predict(model, tmp_path / "in", out, resume=True)
+    assert (result.skipped, result.predicted) == (3, whole.predicted - 3)
+    assert all(path.stat().st_mtime_ns == found for path, found in before.items())
+    for name in ("volumes.csv", "failed.csv"):
+        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()
+    again = predict(model, tmp_path / "in", out, resume=True)
+    assert (again.skipped, again.predicted) == (whole.predicted, 0)
+
+
+def test_what_changed_is_predicted_again(tmp_path: Path) -> None:
+    model, out = write_segmenter(tmp_path / "model"), tmp_path / "out"
+    first = write_png(tmp_path / "in" / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    write_png(tmp_path / "in" / "b.png", (body(1, seed=1)[0] * 255).astype(np.uint8))
+    predict(model, tmp_path / "in", out)
+    write_png(first, (body(1, (20, 60), seed=2)[0] * 255).astype(np.uint8))
+    result = predict(model, tmp_path / "in", out, resume=True)
+    assert (result.predicted, result.skipped) == (1, 1)
+    assert np.asarray(Image.open(out / "a.png")).shape == (20, 60)
+    (out / "b.png").unlink()
+    assert predict(model, tmp_path / "in", out, resume=True).predicted == 1
+    assert predict(model, tmp_path / "in", out, resume=True, uncertainty=True).predicted == 2
+    assert (out / "a_uncertainty.png").is_file()
+    # What is no longer asked for does not stay behind.
+    assert predict(model, tmp_path / "in", out, resume=True).predicted == 2
+    assert not (out / "a_uncertainty.png").exists()
+    other = write_segmenter(tmp_path / "other", seed=5)
+    assert predict(other, tmp_path / "in", out, resume=True).predicted == 2
+    assert predict(other, tmp_path / "in", out, overwrite=True).predicted == 2
+
+
+def test_uncertainty_is_the_entropy_of_the_mean_probabilities(tmp_path: Path) -> None:
+    models = [write_segmenter(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    pixels = (body(1, (32, 32))[0] * 255).astype(np.uint8)
+    path = write_png(tmp_path / "a.png", pixels)
+    vismae.predict(
+        model=models, inputs=path, out=tmp_path / "out", device="cpu", uncertainty=True,
+        flips=["horizontal"],
+    )  # fmt: skip
+    image = torch.from_numpy((pixels / np.float32(255) - SMALL_CONTRACT.mean) / SMALL_CONTRACT.std)
+    image = image.float()[None, None]
+    with torch.inference_mode():
+        views = [
+            view.softmax(dim=1)
+            for network in map(load_model, models)
+            for view in (network(image), network(image.flip(-1)).flip(-1))
+        ]
+    mean = torch.stack(views).mean(dim=0)[0]
+    entropy = -(mean * mean.log()).sum(dim=0) / np.log(3)
+    found = np.asarray(Image.open(tmp_path / "out" / "a_uncertainty.png")) / 65535
+    assert np.allclose(found, entropy, atol=1e-4)
+    labels = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    assert np.array_equal(labels, mean.argmax(dim=0))
+
+
+def test_large_images_are_tiled_only_when_asked(tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    large = (body(1, (90, 70))[0] * 255).astype(np.uint8)
+    inputs = [
+        write_png(tmp_path / "large.png", large),
+        write_png(tmp_path / "small.png", large[:32, :32]),
+        write_png(tmp_path / "long.png", large[:20]),
+    ]
+    predict(model, inputs, tmp_path / "fit")
+    predict(model, inputs, tmp_path / "tiled", tiling=True, uncertainty=True)
+    read = {
+        (kind, name): np.asarray(Image.open(tmp_path / kind / f"{name}.png"))
+        for kind in ("fit", "tiled")
+        for name in ("large", "small", "long")
+    }
+    assert np.array_equal(read["fit", "small"], read["tiled", "small"])
+    for name, shape in (("large", (90, 70)), ("long", (20, 70))):
+        assert read["fit", name].shape == read["tiled", name].shape == shape
+        assert not np.array_equal(read["fit", name], read["tiled", name])
+    # The window in the corner is nobody else's but for the overlap.
+    only = predict(model, inputs[0], tmp_path / "apart", tiling=True, overlap=0.0)
+    assert np.array_equal(read_labels(only)[0][:32, :32], read["fit", "small"])
+
+
+def test_a_fourth_dimension_comes_back_and_pieces_are_cleaned(tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    run = np.stack([body(4, seed=seed).transpose(2, 1, 0) * 900 for seed in range(3)], axis=-1)
+    path = write_nifti(tmp_path / "a_bold.nii.gz", run.astype(np.int16))
+    predict(model, path, tmp_path / "plain")
+    predict(
+        model, path, tmp_path / "clean", largest_component=["disc"], fill_holes=["ring"],
+    )  # fmt: skip
+    plain, clean = (
+        np.asarray(nib.load(tmp_path / kind / "a_bold.nii.gz").dataobj)
+        for kind in ("plain", "clean")
+    )
+    assert plain.shape == clean.shape == run.shape
+    for number in range(3):
+        pieces = ndimage.label(clean[..., number] == 1, np.ones((3, 3, 3)))[1]
+        assert pieces == 1
+    assert ndimage.label(plain[..., 0] == 1, np.ones((3, 3, 3)))[1] > 1
+
+
+def test_explanations_and_error_maps_lie_on_their_image(tmp_path: Path) -> None:
+    inputs = write_inputs(tmp_path / "in")
+    wanted = [inputs["nifti"], inputs["png"], inputs["series"], inputs["ultrasound"]]
+    predict(write_classifier(tmp_path / "c"), wanted, tmp_path / "c-out", explain=True)
+    predict(write_mae(tmp_path / "m"), wanted, tmp_path / "m-out")
+    for out, ending in ((tmp_path / "c-out", "_evidence"), (tmp_path / "m-out", "_error")):
+        source, found = nib.load(inputs["nifti"]), nib.load(out / f"head_T1w{ending}.nii.gz")
+        assert np.array_equal(source.affine, found.affine)
+        assert source.shape == found.shape
+        assert 0 < float(found.get_fdata().max()) <= 1
+        assert np.asarray(Image.open(out / f"film{ending}.png")).shape == (70, 30)
+        assert nib.load(out / f"series{ending}.nii.gz").shape == (38, 48, 5)
+        assert len(list((out / f"us{ending}.slices").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "part"),
+    [
+        ("classifier", {"tiling": True}, "tiling is for a segmenter"),
+        ("classifier", {"format": "png"}, "format is for a segmenter"),
+        ("segmenter", {"explain": True}, "explain is for a classifier"),
+        ("segmenter", {"largest_component": ["liver"]}, "no class 'liver'"),
+        ("mae", {"flips": ["vertical"]}, "flips"),
+    ],
+)
+def test_settings_that_do_not_fit_the_model_are_refused(
+    kind: str, settings: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    writers = {"classifier": write_classifier, "segmenter": write_segmenter, "mae": write_mae}
+    model = writers[kind](tmp_path / "model")
+    path = write_png(tmp_path / "a.png", np.eye(8, dtype=np.uint8))
+    with pytest.raises(SettingError, match=part):
+        predict(model, path, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_formats_that_cannot_hold_an_input_are_told(tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    path = write_png(tmp_path / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    for wanted, part in (("nifti", "no known place"), ("dicomseg", "must refer to DICOM")):
+        result = predict(model, path, tmp_path / wanted, format=wanted)
+        assert part in result.failed[0].message
+        assert not list((tmp_path / wanted).glob("a*"))
+
+
+def test_nothing_to_predict_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no image was found"):
+        predict(write_segmenter(tmp_path / "model"), tmp_path / "empty", tmp_path / "out")
+
+
+def test_the_log_names_no_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_dicom_series(
+        tmp_path / "Doe_Jane", (body() * 2000).astype(np.uint16), PatientName="Doe^Jane", **FRAME
+    )[0].parent
+    (path / "Doe.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    with caplog.at_level(logging.DEBUG, "vismae"):
+        predict(write_segmenter(tmp_path / "model"), path, tmp_path / "out")
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "1 inputs predicted" in log
+    assert "Doe" not in log
+    assert (tmp_path / "out" / "records").stat().st_mode & 0o077 == 0
+
+
+def test_the_command_has_the_settings_of_the_function_and_a_status(tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    good = write_png(tmp_path / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    bad = tmp_path / "b.png"
+    bad.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    words = ["predict", "--model", model, "--model", model, "--device", "cpu", "--flip", "vertical"]
+    words += ["--uncertainty", "--largest-component", "disc", "--fill-holes", "ring", good]
+    fine = CliRunner().invoke(app, [*map(str, words), "--out", str(tmp_path / "x")])
+    assert fine.exit_code == 0, fine.output
+    assert "1 inputs predicted" in fine.stdout
+    assert (tmp_path / "x" / "a_uncertainty.png").is_file()
+    kept = json.loads(next((tmp_path / "x" / "records").iterdir()).read_text())
+    assert kept["outputs"] == ["a.png", "a_uncertainty.png"]
+    partly = CliRunner().invoke(app, [*map(str, words), str(bad), "--out", str(tmp_path / "y")])
+    assert partly.exit_code == 1
+    assert "b.png" in partly.stdout
+    assert (tmp_path / "y" / "a.png").is_file()
+    wrong = CliRunner().invoke(app, ["predict", str(good), "--out", str(tmp_path / "z")])
+    assert wrong.exit_code == 2
+    assert "model is needed" in wrong.stderr
+
+
+def test_a_configuration_says_everything() -> None:
+    config = PredictConfig(model="m", inputs="a,b", out="o", flips=["vertical"])
+    assert config.model == (Path("m"),)
+    assert config.inputs == (Path("a"), Path("b"))
+
+
+def test_predicting_loads_neither_lightning_nor_monai() -> None:
+    """They would double the seconds before the first result."""
+    code = (
+        "import sys, vismae.workflows.predict; "
+        "print([name for name in ('lightning', 'monai', 'highdicom') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
