@@ -1,5 +1,4 @@
-"""Ingest against bare decoding, file by file of one transfer syntax at a time, and two workers
-against one.
+"""Ingest against bare decoding, one transfer syntax at a time, and two workers against one.
 
 Bare decoding is ``pydicom.dcmread`` and ``pixel_array`` in one process, nothing else: no units, no
 hashes, no duplicates, no encoding. Ingest is ``vismae ingest`` with one worker, all of that

@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -208,19 +209,29 @@ def test_files_without_permission_are_named_and_read_once_it_is_given(tmp_path: 
         if folder != Path("/") and folder.stat().st_uid == os.geteuid():
             folder.chmod(0o755)
     os.chown(tmp_path / "out", 65534, 65534)
-    script = (
-        "import os, sys; os.setgid(65534); os.setuid(65534); sys.argv[1:] = sys.argv[1:];"
-        "from vismae.cli import main; main()"
+    write_png(tmp_path / "warm" / "a.png", np.eye(9, dtype=np.uint8))
+    script = tmp_path / "as_nobody.py"
+    # Another user may be barred from the interpreter's own files: all is imported before.
+    script.write_text(
+        f"""
+import os
+from pathlib import Path
+from vismae.core.config import IngestConfig
+from vismae.workflows.ingest import ingest
+def run(source, store):
+    config = IngestConfig(sources=(Path(source),), store=Path(store), executor="here")
+    return ingest(config).summary()
+run({str(tmp_path / "warm")!r}, {str(tmp_path / "warm_store")!r})
+os.setgid(65534)
+os.setuid(65534)
+print(run({str(source)!r}, {str(store)!r}))
+"""
     )
-    command = [sys.executable, "-c", script, "ingest", str(source), "--store", str(store)]
-    environment = {
-        **os.environ,
-        "HOME": str(tmp_path / "out"),
-        "MPLCONFIGDIR": str(tmp_path / "out"),
-    }
 
     def ingest_as_nobody() -> str:
-        done = subprocess.run(command, capture_output=True, env=environment, text=True)
+        shutil.rmtree(tmp_path / "warm_store", ignore_errors=True)
+        shutil.rmtree(tmp_path / "warm_store.private", ignore_errors=True)
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

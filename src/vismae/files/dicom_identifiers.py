@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import pydicom
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
-from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_labels import LABEL_CLASSES, LabelObject, describe_labels
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import Group, SourceFile
@@ -26,11 +24,6 @@ _TAGS: list[BaseTag | int] = [
         *("SamplesPerPixel", "BitsAllocated"),
     )
 ]
-# What pydicom raises on damaged headers besides its own error and end of file.
-_HEADER_ERRORS = (
-    *(UnreadableFileError, InvalidDicomError, OSError, EOFError),
-    *(ValueError, TypeError, KeyError, AttributeError, NotImplementedError),
-)
 
 
 @dataclass(frozen=True)
@@ -78,8 +71,10 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
                 whole = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
                 labels = describe_labels(whole, file.name)
             return _identifiers(header, labels)
-    except _HEADER_ERRORS as error:
-        logger.debug("%s: header not read for grouping: %s", file.name, error)
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom raises anything on damaged elements
+        logger.debug("a header was not read for grouping: %s", type(error).__name__)
         return DicomIdentifiers()
 
 

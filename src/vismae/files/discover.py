@@ -27,6 +27,8 @@ from vismae.files.signatures import (
 MAX_MEMBER_BYTES = 4 * 1024**3
 """Largest archive member that is read; its unpacked bytes are held in memory."""
 
+_LARGE_READ_BYTES = 2**16
+
 _COMPANION_SUFFIXES = {
     *(".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".rst", ".xml", ".yaml", ".yml"),
     *(".html", ".pdf", ".log", ".bval", ".bvec", ".parquet", ".xlsx", ".py", ".sh", ".ini"),
@@ -65,7 +67,7 @@ class SourceFile:
         if self.member is not None:
             return io.BytesIO(_read_member(self.path, self.member, -1))
         try:
-            return self.path.open("rb")
+            return _ClippedReader(self.path)
         except OSError as error:
             raise _no_access(self.name, error) from error
 
@@ -77,6 +79,23 @@ class SourceFile:
         """
         with self.open() as stream:
             return stream.read()
+
+
+class _ClippedReader(io.BufferedReader):
+    """A file that is never asked for more bytes than it has.
+
+    Python takes memory for all bytes that are asked for, and damaged headers promise gigabytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        raw = io.FileIO(path, "rb")
+        super().__init__(raw)
+        self._size = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _LARGE_READ_BYTES:
+            size = max(0, min(size, self._size - self.tell()))
+        return super().read(size)
 
 
 @dataclass(frozen=True)
