@@ -243,7 +243,7 @@ def test_unreadable_files_are_listed_and_only_a_passed_limit_fails(tmp_path: Pat
     (tmp_path / "archive" / "segmentation" / "images").rename(scans)
     (scans / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     run("ingest", scans, "--store", tmp_path / "a", "--modality", "mr")
-    with (tmp_path / "a" / "rejected.csv").open(newline="") as file:
+    with (tmp_path / "a.private" / "rejected.csv").open(newline="") as file:
         rejected = list(csv.DictReader(file))
     assert ["broken.png" in row["path"] for row in rejected] == [True]
     complaint = fail(

@@ -9,7 +9,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vismae.api import demo, evaluate, export, finetune, ingest, inspect, pretrain, study
+    from vismae.api import (
+        demo,
+        evaluate,
+        export,
+        finetune,
+        ingest,
+        inspect,
+        predict,
+        pretrain,
+        study,
+    )
     from vismae.data.store import Store
     from vismae.models.reference import load_reference_checkpoint
     from vismae.models.weights import load_model
@@ -25,6 +35,7 @@ __all__ = [
     "inspect",
     "load_model",
     "load_reference_checkpoint",
+    "predict",
     "pretrain",
     "study",
 ]
@@ -41,6 +52,7 @@ _HOME = {
     "finetune": "vismae.api",
     "ingest": "vismae.api",
     "inspect": "vismae.api",
+    "predict": "vismae.api",
     "pretrain": "vismae.api",
     "study": "vismae.api",
 }

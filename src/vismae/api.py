@@ -27,6 +27,7 @@ from vismae.core.config import (
     FinetuneConfig,
     IngestConfig,
     InspectConfig,
+    PredictConfig,
     PretrainConfig,
     Settings,
     StudyConfig,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from vismae.workflows.finetune import FinetuneResult
     from vismae.workflows.ingest import IngestResult
     from vismae.workflows.inspect import InspectReport
+    from vismae.workflows.predict import PredictResult
     from vismae.workflows.pretrain import PretrainResult
     from vismae.workflows.study import StudyResult
 
@@ -212,6 +214,39 @@ def evaluate(
     return run(built)
 
 
+def predict(
+    *,
+    model: AnyPath | Iterable[AnyPath] | None = None,
+    inputs: AnyPath | Iterable[AnyPath] | None = None,
+    config: ConfigFrom = None,
+    set: Assignments = None,
+    **settings: Any,
+) -> "PredictResult":
+    """Predict label maps, class probabilities or error maps of image files.
+
+    Args:
+        model: Model folder; several answer together.
+        inputs: Images, folders and zip archives.
+        config: YAML file or ``PredictConfig``.
+        set: Dotted names with values.
+        **settings: ``out`` is needed; see ``PredictConfig``.
+
+    Returns:
+        The results by input, and in ``failed`` what could not be predicted.
+
+    Raises:
+        SettingError: A setting is unknown, wrong, or does not fit the model.
+        ModelError: A folder holds no model, or the models do not fit together.
+        DataError: There is nothing to predict.
+        RunFolderError: ``out`` is in use, or not empty without ``resume`` or ``overwrite``.
+    """
+    named = {"model": _paths(model), "inputs": _paths(inputs)}
+    built = _configure(PredictConfig, "predict", config, set, named | settings)
+    from vismae.workflows.predict import predict as run
+
+    return run(built)
+
+
 def study(*, config: ConfigFrom = None, set: Assignments = None, **settings: Any) -> "StudyResult":
     """Compare starts over tasks, label fractions and seeds.
 
@@ -300,5 +335,11 @@ def _data_option(
     """Read ``data`` as the command line does: paths are sources, a mapping is the section."""
     if data is None or isinstance(data, Mapping):
         return {"data": data}
-    paths = [data] if isinstance(data, str | PathLike) else data
-    return {"data.sources": [Path(path) for path in paths]}
+    return {"data.sources": _paths(data)}
+
+
+def _paths(given: AnyPath | Iterable[AnyPath] | None) -> list[Path] | None:
+    """Let one path stand for a list."""
+    if given is None:
+        return None
+    return [Path(path) for path in ([given] if isinstance(given, str | PathLike) else given)]

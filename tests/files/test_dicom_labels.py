@@ -201,7 +201,7 @@ def test_a_segmentation_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     series = series_of(tmp_path / "ct")
     path = write_seg(tmp_path / "s.dcm", series, {"Liver": asymmetric()})
     other_space = image_of(series)
-    other_space.details |= {"frame_of_reference": "9.9", "series_uid": "9.9.1"}
+    other_space.details.update(frame_of_reference="9.9", series_uid="9.9.1")
     turned = image_of(series_of(tmp_path / "sag", SAGITTAL))
     turned.details["frame_of_reference"] = "1.2.3.4"
     stranger = image_of(series_of(tmp_path / "other"))
@@ -336,4 +336,18 @@ def test_a_real_liver_segmentation_is_drawn_on_slices_at_its_places(
     np.testing.assert_array_equal(label_map[0], seg.pixel_array)
     assert label_map[0].any()
     assert not label_map[1:].any()
+    assert not overlapping
+
+
+def test_frames_of_single_bits_that_end_within_a_byte_are_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume = rng.integers(0, 100, (4, 5, 7)).astype(np.int16)
+    series = write_labelled_series(tmp_path / "ct", volume)
+    path = write_seg(tmp_path / "s.dcm", series, {"Liver": volume > 50, "Spleen": volume < 20})
+
+    label_map, overlapping = read_dicom_labels(
+        source(path), image_of(series), {"Liver": 1, "Spleen": 2}
+    )
+
+    np.testing.assert_array_equal(label_map, (volume > 50) + 2 * (volume < 20))
     assert not overlapping

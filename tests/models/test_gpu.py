@@ -11,8 +11,9 @@ pytestmark = [
 ]
 
 
-def test_a_training_step_never_waits_for_the_device() -> None:
-    model = SwinMAE.from_size("nano", in_channels=1).cuda()
+@pytest.mark.parametrize("encoder_input", ["dense", "visible"])
+def test_a_training_step_never_waits_for_the_device(encoder_input: str) -> None:
+    model = SwinMAE.from_size("nano", in_channels=1, encoder_input=encoder_input).cuda()
     images, keys = torch.randn(4, 1, 64, 64, device="cuda"), torch.arange(4, device="cuda")
     model(images, keys=keys).loss.backward()  # what is cached once may wait once
     torch.cuda.set_sync_debug_mode("error")

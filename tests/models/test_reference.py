@@ -38,9 +38,10 @@ def test_masked_autoencoder_gives_the_official_numbers(parity: Path):
     mae = load_reference_checkpoint(parity / "mae.pth")
     assert isinstance(mae, SwinMAE)
     output = mae(recorded["images"], hidden=hidden)
-    encoded = mae.forward_features(recorded["images"], hidden)
-    torch.testing.assert_close(encoded.skips[0], recorded["tokens_after_masking"], **EXACT)
-    torch.testing.assert_close(encoded.tokens, recorded["latent"], **EXACT)
+    tokens = mae.embed_with_token(recorded["images"], hidden)
+    latent = mae.forward_features(recorded["images"], hidden)
+    torch.testing.assert_close(tokens, recorded["tokens_after_masking"], **EXACT)
+    torch.testing.assert_close(latent, recorded["latent"], **EXACT)
     torch.testing.assert_close(output.prediction, recorded["pred"], **EXACT)
     torch.testing.assert_close(output.loss, recorded["loss"], **EXACT)
     scaled = load_reference_checkpoint(parity / "mae.pth", normalise_patches=True)
@@ -178,3 +179,10 @@ def test_paths_may_be_plain_text(tmp_path):
     for load in (load_reference_checkpoint, load_checkpoint):
         copy = load(str(tmp_path / "model.pth"))
         assert torch.equal(copy.mask_token, model.mask_token)
+
+
+def test_an_encoder_of_visible_tokens_is_not_written_for_the_official_code(tmp_path: Path):
+    mae = SwinMAE.from_size("nano", encoder_input="visible")
+    with pytest.raises(ModelError, match="trained with encoder_input 'visible'"):
+        save_reference_checkpoint(mae, tmp_path / "mae.pth")
+    assert not (tmp_path / "mae.pth").exists()

@@ -1,15 +1,9 @@
 import pytest
 import torch
-from torch.nn import functional as F
 
 from vismae.core.errors import ModelError, SettingError
-from vismae.core.types import IGNORED_LABEL
-from vismae.models.unet import SwinUNet, segmentation_loss, soft_dice
-
-
-def confident(label_map: torch.Tensor, classes: int) -> torch.Tensor:
-    """Logits that are all but certain of these labels."""
-    return 100.0 * F.one_hot(label_map.clamp(min=0), classes).permute(0, 3, 1, 2).float()
+from vismae.models.segmentation_loss import segmentation_loss
+from vismae.models.unet import SwinUNet
 
 
 def test_odd_sizes_and_one_channel_work():
@@ -35,48 +29,6 @@ def test_skips_reach_the_decoder_stage_on_the_same_grid():
     plain = unet.final_patch_expanding(unet.decoder(tokens, grids))
     torch.testing.assert_close(without, unet.head(plain).permute(0, 3, 1, 2))
     assert not torch.allclose(before, without)
-
-
-def test_soft_dice_by_hand():
-    label_map = torch.tensor([[[0, 1], [1, 2]]])
-    logits = torch.tensor([[[0.5, 0.2], [0.1, 0.2]], [[0.3, 0.7], [0.6, 0.2]],
-                           [[0.2, 0.1], [0.3, 0.6]]]).log()[None]  # fmt: skip
-    one = 2 * (0.7 + 0.6) / ((0.3 + 0.7 + 0.6 + 0.2) + 2)
-    two = 2 * 0.6 / ((0.2 + 0.1 + 0.3 + 0.6) + 1)
-    assert soft_dice(logits, label_map) == pytest.approx((one + two) / 2)
-
-
-def test_absent_class_scores_neither_one_nor_zero():
-    label_map = torch.zeros(1, 4, 4, dtype=torch.long)
-    label_map[:, 2:] = 1
-    for classes in (2, 5):
-        assert soft_dice(confident(label_map, classes), label_map) == pytest.approx(1.0)
-    wrong = confident(1 - label_map, 5)
-    assert soft_dice(wrong, label_map) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_dice_pools_the_batch():
-    label_map = torch.zeros(2, 2, 8, dtype=torch.long)
-    label_map[0] = 1  # 16 pixels, found; 1 pixel in the other image, missed
-    prediction = label_map.clone()
-    label_map[1, 0, 0] = 1
-    assert soft_dice(confident(prediction, 2), label_map) == pytest.approx(2 * 16 / (16 + 17))
-
-
-def test_ignored_pixels_count_nowhere():
-    label_map = torch.randint(0, 3, (2, 6, 6))
-    logits = torch.randn(2, 3, 6, 6)
-    padded_labels = F.pad(label_map, (0, 3, 0, 2), value=IGNORED_LABEL)
-    padded_logits = F.pad(logits, (0, 3, 0, 2), value=9.0)
-    expected = segmentation_loss(logits, label_map)
-    torch.testing.assert_close(segmentation_loss(padded_logits, padded_labels), expected)
-
-
-def test_loss_without_foreground_is_the_weighted_cross_entropy():
-    logits, label_map = torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
-    expected = 0.4 * F.cross_entropy(logits, label_map)
-    torch.testing.assert_close(segmentation_loss(logits, label_map), expected)
-    assert segmentation_loss(logits, torch.full_like(label_map, IGNORED_LABEL)) == 0.0
 
 
 def test_head_starts_at_the_class_shares():
@@ -123,3 +75,25 @@ def test_wrong_settings_are_errors():
         SwinUNet.from_size("nano", num_classes=1)
     with pytest.raises(SettingError, match="Did you mean head_bias"):
         SwinUNet.from_size("nano", num_classes=2, headbias=False)
+
+
+def test_convolutional_head_sees_what_lies_inside_a_patch():
+    settings = {"in_channels": 1, "num_classes": 2, "head_kind": "convolutional"}
+    unet = SwinUNet.from_size("nano", **settings).eval()
+    torch.nn.init.zeros_(unet.final_patch_expanding.norm.weight)  # the tokens fall silent
+    images = torch.randn(1, 1, 37, 50)
+    before = unet(images)
+    assert before.shape == (1, 2, 37, 50)
+    images[0, 0, 20, 20] += 5.0
+    changed = (unet(images) - before).abs().sum(dim=1)[0] > 1e-6
+    assert changed[20, 20]
+    unet.set_class_shares([0.9, 0.1])
+    assert float(unet.head.predict.bias.detach().exp()[1]) == pytest.approx(0.1)
+    with pytest.raises(ModelError, match="head_kind is 'deep'"):
+        SwinUNet.from_size("nano", num_classes=2, head_kind="deep")
+
+
+def test_the_linear_head_is_the_default_and_has_the_official_names():
+    plain = SwinUNet.from_size("nano", num_classes=2, head_bias=False)
+    assert [name for name in plain.state_dict() if name.startswith("head")] == ["head.weight"]
+    assert (plain.network, plain.head_kind) == ("swin_unet", "linear")

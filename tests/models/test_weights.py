@@ -9,6 +9,9 @@ from vismae.core.errors import ModelError
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.models import (
+    ComparisonClassifier,
+    ComparisonSegmenter,
+    HybridUNet,
     SwinClassifier,
     SwinConfig,
     SwinMAE,
@@ -17,9 +20,13 @@ from vismae.models import (
     build_module,
     kind_of,
     load_model,
+    network_of,
+    plan_network,
     save_model,
+    save_reference_checkpoint,
 )
-from vismae.models.weights import Model, write_atomically
+from vismae.models.comparison_plan import CLASSIFIERS, SEGMENTERS
+from vismae.models.weights import NETWORKS, Model, write_atomically
 
 
 def card_of(module: Model) -> ModelCard:
@@ -158,3 +165,59 @@ def test_a_folder_may_be_plain_text(small: SwinConfig, tmp_path: Path):
     module = SwinClassifier(small, 2)
     save_model(module, card_of(module), str(tmp_path / "model"))
     assert torch.equal(load_model(str(tmp_path / "model")).head.weight, module.head.weight)
+
+
+def test_every_network_comes_back_from_its_folder(small: SwinConfig, tmp_path: Path):
+    plan = {name: plan_network(name, 1, (32, 32), 12) for name in (*SEGMENTERS, *CLASSIFIERS)}
+    models = [
+        SwinMAE(small),
+        SwinUNet(small, 2),
+        SwinUNet(small, 2, head_kind="convolutional"),
+        HybridUNet(small, 2, width=8, deep_supervision=True),
+        *(ComparisonSegmenter(name, plan[name], 2, name == "dynunet") for name in SEGMENTERS),
+        SwinClassifier(small, 2),
+        *(ComparisonClassifier(name, plan[name], 2, dropout=0.1) for name in CLASSIFIERS),
+    ]
+    names = [network_of(model) for model in models]
+    assert names == [name for networks in NETWORKS.values() for name in networks]
+    images = torch.randn(2, 1, 40, 33)
+    for model in models:
+        card = card_of(model)
+        if card.task is not None:
+            task = card.task.model_copy(update={"network": network_of(model)})
+            card = card.model_copy(update={"task": task})
+        save_model(model, card, tmp_path / "model")
+        again = load_model(tmp_path / "model")
+        assert type(again) is type(model)
+        assert architecture_of(again) == architecture_of(model)
+        if not isinstance(model, SwinMAE):
+            with torch.no_grad():
+                assert torch.equal(again(images), model.eval()(images))
+
+
+def test_folders_from_before_there_were_other_networks_still_open(small: SwinConfig):
+    old = {"swin": small.to_dict(), "num_classes": 2, "head_bias": True}
+    assert (
+        build_module("segmenter", old).state_dict().keys() == SwinUNet(small, 2).state_dict().keys()
+    )
+    assert "network" not in architecture_of(SwinUNet(small, 2))
+
+
+def test_a_card_that_names_two_networks_is_an_error(small: SwinConfig):
+    task = TaskCard(classes=("background", "organ"), network="hybrid")
+    with pytest.raises(ModelError, match=r"'hybrid', but architecture.network is 'swin_unet'"):
+        build_module("segmenter", architecture_of(SwinUNet(small, 2)), task)
+
+
+def test_networks_the_official_code_does_not_have_are_not_exported(
+    small: SwinConfig, tmp_path: Path
+):
+    others = (
+        HybridUNet(small, 2),
+        SwinUNet(small, 2, head_kind="convolutional"),
+        ComparisonClassifier("resnet18", plan_network("resnet18", 1, (32, 32), 8), 2),
+    )
+    for model in others:
+        with pytest.raises(ModelError, match=f"no network '{network_of(model)}'"):
+            save_reference_checkpoint(model, tmp_path / "model.pth")
+    assert list(tmp_path.iterdir()) == []

@@ -186,9 +186,10 @@ class FinetuneConfig(Settings):
     trainer: TrainerSettings = TrainerSettings(max_steps=1000)
 
     @model_validator(mode="after")
-    def _has_data(self) -> "FinetuneConfig":
+    def _has_data_and_network(self) -> "FinetuneConfig":
         if not self.data.sources:
             raise ValueError("data.sources (--data) is empty; name a folder, a csv or a store")
+        self.model.network_for(self.task.kind)
         return self
 
 

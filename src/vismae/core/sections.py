@@ -329,6 +329,16 @@ class TaskSettings(Settings):
     """Weight of Dice in the loss (segmentation)."""
     cross_entropy_weight: float = Field(default=0.4, ge=0.0)
     """Weight of cross-entropy in the loss (segmentation)."""
+    focal_weight: float = Field(default=0.0, ge=0.0)
+    """Weight of the focal loss (segmentation)."""
+    focal_gamma: float = Field(default=2.0, ge=0.0)
+    """How strongly the focal loss turns to pixels that are still wrong."""
+    tversky_weight: float = Field(default=0.0, ge=0.0)
+    """Weight of the Tversky loss (segmentation)."""
+    tversky_alpha: float = Field(default=0.3, ge=0.0)
+    """Its weight of what is predicted but not there."""
+    tversky_beta: float = Field(default=0.7, ge=0.0)
+    """Its weight of what is missed."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Smoothing of the labels (classification)."""
 

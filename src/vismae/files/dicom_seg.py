@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.pixels.utils import iter_pixels
+from pydicom.pixels.utils import iter_pixels, pixel_array
 
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_geometry import FramePlane, frame_plane, functional_group
@@ -88,7 +88,7 @@ def segmentation_patches(
     patches: dict[int, list[Patch]] = {}
     # Where pixels hold segment numbers only they say which segments a frame has.
     order = sorted(i for i in matched if frames[i].segment is None or frames[i].segment in wanted)
-    for index, stored in zip(order, iter_pixels(dataset, indices=order, raw=True), strict=True):
+    for index, stored in zip(order, _stored_frames(dataset, order, shape), strict=True):
         for segment, inside in _segments(dataset, frames[index], stored.reshape(shape), wanted):
             for place in matched[index]:
                 moved = _onto_slice(inside, frames[index].grid, slices, place, name)
@@ -96,6 +96,18 @@ def segmentation_patches(
                 if patch is not None:
                     patches.setdefault(segment, []).append(patch)
     return patches
+
+
+def _stored_frames(
+    dataset: Dataset, order: Sequence[int], shape: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """Yield the stored values of some frames, one at a time where pydicom can."""
+    if int(dataset.BitsAllocated) != 1 or shape[0] * shape[1] % 8 == 0:
+        yield from iter_pixels(dataset, indices=order, raw=True)
+        return
+    # Frames of single bits that do not end with a byte cannot be taken singly.
+    stored = pixel_array(dataset, raw=True).reshape(-1, *shape)
+    yield from (stored[index] for index in order)
 
 
 def _frames(dataset: Dataset) -> list[_SegFrame]:

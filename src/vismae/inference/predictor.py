@@ -57,7 +57,7 @@ class Predictor:
 
     def label_maps(self, store: Store, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield row number and predicted classes, (h, w) int64 in the image's own size."""
-        sizes = store.index[["height", "width"]].to_numpy()
+        sizes = store.columns(["height", "width"]).to_numpy()
         for row_numbers, logits in self._logits(store, rows):
             for row, image_logits in zip(row_numbers, logits, strict=True):
                 native = (int(sizes[row][0]), int(sizes[row][1]))

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vismae.core.errors import ModelError, SettingError
 from vismae.models.swin import PatchExpanding, PatchMerging, SwinBlock, initialise
@@ -99,6 +100,14 @@ class SwinConfig:
     def patch_grid(self, height: int, width: int) -> Grid:
         """Patches that cover an image of this many pixels: rows, columns."""
         return -(-height // self.patch_size), -(-width // self.patch_size)
+
+    def stage_grids(self, height: int, width: int) -> list[Grid]:
+        """Rows and columns of each stage for an image of this many pixels, finest first."""
+        grids = [self.patch_grid(height, width)]
+        while len(grids) < len(self.depths):
+            rows, columns = grids[-1]
+            grids.append((-(-rows // 2), -(-columns // 2)))
+        return grids
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for ``model.json``."""
@@ -250,6 +259,9 @@ class SwinStage(nn.Module):
         upsample: Expand patches afterwards.
     """
 
+    checkpointing = False
+    """Keep only the blocks' inputs for the backward pass, which computes the rest again."""
+
     def __init__(
         self, config: SwinConfig, stage: int, downsample: bool = False, upsample: bool = False
     ) -> None:
@@ -274,12 +286,22 @@ class SwinStage(nn.Module):
     def forward(self, x: Float[Tensor, "B h w C"]) -> Float[Tensor, "B h2 w2 C2"]:
         """Run the blocks, then merge or expand."""
         for block in self.blocks:
-            x = block(x)
+            x = self.run(block, x)
         if self.downsample is not None:
             x = self.downsample(x)
         if self.upsample is not None:
             x = self.upsample(x)
         return x
+
+    def run(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """Call the function, keeping its arguments only if ``checkpointing`` is set.
+
+        Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174); the same gradients for about
+        a third more work, and drop path drops the same samples again.
+        """
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False)
+        return function(*arguments)
 
 
 class SwinEncoder(nn.Module):

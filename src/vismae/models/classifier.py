@@ -5,7 +5,7 @@ As VIS-MAE (arXiv 2402.01034) and Swin (arXiv 2103.14030) do it.
 Shapes: B batch, H×W pixels, C channels of the last stage, K classes.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from vismae.core.errors import ModelError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.models.backbone import SwinConfig, SwinEncoder, config_for_size, split_settings
+from vismae.models.foreign import ForeignAccount
 from vismae.models.swin import initialise
 
 
@@ -32,10 +33,14 @@ class SwinClassifier(nn.Module):
 
     SETTINGS = ("num_classes", "dropout")
     """Settings beside the network's, as ``model.json`` keeps them."""
+    network: Literal["swin"] = "swin"
+    """Name among the classification networks."""
     preprocessing: Preprocessing | None = None
     """How images become its input, once known."""
     card: ModelCard | None = None
     """What the model folder says of it, if it comes from one."""
+    origin: ForeignAccount | None = None
+    """What became of another project's file, if it comes from one."""
 
     def __init__(self, config: SwinConfig, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()

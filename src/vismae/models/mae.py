@@ -1,10 +1,11 @@
 """SwinMAE: hide patches, encode what is left, draw the hidden pixels.
 
 He et al. 2022 (arXiv 2111.06377) on a Swin Transformer as in Swin-MAE (arXiv 2212.13805) and
-VIS-MAE (arXiv 2402.01034): a learned token takes a hidden patch's place before the encoder, since
-windows need a whole grid (SimMIM, arXiv 2111.09886).
+VIS-MAE (arXiv 2402.01034): a learned token takes a hidden patch's place, before the encoder as in
+SimMIM (arXiv 2111.09886) or after the stages that run on visible tokens (``visible.py``).
 
-Shapes: B batch, H×W pixels, K image channels, p patch side, h×w patch grid, L = h·w, C channels.
+Shapes: B batch, H×W pixels, K image channels, p patch side, h×w patch grid, L = h·w, C channels,
+D = p·p·K pixel values of a patch.
 """
 
 from typing import Any, NamedTuple
@@ -17,24 +18,35 @@ from vismae.core.errors import ModelError, SettingError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.models.backbone import (
-    EncoderOutput,
     SwinConfig,
     SwinDecoder,
     SwinEncoder,
+    SwinStage,
     config_for_size,
     nearest,
-    pad_to_patches,
     split_settings,
-    stage_grids,
 )
 from vismae.models.masking import (
     STRATEGIES,
     foreground_units,
+    hidden_count,
     keys_from_generator,
     sample_hidden,
+    unit_grid,
     units_to_patches,
 )
+from vismae.models.reconstruction import (
+    patch_statistics,
+    patchify,
+    real_pixels,
+    reconstruction_loss,
+    unpatchify,
+)
 from vismae.models.swin import initialise
+from vismae.models.visible import encode_visible, visible_stages
+
+ENCODER_INPUTS = ("dense", "visible")
+"""Names for ``encoder_input``."""
 
 
 class MAEOutput(NamedTuple):
@@ -52,103 +64,6 @@ class MAEOutput(NamedTuple):
     hidden: Tensor
 
 
-def patchify(images: Float[Tensor, "B K H W"], patch_size: int) -> Float[Tensor, "B L D"]:
-    """Cut images into patches, row by row, each a row of (row, column, channel) values.
-
-    Images are padded with zeros at the right and bottom to whole patches.
-    """
-    images = pad_to_patches(images, patch_size)
-    batch, channels, height, width = images.shape
-    rows, columns = height // patch_size, width // patch_size
-    x = images.view(batch, channels, rows, patch_size, columns, patch_size)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
-
-
-def unpatchify(
-    patches: Float[Tensor, "B L D"], patch_size: int, height: int, width: int
-) -> Float[Tensor, "B K {height} {width}"]:
-    """Put patches back into images of this size; the inverse of ``patchify``."""
-    rows, columns = -(-height // patch_size), -(-width // patch_size)
-    x = patches.view(patches.shape[0], rows, columns, patch_size, patch_size, -1)
-    x = x.permute(0, 5, 1, 3, 2, 4)
-    x = x.reshape(x.shape[0], x.shape[1], rows * patch_size, columns * patch_size)
-    return x[:, :, :height, :width]
-
-
-def real_pixels(images: Float[Tensor, "B K H W"], patch_size: int) -> Float[Tensor, "1 L D"] | None:
-    """1 for each real value of each patch, 0 for padding; None if nothing is padded."""
-    if images.shape[2] % patch_size == 0 and images.shape[3] % patch_size == 0:
-        return None
-    return patchify(torch.ones_like(images[:1], dtype=torch.float32), patch_size)
-
-
-def patch_statistics(
-    patches: Float[Tensor, "B L D"], real: Float[Tensor, "1 L D"] | None, normalise_eps: float
-) -> tuple[Float[Tensor, "B L 1"], Float[Tensor, "B L 1"]]:
-    """Mean and spread of each patch over its real pixels.
-
-    The variance is unbiased and ``normalise_eps`` is added before the root, as in MAE's code.
-    """
-    weight = torch.ones_like(patches[:1]) if real is None else real
-    count = weight.sum(dim=-1, keepdim=True)
-    mean = (patches * weight).sum(dim=-1, keepdim=True) / count
-    square = ((patches - mean).square() * weight).sum(dim=-1, keepdim=True)
-    return mean, (square / (count - 1).clamp(min=1) + normalise_eps).sqrt()
-
-
-def reconstruction_loss(
-    prediction: Float[Tensor, "B L D"],
-    image: Float[Tensor, "B K H W"],
-    hidden: Bool[Tensor, "B L"],
-    normalise_patches: bool = False,
-    normalise_eps: float = 1e-6,
-    patch_weights: Float[Tensor, "B L"] | None = None,
-) -> Float[Tensor, ""]:
-    """Mean squared error per pixel over hidden patches only.
-
-    He et al. 2022 (arXiv 2111.06377, sec. 3, "Reconstruction target"); VIS-MAE (arXiv 2402.01034)
-    uses the same. Computed in float32; pixels that only pad a patch never count.
-
-    Args:
-        prediction: One row of p·p·K pixel values per patch, order (row, column, channel).
-        image: Normalised image, values about 0 with unit spread.
-        hidden: True where the encoder did not see the patch.
-        normalise_patches: Compare with each patch scaled to mean 0, variance 1.
-        normalise_eps: Added to the patch variance; 1e-6 is MAE's, but then flat patches of medical
-            images blow up noise, and 1e-3 trains better.
-        patch_weights: Weight of each patch in the mean; None weighs all alike.
-
-    Returns:
-        Scalar; 0 only for a perfect fill-in, NaN if no patch is hidden (a mean over nothing;
-        checking would make the computer wait for the GPU in every step).
-    """
-    patch_size = _patch_side(prediction, image)
-    target = patchify(image.float(), patch_size)
-    real = real_pixels(image, patch_size)
-    if normalise_patches:
-        mean, spread = patch_statistics(target, real, normalise_eps)
-        target = (target - mean) / spread
-    weight = hidden.float() if patch_weights is None else hidden * patch_weights.float()
-    square = (prediction.float() - target).square()
-    if real is None:
-        return (square.mean(dim=-1) * weight).sum() / weight.sum()
-    pixel_weight = weight[:, :, None] * real
-    return (square * pixel_weight).sum() / pixel_weight.sum()
-
-
-def _patch_side(prediction: Tensor, image: Tensor) -> int:
-    """Side of a patch, from the length of a row and the image's channels."""
-    channels = image.shape[1]
-    side = round((prediction.shape[-1] / channels) ** 0.5)
-    patches = -(-image.shape[2] // max(side, 1)) * -(-image.shape[3] // max(side, 1))
-    if side * side * channels != prediction.shape[-1] or patches != prediction.shape[1]:
-        raise ModelError(
-            f"The prediction {tuple(prediction.shape)} does not cover the images "
-            f"{tuple(image.shape)}. Expected one row of p·p·{channels} values per patch."
-        )
-    return side
-
-
 class SwinMAE(nn.Module):
     """A masked autoencoder on a Swin Transformer.
 
@@ -160,6 +75,10 @@ class SwinMAE(nn.Module):
         normalise_patches: Predict patches scaled to mean 0, variance 1.
         normalise_eps: Added to the patch variance, see ``reconstruction_loss``.
         background_weight: Weight of hidden background patches in the loss; body weighs 1.
+        encoder_input: ``dense``, the learned token stands in for hidden patches before the
+            encoder, as in VIS-MAE; ``visible``, the encoder computes visible tokens only while
+            a mask unit is a square of whole tokens. Two networks: weights of one are a start
+            for the other, no more.
 
     Raises:
         SettingError: A setting is outside its range.
@@ -172,6 +91,7 @@ class SwinMAE(nn.Module):
         "normalise_patches",
         "normalise_eps",
         "background_weight",
+        "encoder_input",
     )
     """Settings beside the network's, as ``model.json`` keeps them."""
     preprocessing: Preprocessing | None = None
@@ -188,6 +108,7 @@ class SwinMAE(nn.Module):
         normalise_patches: bool = False,
         normalise_eps: float = 1e-6,
         background_weight: float = 1.0,
+        encoder_input: str = "dense",
     ) -> None:
         super().__init__()
         if not 0.0 < mask_ratio < 1.0:
@@ -204,6 +125,11 @@ class SwinMAE(nn.Module):
                 f"normalise_eps is {normalise_eps} and background_weight {background_weight}; "
                 "the first must be above 0, the second not below."
             )
+        if encoder_input not in ENCODER_INPUTS:
+            raise SettingError(
+                f"encoder_input '{encoder_input}' is unknown. "
+                f"{nearest(encoder_input, ENCODER_INPUTS)}"
+            )
         self.config = config
         self.mask_ratio = mask_ratio
         self.mask_unit_px = mask_unit_px
@@ -211,9 +137,15 @@ class SwinMAE(nn.Module):
         self.normalise_patches = normalise_patches
         self.normalise_eps = normalise_eps
         self.background_weight = background_weight
+        self.encoder_input = encoder_input
+        self._unit = mask_unit_px // config.patch_size
         self.encoder = SwinEncoder(config)
         self.decoder = SwinDecoder(config)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, config.embed_dim).normal_(std=0.02))
+        entry = 0  # stage whose tokens the learned token is like
+        if encoder_input == "visible":
+            entry = visible_stages(self._unit, len(config.depths)) - 1
+        dim = config.stage_dim(entry)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
         values = config.patch_size**2 * config.in_channels
         self.decoder_pred = nn.Linear(config.embed_dim, values)
         initialise(self.decoder_pred)
@@ -243,28 +175,30 @@ class SwinMAE(nn.Module):
         """Hide patches, predict them, and score the prediction.
 
         Args:
-            images: Normalised images of any size.
+            images: Normalised images of any size; of whole mask units for an encoder of visible
+                tokens.
             hidden: True where a patch is to be hidden; chosen by the strategy if left out.
             generator: Where keys come from if none are given.
             keys: One per sample; the same key hides the same patches whatever the batch.
 
         Raises:
             ModelError: The images have another number of channels, or ``hidden`` another shape.
-            SettingError: The images are too small to hide anything.
+            SettingError: The images are too small to hide anything, or no whole mask units.
         """
         weighs = self.background_weight != 1.0
         foreground = None
         if weighs or self.strategy == "foreground":
             foreground = foreground_units(images, self.mask_unit_px)
+        visible_units = None
         if hidden is None:
             hidden = self._choose_hidden(images, generator, keys, foreground)
-        output = self.forward_features(images, hidden)
-        prediction = self.predict(output)
+            visible_units = self._visible_units(images)
+        latent = self.forward_features(images, hidden, visible_units)
+        prediction = self.predict(latent, images.shape[2], images.shape[3])
         patch_weights = None
         if weighs and foreground is not None:
-            unit = self.mask_unit_px // self.config.patch_size
             grid = self.config.patch_grid(*images.shape[2:])
-            shown = units_to_patches(foreground, grid, unit)
+            shown = units_to_patches(foreground, grid, self._unit)
             patch_weights = torch.where(shown, 1.0, self.background_weight)
         loss = reconstruction_loss(
             prediction,
@@ -277,27 +211,55 @@ class SwinMAE(nn.Module):
         return MAEOutput(loss, prediction, hidden)
 
     def forward_features(
-        self, images: Float[Tensor, "B K H W"], hidden: Bool[Tensor, "B L"]
-    ) -> EncoderOutput:
-        """Encode images with some patches replaced by the learned token.
+        self,
+        images: Float[Tensor, "B K H W"],
+        hidden: Bool[Tensor, "B L"],
+        visible_units: int | None = None,
+    ) -> Float[Tensor, "B h w C"]:
+        """Encode what is not hidden and return the latent, the last stage's tokens.
 
-        ``tokens`` is the latent; ``skips[0]`` are the tokens just after hiding.
+        Args:
+            images: Normalised images.
+            hidden: True where a patch is hidden.
+            visible_units: Mask units visible in each image, where that is known; otherwise an
+                encoder of visible tokens counts them, which waits for a GPU.
+
+        Raises:
+            ModelError: ``hidden`` has another shape, or an encoder of visible tokens finds parts
+                of units hidden or images that differ in number.
         """
-        tokens = self.encoder.embed(images)  # (B, h, w, C)
-        batch, height, width, _ = tokens.shape
-        if hidden.shape != (batch, height * width):
+        grid = self.config.patch_grid(images.shape[2], images.shape[3])
+        if hidden.shape != (images.shape[0], grid[0] * grid[1]):
             raise ModelError(
-                f"hidden has the shape {tuple(hidden.shape)}, the images have {batch} × "
-                f"{height * width} patches. Give one value per patch, row by row."
+                f"hidden has the shape {tuple(hidden.shape)}, the images have {images.shape[0]} × "
+                f"{grid[0] * grid[1]} patches. Give one value per patch, row by row."
             )
-        place = hidden.view(batch, height, width, 1)
-        tokens = torch.where(place, self.mask_token.to(tokens.dtype)[:, None], tokens)
-        return self.encoder.encode(tokens)
+        if self.encoder_input == "dense":
+            return self.encoder.encode(self.embed_with_token(images, hidden)).tokens
+        return encode_visible(
+            self.encoder, images, hidden, self._unit, visible_units, self.mask_token
+        )
 
-    def predict(self, encoded: EncoderOutput) -> Float[Tensor, "B L D"]:
-        """Decode the latent into pixel values of every patch."""
-        tokens = self.decoder(encoded.tokens, stage_grids(encoded.skips))
+    def embed_with_token(
+        self, images: Float[Tensor, "B K H W"], hidden: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B h w C"]:
+        """Embed images, the learned token in place of hidden patches (dense encoder)."""
+        tokens = self.encoder.embed(images)  # (B, h, w, C)
+        place = hidden.view(*tokens.shape[:3], 1)
+        return torch.where(place, self.mask_token.to(tokens.dtype)[:, None], tokens)
+
+    def predict(
+        self, latent: Float[Tensor, "B h w C"], height: int, width: int
+    ) -> Float[Tensor, "B L D"]:
+        """Decode the latent of images of this many pixels into pixel values of every patch."""
+        tokens = self.decoder(latent, self.config.stage_grids(height, width))
         return self.decoder_pred(tokens).flatten(1, 2)
+
+    def set_checkpointing(self, on: bool) -> None:
+        """Trade time for memory: compute the inside of each block again for its gradients."""
+        for part in self.modules():
+            if isinstance(part, SwinStage):
+                part.checkpointing = on
 
     def fill_in(
         self, images: Float[Tensor, "B K H W"], output: MAEOutput
@@ -316,6 +278,12 @@ class SwinMAE(nn.Module):
         filled = torch.where(output.hidden[:, :, None], prediction, target)
         return unpatchify(filled, patch_size, images.shape[2], images.shape[3])
 
+    def _visible_units(self, images: Tensor) -> int:
+        """Visible units of each image, under any strategy."""
+        grid = self.config.patch_grid(images.shape[2], images.shape[3])
+        rows, columns = unit_grid(grid, self._unit)
+        return rows * columns - hidden_count(rows * columns, self.mask_ratio)
+
     def _choose_hidden(
         self,
         images: Tensor,
@@ -328,7 +296,7 @@ class SwinMAE(nn.Module):
         return sample_hidden(
             keys,
             self.config.patch_grid(images.shape[2], images.shape[3]),
-            self.mask_unit_px // self.config.patch_size,
+            self._unit,
             self.mask_ratio,
             self.strategy,
             foreground,

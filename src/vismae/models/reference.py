@@ -19,9 +19,11 @@ from vismae.core.errors import ModelError
 from vismae.core.preprocessing import Preprocessing
 from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
+from vismae.models.foreign_convolutional import load_foreign_classifier
+from vismae.models.foreign_swin import load_foreign_swin
 from vismae.models.mae import SwinMAE
 from vismae.models.safe_pickle import load_tensors_only
-from vismae.models.swin import relative_position_index
+from vismae.models.swin_shapes import STEM, infer_config
 from vismae.models.unet import SwinUNet
 from vismae.models.weights import (
     CARD_FILE,
@@ -30,9 +32,11 @@ from vismae.models.weights import (
     kind_of,
     load_exactly,
     load_model,
+    network_of,
     read_safetensors,
     write_atomically,
 )
+from vismae.models.windows import relative_position_index
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +47,22 @@ _PART_OF = {
     "layers_up": "decoder",
     "norm_up": "decoder",
 }
-_STEM = "encoder.patch_embed.proj.weight"
 _INDEX = ".relative_position_index"
 # Written by the official code, never added to a token.
 _POSITIONS = "pos_embed"
 _CHANNELS_LAST_CONVOLUTIONS = ("skip_connection_layers.", "head.")
 
 
+OfficialModel = SwinMAE | SwinUNet | SwinClassifier
+"""What the official code has, apart from settings."""
+
+
 def load_checkpoint(path: str | PathLike[str]) -> Model:
     """Read any trained model: a model folder, an official ``.pth``, a ``.safetensors`` file.
+
+    A file of another project is known by its names: Swin weights in Microsoft, timm or Hugging
+    Face naming become a ``SwinClassifier``, ResNet and DenseNet weights in torchvision naming a
+    ``ComparisonClassifier``; ``origin`` then says what became of each tensor.
 
     Raises:
         ModelError: It is none of these, or damaged.
@@ -61,10 +72,14 @@ def load_checkpoint(path: str | PathLike[str]) -> Model:
         return load_model(path)
     if path.name == WEIGHTS_FILE and (path.parent / CARD_FILE).is_file():
         return load_model(path.parent)
-    return load_reference_checkpoint(path)
+    found = _read_state(path)
+    foreign = load_foreign_swin(found, path) or load_foreign_classifier(found, path)
+    return foreign or _reference_model(found, path)
 
 
-def load_reference_checkpoint(path: str | PathLike[str], normalise_patches: bool = False) -> Model:
+def load_reference_checkpoint(
+    path: str | PathLike[str], normalise_patches: bool = False
+) -> OfficialModel:
     """Read weights under official names (or ours) and build the network they belong to.
 
     Args:
@@ -80,15 +95,20 @@ def load_reference_checkpoint(path: str | PathLike[str], normalise_patches: bool
         ModelError: The file is unreadable, or its tensors make no network we know.
     """
     path = Path(path)
-    found = _read_state(path)
+    return _reference_model(_read_state(path), path, normalise_patches)
+
+
+def _reference_model(
+    found: Mapping[str, Tensor], path: Path, normalise_patches: bool = False
+) -> OfficialModel:
     ours = any(name.startswith("encoder.") for name in found)
     state = dict(found) if ours else _to_our_names(found, path)
-    if _STEM not in state:
+    if STEM not in state:
         raise ModelError(
             f"{path} has no patch_embed.proj.weight, so it is no VIS-MAE checkpoint. It holds "
             f"{len(found)} tensors: {', '.join(list(found)[:5])}…"
         )
-    config = _infer_config(state, path)
+    config = infer_config(state, path)
     module = _build(config, state, normalise_patches, path)
     load_exactly(module, state, str(path))
     if not ours:
@@ -107,12 +127,18 @@ def save_reference_checkpoint(module: Model, path: str | PathLike[str]) -> None:
     """
     path = Path(path)
     kind = kind_of(module)
+    module = require_official(module)
     config = module.config
     official = (config.norm_eps, config.shift_single_window, config.mlp_ratio)
     if official != (1e-6, True, 4.0):
         raise ModelError(
             "The official code has norm_eps 1e-6, shift_single_window true and mlp_ratio 4; this "
             f"model has {official[0]}, {official[1]} and {official[2]}. Keep the model folder."
+        )
+    if isinstance(module, SwinMAE) and module.encoder_input != "dense":
+        raise ModelError(
+            "The official code puts the mask token before the encoder; this masked autoencoder was "
+            f"trained with encoder_input '{module.encoder_input}'. Keep the model folder."
         )
     state: OrderedDict[str, Tensor] = OrderedDict()
     if kind == "mae":
@@ -139,6 +165,22 @@ def save_reference_checkpoint(module: Model, path: str | PathLike[str]) -> None:
     buffer = io.BytesIO()
     torch.save({"model": state}, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def require_official(module: Model) -> OfficialModel:
+    """Return a model of one of the three kinds the official code has.
+
+    Raises:
+        ModelError: The official code has no such network.
+    """
+    if not isinstance(module, OfficialModel) or (
+        isinstance(module, SwinUNet) and module.head_kind != "linear"
+    ):
+        raise ModelError(
+            f"The official code has no network '{network_of(module)}', so this model cannot be "
+            "written in its form. Keep the model folder."
+        )
+    return module
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -184,40 +226,9 @@ def _is_convolution(name: str, value: Tensor) -> bool:
     return name.startswith(_CHANNELS_LAST_CONVOLUTIONS) and value.ndim == 2
 
 
-def _infer_config(state: Mapping[str, Tensor], path: Path) -> SwinConfig:
-    """Every size of the network, read off the shapes."""
-    blocks: dict[int, set[int]] = {}
-    for name in state:
-        match = re.match(r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.", name)
-        if match:
-            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
-    stages = sorted(blocks)
-    stem = state[_STEM]
-    try:
-        tables = [
-            state[f"encoder.layers.{stage}.blocks.0.attn.relative_position_bias_table"]
-            for stage in stages
-        ]
-        inner = state["encoder.layers.0.blocks.0.mlp.fc1.weight"].shape[0]
-        return SwinConfig(
-            in_channels=stem.shape[1],
-            patch_size=stem.shape[2],
-            embed_dim=stem.shape[0],
-            depths=tuple(len(blocks[stage]) for stage in stages),
-            num_heads=tuple(table.shape[1] for table in tables),
-            window_size=(round(tables[0].shape[0] ** 0.5) + 1) // 2,
-            mlp_ratio=inner / stem.shape[0],
-        )
-    except LookupError as error:
-        raise ModelError(
-            f"{path}: the sizes of the network cannot be read off its tensors ({error} is missing "
-            "or has too few dimensions). The file is incomplete or of another kind."
-        ) from error
-
-
 def _build(
     config: SwinConfig, state: Mapping[str, Tensor], normalise_patches: bool, path: Path
-) -> Model:
+) -> OfficialModel:
     if "decoder_pred.weight" in state:
         unit_px = 4 * config.patch_size  # the official mask unit is four patches wide
         return SwinMAE(config, mask_unit_px=unit_px, normalise_patches=normalise_patches)
@@ -233,7 +244,7 @@ def _build(
 
 
 def _official_preprocessing(
-    module: Model, found: Mapping[str, Tensor], path: Path
+    module: OfficialModel, found: Mapping[str, Tensor], path: Path
 ) -> Preprocessing:
     """How the official code prepares images for a model of this kind; it differs by kind."""
     channels = module.config.in_channels

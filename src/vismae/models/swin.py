@@ -1,4 +1,4 @@
-"""Parts of a Swin Transformer: windows, shifted-window attention, patch merging and expanding.
+"""Parts of a Swin Transformer: window attention, blocks, patch merging and expanding.
 
 Liu et al. 2021 (arXiv 2103.14030); patch expanding from Swin-Unet, Cao et al. 2021 (arXiv
 2105.05537); drop path from Huang et al. 2016 (arXiv 1603.09382). Tensors are channels-last.
@@ -7,118 +7,18 @@ Shapes: B batch, h×w token grid, C channels, M window side, N = M·M tokens of 
 of one image, Bn windows of the whole batch.
 """
 
-from functools import lru_cache
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Added to the attention logits of token pairs that the cyclic shift brought together but that are
-# no neighbours in the image. Finite, as in the reference, so that no row of a softmax is empty.
-UNRELATED = -100.0
-
-
-def window_partition(
-    x: Float[Tensor, "B h w C"], window_size: int
-) -> Float[Tensor, "Bn {window_size} {window_size} C"]:
-    """Cut a grid into windows that do not overlap, row by row.
-
-    Args:
-        x: Tokens; h and w are multiples of ``window_size``.
-        window_size: M, in tokens.
-
-    Returns:
-        (B·n, M, M, C), the windows of one image next to each other.
-    """
-    batch, height, width, channels = x.shape
-    x = x.view(
-        batch, height // window_size, window_size, width // window_size, window_size, channels
-    )
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, window_size, window_size, channels)
-
-
-def window_reverse(
-    windows: Float[Tensor, "Bn M M C"], window_size: int, height: int, width: int
-) -> Float[Tensor, "B {height} {width} C"]:
-    """Put windows back into their grid; the inverse of ``window_partition``.
-
-    Args:
-        windows: (B·n, M, M, C).
-        window_size: M, in tokens.
-        height: h of the grid, a multiple of M.
-        width: w of the grid, a multiple of M.
-    """
-    channels = windows.shape[-1]
-    rows, columns = height // window_size, width // window_size
-    x = windows.view(-1, rows, columns, window_size, window_size, channels)
-    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, channels)
-
-
-def pad_to_multiple(x: Float[Tensor, "B h w C"], multiple: int) -> Float[Tensor, "B h2 w2 C"]:
-    """Pad the grid with zeros at the bottom and right to whole multiples."""
-    bottom, right = -x.shape[1] % multiple, -x.shape[2] % multiple
-    if bottom == 0 and right == 0:
-        return x  # F.pad would copy the tensor all the same
-    return F.pad(x, (0, 0, 0, right, 0, bottom))
-
-
-def relative_position_index(window_size: int) -> Int[Tensor, "N N"]:
-    """Row of the bias table for each pair of tokens of one window.
-
-    The row for a query that lies (dy, dx) from its key is (dy + M - 1)·(2M - 1) + (dx + M - 1).
-    """
-    side = torch.arange(window_size)
-    rows = side.repeat_interleave(window_size)
-    columns = side.repeat(window_size)
-    dy = rows[:, None] - rows[None, :] + window_size - 1
-    dx = columns[:, None] - columns[None, :] + window_size - 1
-    return dy * (2 * window_size - 1) + dx
-
-
-def shift_attention_mask(
-    height: int, width: int, window_size: int, shift: int, device: torch.device
-) -> Float[Tensor, "n N N"]:
-    """What to add to the attention logits of each window after a cyclic shift.
-
-    0 for tokens that were neighbours before the shift, ``UNRELATED`` for pairs brought together
-    from opposite borders. Built from the shape alone, once for each shape and device.
-
-    Args:
-        height: h of the padded grid, a multiple of ``window_size``.
-        width: w of the padded grid, a multiple of ``window_size``.
-        window_size: M, in tokens.
-        shift: Tokens by which rows and columns were rolled.
-        device: Where the result is needed.
-    """
-    if torch.compiler.is_compiling():
-        # A tracer's stand-in tensor must never reach the cache.
-        return _shift_attention_mask(height, width, window_size, shift, device)
-    return _cached_shift_attention_mask(height, width, window_size, shift, device)
-
-
-def _shift_attention_mask(
-    height: int, width: int, window_size: int, shift: int, device: torch.device
-) -> Tensor:
-    def band(length: int) -> Tensor:
-        """0 for tokens that stay, 1 for those beside the wrapped ones, 2 for the wrapped ones."""
-        place = torch.arange(length, device=device)
-        return (place >= length - window_size).long() + (place >= length - shift).long()
-
-    region = 3 * band(height)[:, None] + band(width)[None, :]
-    windows = window_partition(region[None, :, :, None].float(), window_size)
-    windows = windows.reshape(-1, window_size * window_size)  # (n, N)
-    related = windows[:, :, None] == windows[:, None, :]
-    zero = torch.zeros((), device=device)
-    return torch.where(related, zero, torch.full_like(zero, UNRELATED))
-
-
-@lru_cache(maxsize=64)
-def _cached_shift_attention_mask(
-    height: int, width: int, window_size: int, shift: int, device: torch.device
-) -> Tensor:
-    with torch.inference_mode(False):  # what prediction builds must also serve later training
-        return _shift_attention_mask(height, width, window_size, shift, device)
+from vismae.models.windows import (
+    pad_to_multiple,
+    relative_position_index,
+    shift_attention_mask,
+    window_partition,
+    window_reverse,
+)
 
 
 class DropPath(nn.Module):
@@ -194,9 +94,26 @@ class WindowAttention(nn.Module):
             window_size: M of these windows.
             attention_mask: From ``shift_attention_mask``, after a shift.
         """
-        count, tokens, channels = windows.shape
-        heads, head_dim = self.num_heads, channels // self.num_heads
-        qkv = self.qkv(windows).view(count, tokens, 3, heads, head_dim)
+        return self.proj(self.mix(self.qkv(windows), window_size, attention_mask))
+
+    def mix(
+        self,
+        qkv: Float[Tensor, "Bn N C3"],
+        window_size: int,
+        attention_mask: Float[Tensor, "n N N"] | None = None,
+        key_bias: Float[Tensor, "Bn N"] | None = None,
+    ) -> Float[Tensor, "Bn N C"]:
+        """Attend with queries, keys and values that are there already.
+
+        Args:
+            qkv: Output of ``self.qkv``, the windows of one image next to each other.
+            window_size: M of these windows.
+            attention_mask: From ``shift_attention_mask``, after a shift.
+            key_bias: Added to every query's logit of a key, for keys nobody may look at.
+        """
+        count, tokens, channels = qkv.shape
+        heads, head_dim = self.num_heads, channels // 3 // self.num_heads
+        qkv = qkv.view(count, tokens, 3, heads, head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).contiguous()  # each (Bn, heads, N, d)
         bias = self.position_bias(window_size)[None]  # (1, heads, N, N)
         if attention_mask is not None:
@@ -205,9 +122,12 @@ class WindowAttention(nn.Module):
             bias = (bias + attention_mask[:, None]).flatten(0, 1)[None]  # (1, n·heads, N, N)
             shape = (-1, bias.shape[1], tokens, head_dim)
             query, key, value = query.view(shape), key.view(shape), value.view(shape)
-        out = attend(query, key, value, bias)  # (Bn, heads, N, d), or windows among the heads
+        if key_bias is not None:
+            key_bias = key_bias[:, None].expand(-1, heads, -1)
+            key_bias = key_bias.reshape(query.shape[0], query.shape[1], 1, tokens)
+        out = attend(query, key, value, bias, key_bias)  # (Bn, heads, N, d), or windows as heads
         out = out.reshape(count, heads, tokens, head_dim).transpose(1, 2)
-        return self.proj(out.reshape(count, tokens, channels))
+        return out.reshape(count, tokens, heads * head_dim)
 
 
 def attend(
@@ -215,8 +135,9 @@ def attend(
     key: Float[Tensor, "A heads N d"],
     value: Float[Tensor, "A heads N d"],
     bias: Float[Tensor, "1 heads N N"],
+    key_bias: Float[Tensor, "A heads 1 N"] | None = None,
 ) -> Float[Tensor, "A heads N d"]:
-    """Softmax attention with an additive bias, by the fastest way for the device.
+    """Softmax attention with additive biases, by the fastest way for the device.
 
     That is torch's fused attention, except where gradients are needed on a CPU: there torch falls
     back to a reference path that copies everything to float32. The plain products below train a
@@ -224,9 +145,12 @@ def attend(
     cores, ``benchmarks/attention_paths.py``), with the softmax in float32 all the same.
     """
     if query.device.type != "cpu" or not (torch.is_grad_enabled() and bias.requires_grad):
+        bias = bias if key_bias is None else bias + key_bias
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-    return (logits + bias).softmax(dim=-1).to(value.dtype) @ value
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + bias
+    if key_bias is not None:
+        logits += key_bias
+    return logits.softmax(dim=-1).to(value.dtype) @ value
 
 
 class Mlp(nn.Module):
@@ -286,14 +210,24 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B h w C"]) -> Float[Tensor, "B h w C"]:
         """Transform a grid of any size."""
-        x = x + self.drop_path(self._attend(self.norm1(x)))
+        return self.after_attention(x, self._attend(self.norm1(x)))
+
+    def after_attention(
+        self, x: Float[Tensor, "B *grid C"], attended: Float[Tensor, "B *grid C"]
+    ) -> Float[Tensor, "B *grid C"]:
+        """Add what attention gave to the block's input, then run the MLP."""
+        x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def window_and_shift(self, height: int, width: int) -> tuple[int, int]:
+        """Side of the windows and the shift, in tokens, on a grid of this size."""
+        if not self.shift_single_window and min(height, width) <= self.window_size:
+            return min(height, width), 0
+        return self.window_size, self.shift
 
     def _attend(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        window, shift = self.window_size, self.shift
-        if not self.shift_single_window and min(height, width) <= window:
-            window, shift = min(height, width), 0
+        window, shift = self.window_and_shift(height, width)
         # Padded tokens take part in attention as in the reference; only their output is cut.
         x = pad_to_multiple(x, window)
         padded_height, padded_width = x.shape[1:3]
@@ -330,7 +264,11 @@ class PatchMerging(nn.Module):
         x = pad_to_multiple(x, 2)
         # Order (row, column): (0,0), (1,0), (0,1), (1,1); official weights depend on it.
         quarters = (x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2])
-        return self.reduction(self.norm(torch.cat(quarters, dim=-1)))
+        return self.merge(torch.cat(quarters, dim=-1))
+
+    def merge(self, quarters: Float[Tensor, "... C4"]) -> Float[Tensor, "... C2"]:
+        """Turn four neighbours, joined along the channels, into one token."""
+        return self.reduction(self.norm(quarters))
 
 
 class PatchExpanding(nn.Module):

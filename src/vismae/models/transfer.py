@@ -4,7 +4,7 @@ A part that fits only half would silently start the rest at random; that is an e
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jaxtyping import Float
@@ -13,12 +13,14 @@ from torch.nn import functional as F
 
 from vismae.core.errors import ModelError, SettingError
 from vismae.models.backbone import SwinConfig
+from vismae.models.foreign import ForeignAccount
 from vismae.models.weights import list_first, state_differences
 
 PARTS = ("encoder", "decoder")
 """Parts that can be carried over. Heads and the pixel prediction belong to their task."""
 
-_STEM = "patch_embed.proj.weight"
+# The first convolution of each encoder: Swin, ResNet, DenseNet.
+_STEMS = ("patch_embed.proj.weight", "conv1.weight", "features.conv0.weight")
 _BIAS_TABLE = "relative_position_bias_table"
 # Settings that change what the same weights compute, though no tensor shows them.
 _SILENT_SETTINGS = ("norm_eps", "shift_single_window")
@@ -47,16 +49,19 @@ class TransferReport:
         left_at_start: Names of the target's parameters that keep their initial values.
         adapted: Name and what was done, where a tensor was changed to fit or the same weights
             now compute something else.
+        origin: What became of the file, where the source was read from another project's.
     """
 
     copied: dict[str, PartCopied]
     arrived_share: float
     left_at_start: tuple[str, ...]
     adapted: tuple[tuple[str, str], ...]
+    origin: ForeignAccount | None = None
 
     def text(self) -> str:
         """Say it in a few lines for a log."""
-        lines = [
+        lines = [self.origin.text()] if self.origin is not None else []
+        lines += [
             f"{part}: {amount.tensors} tensors, {amount.parameters:,} parameters copied"
             for part, amount in self.copied.items()
         ]
@@ -106,7 +111,11 @@ def transfer(
         adapted += _silent_changes(old, new, part)
     for part, state in states.items():
         _part_of(target, part).load_state_dict(state)
-    return _report(target, states, adapted)
+    origin = getattr(source, "origin", None)
+    return replace(
+        _report(target, states, adapted),
+        origin=origin if isinstance(origin, ForeignAccount) else None,
+    )
 
 
 def resize_bias_table(table: Float[Tensor, "R heads"], rows: int) -> Float[Tensor, "{rows} heads"]:
@@ -148,7 +157,7 @@ def _fit(
             fitted[name] = resize_bias_table(old, new.shape[0])
             sides = (_window(old), _window(new))
             tables[sides] = tables.get(sides, 0) + 1
-        elif name == _STEM and {old.shape[1], new.shape[1]} == {1, 3}:
+        elif name in _STEMS and {old.shape[1], new.shape[1]} == {1, 3}:
             many = new.shape[1]
             # A grey image repeated three times gives the same sum of products either way.
             fitted[name] = old.sum(1, keepdim=True) if many == 1 else old.repeat(1, 3, 1, 1) / 3

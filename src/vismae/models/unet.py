@@ -1,23 +1,21 @@
-"""Swin-UNet: a label for every pixel, from encoder, decoder and skips, and its loss.
+"""Swin-UNet: a label for every pixel, from encoder, decoder and skips.
 
-Cao et al. 2021 (arXiv 2105.05537), in the form VIS-MAE (arXiv 2402.01034) fine-tunes. Soft Dice
-after Milletari et al. 2016 (arXiv 1606.04797).
+Cao et al. 2021 (arXiv 2105.05537), in the form VIS-MAE (arXiv 2402.01034) fine-tunes. Its loss is
+``segmentation_loss.py``.
 
 Shapes: B batch, H×W pixels, h×w token grid, K classes (0 is background).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vismae.core.errors import ModelError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.types import IGNORED_LABEL
 from vismae.models.backbone import (
     SwinConfig,
     SwinDecoder,
@@ -26,6 +24,7 @@ from vismae.models.backbone import (
     split_settings,
     stage_grids,
 )
+from vismae.models.convolution import ConvolutionalHead, bias_of, log_shares
 from vismae.models.swin import PatchExpanding, initialise
 
 
@@ -37,25 +36,36 @@ class SwinUNet(nn.Module):
         num_classes: K, with the background, at least 2.
         head_bias: Give the last layer a bias, so that it can start at the classes' shares;
             official checkpoints have none.
+        head_kind: ``linear``, the paper's; or ``convolutional``, which also sees the image and
+            always has a bias.
 
     Raises:
-        ModelError: There are fewer than 2 classes.
+        ModelError: There are fewer than 2 classes, or the head is of no known kind.
     """
 
-    SETTINGS = ("num_classes", "head_bias")
+    SETTINGS = ("num_classes", "head_bias", "head_kind")
     """Settings beside the network's, as ``model.json`` keeps them."""
     preprocessing: Preprocessing | None = None
     """How images become its input, once known."""
     card: ModelCard | None = None
     """What the model folder says of it, if it comes from one."""
 
-    def __init__(self, config: SwinConfig, num_classes: int, head_bias: bool = True) -> None:
+    def __init__(
+        self,
+        config: SwinConfig,
+        num_classes: int,
+        head_bias: bool = True,
+        head_kind: str = "linear",
+    ) -> None:
         super().__init__()
         if num_classes < 2:
             raise ModelError(f"num_classes is {num_classes}; give background and at least one.")
+        if head_kind not in ("linear", "convolutional"):
+            raise ModelError(f"head_kind is '{head_kind}'; use linear or convolutional.")
         self.config = config
         self.num_classes = num_classes
         self.head_bias = head_bias
+        self.head_kind = head_kind
         self.encoder = SwinEncoder(config)
         self.decoder = SwinDecoder(config)
         dims = [config.stage_dim(stage) for stage in reversed(range(len(config.depths) - 1))]
@@ -63,9 +73,18 @@ class SwinUNet(nn.Module):
         self.final_patch_expanding = PatchExpanding(
             config.embed_dim, config.patch_size, config.embed_dim, config.norm_eps
         )
-        self.head = nn.Linear(config.embed_dim, num_classes, bias=head_bias)
-        for module in (self.skip_connection_layers, self.final_patch_expanding, self.head):
+        if head_kind == "convolutional":
+            self.head = ConvolutionalHead(config.in_channels, config.embed_dim, num_classes)
+        else:
+            self.head = nn.Linear(config.embed_dim, num_classes, bias=head_bias)
+            self.head.apply(initialise)
+        for module in (self.skip_connection_layers, self.final_patch_expanding):
             module.apply(initialise)
+
+    @property
+    def network(self) -> Literal["swin_unet", "swin_unet_conv"]:
+        """Name among the segmentation networks."""
+        return "swin_unet" if self.head_kind == "linear" else "swin_unet_conv"
 
     @classmethod
     def from_size(
@@ -93,18 +112,14 @@ class SwinUNet(nn.Module):
         "all background" for hundreds of steps.
 
         Args:
-            shares: One per class, clipped from below at 1e-4; they need not add up to 1.
+            shares: As for ``log_shares``.
 
         Raises:
             ModelError: The head has no bias, or the number of shares is not K.
         """
-        if self.head.bias is None:
-            raise ModelError("The head has no bias (head_bias=False), so it cannot hold shares.")
-        if len(shares) != self.num_classes:
-            raise ModelError(f"{len(shares)} class shares for {self.num_classes} classes.")
-        values = torch.as_tensor(shares, dtype=torch.float64).clamp(min=1e-4)
+        head = self.head.predict if isinstance(self.head, ConvolutionalHead) else self.head
         with torch.no_grad():
-            self.head.bias.copy_((values / values.sum()).log())
+            bias_of(head).copy_(log_shares(shares, self.num_classes))
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         """Return logits for every pixel of images of any size.
@@ -122,58 +137,6 @@ class SwinUNet(nn.Module):
         x = self.decoder(tokens, stage_grids(skips), fuse)
         x = self.final_patch_expanding(x)  # (B, p·h, p·w, C)
         x = x[:, : images.shape[2], : images.shape[3]]
+        if isinstance(self.head, ConvolutionalHead):
+            return self.head(x, images)
         return self.head(x).permute(0, 3, 1, 2)
-
-
-def segmentation_loss(
-    logits: Float[Tensor, "B K H W"],
-    label_map: Int[Tensor, "B H W"],
-    dice_weight: float = 0.6,
-    ce_weight: float = 0.4,
-) -> Float[Tensor, ""]:
-    """Soft Dice plus cross-entropy, 0.6 and 0.4 as VIS-MAE weighs them; in float32.
-
-    Args:
-        logits: Before the softmax.
-        label_map: Class of each pixel, or ``IGNORED_LABEL``.
-        dice_weight: Weight of 1 - ``soft_dice``.
-        ce_weight: Weight of the cross-entropy, a mean over the pixels that count.
-
-    Returns:
-        Scalar; 0 if every pixel is ignored.
-    """
-    logits = logits.float()
-    counted = (label_map != IGNORED_LABEL).sum().clamp(min=1)
-    total = F.cross_entropy(logits, label_map, ignore_index=IGNORED_LABEL, reduction="sum")
-    cross_entropy = total / counted
-    return ce_weight * cross_entropy + dice_weight * (1.0 - soft_dice(logits, label_map))
-
-
-def soft_dice(
-    logits: Float[Tensor, "B K H W"], label_map: Int[Tensor, "B H W"]
-) -> Float[Tensor, ""]:
-    """Mean soft Dice over the foreground classes present in the batch's labels.
-
-    Each class's pixels are pooled over the batch, which keeps the score of a small structure from
-    jumping with every slice that shows a sliver of it. A class no label shows is left out: its
-    Dice would be 0 whatever the network says, without a gradient; the cross-entropy pushes it
-    down.
-
-    Args:
-        logits: Before the softmax.
-        label_map: Class of each pixel, or ``IGNORED_LABEL``.
-
-    Returns:
-        Scalar between 0 and 1; 1 if the labels show no foreground.
-    """
-    counts = (label_map != IGNORED_LABEL)[:, None]
-    probabilities = logits.softmax(dim=1) * counts
-    classes = torch.arange(logits.shape[1], device=logits.device)[None, :, None, None]
-    truth = label_map[:, None] == classes
-    overlap = (probabilities * truth).sum(dim=(0, 2, 3))[1:]
-    true_size = truth.sum(dim=(0, 2, 3))[1:]
-    present = true_size > 0
-    dice = 2.0 * overlap / (probabilities.sum(dim=(0, 2, 3))[1:] + true_size).clamp(min=1.0)
-    number = present.sum()
-    mean = torch.where(present, dice, torch.zeros_like(dice)).sum() / number.clamp(min=1)
-    return torch.where(number > 0, mean, torch.ones_like(mean))

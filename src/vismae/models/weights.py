@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import safetensors
 import safetensors.torch
@@ -19,6 +19,9 @@ from vismae.core.errors import ModelError
 from vismae.core.model_card import MODEL_FORMAT_VERSION, ModelCard, TaskCard
 from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
+from vismae.models.comparison import ComparisonClassifier, ComparisonSegmenter
+from vismae.models.comparison_plan import CLASSIFIERS, SEGMENTERS, ComparisonConfig
+from vismae.models.hybrid import HybridUNet
 from vismae.models.mae import SwinMAE
 from vismae.models.unet import SwinUNet
 
@@ -26,13 +29,21 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
 
 Kind = Literal["mae", "segmenter", "classifier"]
-Model = SwinMAE | SwinUNet | SwinClassifier
+Model = (
+    SwinMAE | SwinUNet | HybridUNet | ComparisonSegmenter | SwinClassifier | ComparisonClassifier
+)
 
-_CLASSES: dict[tuple[Kind, str], type[Model]] = {
-    ("mae", ""): SwinMAE,
-    ("segmenter", "swin_unet"): SwinUNet,
-    ("classifier", ""): SwinClassifier,
+NETWORKS: dict[Kind, dict[str, type[Model]]] = {
+    "mae": {"swin_mae": SwinMAE},
+    "segmenter": {
+        "swin_unet": SwinUNet,
+        "swin_unet_conv": SwinUNet,
+        "hybrid": HybridUNet,
+        **dict.fromkeys(SEGMENTERS, ComparisonSegmenter),
+    },
+    "classifier": {"swin": SwinClassifier, **dict.fromkeys(CLASSIFIERS, ComparisonClassifier)},
 }
+"""Every network a model folder may hold, by kind and by its name; the paper's come first."""
 
 
 def kind_of(module: nn.Module) -> Kind:
@@ -41,20 +52,38 @@ def kind_of(module: nn.Module) -> Kind:
     Raises:
         ModelError: The module is none of vismae's models.
     """
-    return _names_of(module)[0]
+    for kind, networks in NETWORKS.items():
+        if type(module) in networks.values():
+            return kind
+    known = dict.fromkeys(known.__name__ for kind in NETWORKS.values() for known in kind.values())
+    raise ModelError(f"{type(module).__name__} is no vismae model. Known: {', '.join(known)}.")
+
+
+def network_of(module: Model) -> str:
+    """Return the network's name among those of its kind.
+
+    Raises:
+        ModelError: The module is none of vismae's models.
+    """
+    kind = kind_of(module)
+    return "swin_mae" if isinstance(module, SwinMAE) else _known_name(kind, module.network)
 
 
 def architecture_of(module: Model) -> dict[str, Any]:
     """Return plain data from which ``build_module`` makes the same network.
 
-    ``swin`` holds the fields of ``SwinConfig``; the other entries are the model's own settings.
+    ``swin`` holds the fields of ``SwinConfig``, ``comparison`` those of ``ComparisonConfig``;
+    ``network`` names the network unless it is the paper's; the other entries are the model's own
+    settings.
 
     Raises:
         ModelError: The module is none of vismae's models.
     """
-    _names_of(module)
+    kind, network = kind_of(module), network_of(module)
+    named = {} if network == _default_name(kind) else {"network": network}
+    sizes = "swin" if isinstance(module.config, SwinConfig) else "comparison"
     own = {name: getattr(module, name) for name in module.SETTINGS}
-    return {"swin": module.config.to_dict(), **own}
+    return {**named, sizes: module.config.to_dict(), **own}
 
 
 def build_module(kind: str, architecture: Mapping[str, Any], task: TaskCard | None = None) -> Model:
@@ -63,25 +92,28 @@ def build_module(kind: str, architecture: Mapping[str, Any], task: TaskCard | No
     Args:
         kind: ``mae``, ``segmenter`` or ``classifier``.
         architecture: Entry ``architecture`` of a model card.
-        task: Entry ``task``; names the segmentation network and its classes.
+        task: Entry ``task``; names the classes and, again, the segmentation network.
 
     Raises:
         ModelError: The settings do not describe a network this version knows.
+        SettingError: The network comes from MONAI, which is not installed.
     """
-    network = task.network if task is not None and kind == "segmenter" else "swin_unet"
-    found = [
-        known for (word, net), known in _CLASSES.items() if word == kind and net in ("", network)
-    ]
-    if not found:
+    own = dict(architecture)
+    network = _known_name(kind, own.pop("network", None))
+    if task is not None and kind == "segmenter" and task.network != network:
+        # An unknown name says more about the folder than the contradiction does.
+        _known_name(kind, task.network)
         raise ModelError(
-            f"A model of kind '{kind}' with network '{network}' is unknown here. Known: "
-            f"{', '.join(' '.join(names).strip() for names in _CLASSES)}. It may come from a newer "
-            "vismae; update it."
+            f"task.network is '{task.network}', but architecture.network is '{network}'. Take a "
+            "fresh copy of the model folder."
         )
-    own = {name: value for name, value in architecture.items() if name != "swin"}
-    unknown = sorted(set(own) - set(found[0].SETTINGS))
-    if unknown or "swin" not in architecture:
-        wrong = f"{unknown[0]} is unknown" if unknown else "swin is missing"
+    known = NETWORKS[cast("Kind", kind)][network]
+    from_monai = issubclass(known, ComparisonSegmenter | ComparisonClassifier)
+    sizes_name = "comparison" if from_monai else "swin"
+    sizes = own.pop(sizes_name, None)
+    unknown = sorted(set(own) - set(known.SETTINGS))
+    if unknown or sizes is None:
+        wrong = f"{unknown[0]} is unknown" if unknown else f"{sizes_name} is missing"
         raise ModelError(f"architecture.{wrong} in a '{kind}'. Update vismae or take a fresh copy.")
     if task is not None and len(task.classes) != own.get("num_classes"):
         raise ModelError(
@@ -89,12 +121,31 @@ def build_module(kind: str, architecture: Mapping[str, Any], task: TaskCard | No
             f"{own.get('num_classes')}. Give one name per output of the network."
         )
     try:
-        return found[0](SwinConfig.from_dict(architecture["swin"]), **own)
+        if issubclass(known, ComparisonSegmenter | ComparisonClassifier):
+            return known(network, ComparisonConfig.from_dict(sizes), **own)
+        return known(SwinConfig.from_dict(sizes), **own)
     except TypeError as error:
         raise ModelError(
             f"architecture of a '{kind}' lacks a setting or holds one of the wrong type ({error}). "
             "Take a fresh copy of the model folder."
         ) from error
+
+
+def _default_name(kind: Kind) -> str:
+    return next(iter(NETWORKS[kind]))
+
+
+def _known_name(kind: str, network: str | None) -> str:
+    """Return the network's name, the paper's where none is given, if there is such a network."""
+    networks = NETWORKS.get(cast("Kind", kind), {})
+    name = network or next(iter(networks), "")
+    if name not in networks:
+        every = [f"{word} {known}" for word, names in NETWORKS.items() for known in names]
+        raise ModelError(
+            f"A model of kind '{kind}' with network '{name}' is unknown here. Known: "
+            f"{', '.join(every)}. It may come from a newer vismae; update it."
+        )
+    return name
 
 
 def save_model(module: Model, card: ModelCard, folder: str | PathLike[str]) -> None:
@@ -109,14 +160,14 @@ def save_model(module: Model, card: ModelCard, folder: str | PathLike[str]) -> N
         ModelError: The card describes another network.
     """
     folder = Path(folder)
-    kind, network = _names_of(module)
+    kind, network = kind_of(module), network_of(module)
     architecture = architecture_of(module)
     if card.kind != kind or card.architecture != architecture:
         raise ModelError(
             f"The card describes a '{card.kind}' {card.architecture}, but the model is a "
             f"'{kind}' {architecture}. Fill the card from kind_of and architecture_of."
         )
-    if card.task is not None and network and card.task.network != network:
+    if card.task is not None and kind == "segmenter" and card.task.network != network:
         raise ModelError(
             f"The card's task.network is '{card.task.network}', but the model is a '{network}'."
         )
@@ -238,13 +289,3 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _names_of(module: nn.Module) -> tuple[Kind, str]:
-    for names, known in _CLASSES.items():
-        if type(module) is known:
-            return names
-    raise ModelError(
-        f"{type(module).__name__} is no vismae model. Known: "
-        f"{', '.join(known.__name__ for known in _CLASSES.values())}."
-    )

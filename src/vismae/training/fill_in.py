@@ -10,7 +10,8 @@ from torch import Tensor
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality
 from vismae.evaluation.overlay import contact_sheet, draw_fill_in, save_png
-from vismae.models.mae import SwinMAE, unpatchify
+from vismae.models.mae import SwinMAE
+from vismae.models.reconstruction import unpatchify
 
 _TRIPTYCH_PX = 480
 

@@ -1,18 +1,23 @@
 """LightningModules: wiring between a model, its loss and its optimiser; no mathematics."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor, nn
 
 from vismae.core.sections import OptimizerSettings, TaskSettings
 from vismae.models.classifier import classification_loss
 from vismae.models.mae import SwinMAE
-from vismae.models.unet import segmentation_loss
+from vismae.models.segmentation_loss import segmentation_loss
 from vismae.training.optimizer import build_optimizer, parameter_groups
 
 Batch = dict[str, Tensor]
 """Items of ``data/loaders.py`` joined by the loader: name -> (B, ...)."""
+
+Outputs = Tensor | Sequence[Tensor]
+"""What a network gives in training: logits, or several with deep supervision, finest first."""
 
 
 class TrainingModule(L.LightningModule):
@@ -46,7 +51,7 @@ class TrainingModule(L.LightningModule):
         """Return AdamW and its schedule, stepped once per optimiser step."""
         groups = parameter_groups(self.model, self._lr, self._settings, self._encoder_layers)
         optimizer, schedule = build_optimizer(
-            groups, self._settings, self._total_steps, fused=self.device.type == "cuda"
+            groups, self._settings, self._total_steps, fused=self.device.type in ("cpu", "cuda")
         )
         return {
             "optimizer": optimizer,
@@ -55,13 +60,28 @@ class TrainingModule(L.LightningModule):
 
 
 class PretrainModule(TrainingModule):
-    """Masked autoencoding."""
+    """Masked autoencoding.
+
+    Args:
+        compiled: Run forward and backward pass through ``torch.compile``, as one graph.
+        args: As for ``TrainingModule``.
+        kwargs: As for ``TrainingModule``.
+    """
 
     model: SwinMAE
 
+    def __init__(self, *args: Any, compiled: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The function, not the module: names of parameters stay, and pictures are drawn by the
+        # plain network, whatever their number.
+        forward = self.model.forward
+        self._forward = (
+            torch.compile(forward, fullgraph=True, dynamic=False) if compiled else forward
+        )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the reconstruction loss; each image's key decides its hidden patches."""
-        loss = self.model(batch["image"], keys=batch["key"]).loss
+        loss = self._forward(batch["image"], keys=batch["key"]).loss
         self.last_loss = loss.detach()
         return loss
 
@@ -69,7 +89,7 @@ class PretrainModule(TrainingModule):
 class FinetuneModule(TrainingModule):
     """Segmentation or classification, by the loss it is given."""
 
-    def __init__(self, loss: Callable[[Tensor, Batch], Tensor], *args, **kwargs) -> None:
+    def __init__(self, loss: Callable[[Any, Batch], Tensor], *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._loss = loss
 
@@ -80,15 +100,20 @@ class FinetuneModule(TrainingModule):
         return loss
 
 
-def segmentation_objective(task: TaskSettings) -> Callable[[Tensor, Batch], Tensor]:
-    """Return the loss of a batch of label maps: Dice plus cross-entropy."""
+def segmentation_objective(task: TaskSettings) -> Callable[[Outputs, Batch], Tensor]:
+    """Return the loss of a batch of label maps: a weighted sum, Dice and cross-entropy first."""
 
-    def loss(logits: Tensor, batch: Batch) -> Tensor:
+    def loss(logits: Outputs, batch: Batch) -> Tensor:
         return segmentation_loss(
-            logits.float(),
+            logits,
             batch["label_map"],
             dice_weight=task.dice_weight,
             ce_weight=task.cross_entropy_weight,
+            focal_weight=task.focal_weight,
+            focal_gamma=task.focal_gamma,
+            tversky_weight=task.tversky_weight,
+            tversky_alpha=task.tversky_alpha,
+            tversky_beta=task.tversky_beta,
         )
 
     return loss

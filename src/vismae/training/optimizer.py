@@ -101,5 +101,8 @@ def build_optimizer(
 ) -> tuple[torch.optim.AdamW, LambdaLR]:
     """Return AdamW and its schedule over ``total_steps`` optimiser steps."""
     optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
+    # Lightning takes this flag of fused optimisers for gradients that still carry a loss scale, and
+    # then refuses to clip them under any mixed precision. bfloat16 needs no loss scale.
+    optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
     schedule = LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, settings))
     return optimizer, schedule

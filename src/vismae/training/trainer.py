@@ -21,6 +21,7 @@ from vismae.training.callbacks import (
     ResumePoint,
     StepSeed,
 )
+from vismae.training.host_memory import keep_freed_memory
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import TrainingModule
 from vismae.training.surroundings import (
@@ -130,8 +131,10 @@ def run_training(
         batches = BatchStream(
             fit.stream, fit.batch_size, first_batch, trainer.global_rank, trainer.world_size
         )
-        pin_memory = trainer.strategy.root_device.type == "cuda"
-        loader = TimedLoader(training_loader(fit.dataset, batches, fit.workers, pin_memory))
+        device = trainer.strategy.root_device.type
+        if device == "cpu":
+            keep_freed_memory()
+        loader = TimedLoader(training_loader(fit.dataset, batches, fit.workers, device == "cuda"))
         finite = FiniteLoss(fit.folder)
         callbacks: list[L.Callback] = [StepSeed(fit.seed, first_batch), finite]
         callbacks += [average] if average else []

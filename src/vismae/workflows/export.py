@@ -7,8 +7,13 @@ import torch
 from vismae.core.config import ExportConfig
 from vismae.core.errors import ModelError
 from vismae.core.rundir import open_run
-from vismae.models.reference import load_reference_checkpoint, save_reference_checkpoint
-from vismae.models.weights import Model, load_model
+from vismae.models.reference import (
+    OfficialModel,
+    load_reference_checkpoint,
+    require_official,
+    save_reference_checkpoint,
+)
+from vismae.models.weights import load_model
 
 REFERENCE_FILE = "model.pth"
 
@@ -22,7 +27,7 @@ def export(config: ExportConfig) -> Path:
     Raises:
         ModelError: The model cannot be expressed in the format, or the copy differs.
     """
-    model = load_model(config.model)
+    model = require_official(load_model(config.model))
     with open_run(config.out, "export", config, overwrite=config.overwrite) as folder:
         path = folder / REFERENCE_FILE
         save_reference_checkpoint(model, path)
@@ -31,7 +36,7 @@ def export(config: ExportConfig) -> Path:
 
 
 @torch.inference_mode()
-def _require_same(model: Model, path: Path) -> None:
+def _require_same(model: OfficialModel, path: Path) -> None:
     """Read the checkpoint back and compare its output with the model's on one image."""
     copy = load_reference_checkpoint(path)
     side = model.config.patch_size * model.config.window_size * 2

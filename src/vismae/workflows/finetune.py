@@ -5,26 +5,24 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vismae.core.config import FinetuneConfig
 from vismae.core.model_card import FingerprintCard, ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.rundir import MODEL, is_main_process, open_run, provenance, write_bytes
-from vismae.data.fingerprint import WITHHELD, add_stages, fingerprint
+from vismae.data.fingerprint import FINGERPRINT_COLUMNS, WITHHELD, add_stages, fingerprint
 from vismae.data.loaders import LabelledImages
 from vismae.data.sampler import DrawStream
 from vismae.evaluation.classification import choose_thresholds
 from vismae.inference.predictor import Predictor, choose_device
 from vismae.models.backbone import SwinConfig
-from vismae.models.classifier import SwinClassifier
-from vismae.models.transfer import TransferReport, transfer
-from vismae.models.unet import SwinUNet
-from vismae.models.weights import Model, architecture_of, save_model
+from vismae.models.lora import merge_lora
+from vismae.models.transfer import TransferReport
+from vismae.models.weights import architecture_of, network_of, save_model
 from vismae.training.best_model import BestModel
 from vismae.training.callbacks import AveragedWeights
 from vismae.training.metrics_log import MetricsLog
@@ -36,18 +34,17 @@ from vismae.training.modules import (
 )
 from vismae.training.optimizer import effective_lr, encoder_layers
 from vismae.training.trainer import Fit, plan_schedule, resume_step, run_training
-from vismae.workflows.preparation import (
-    load_start,
-    network_config,
-    resolve_preprocessing,
-    with_units,
+from vismae.workflows.adapted_network import (
+    Network,
+    build_network,
+    require_start_fits,
+    require_start_possible,
 )
+from vismae.workflows.preparation import load_start, resolve_preprocessing, with_units
 from vismae.workflows.scoring import mean_dice, score_classes, score_of_all
 from vismae.workflows.task_data import class_weights, open_task_data, pixel_shares
 
 logger = logging.getLogger(__name__)
-
-Network = SwinUNet | SwinClassifier
 
 
 @dataclass(frozen=True)
@@ -92,6 +89,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         RunFolderError: The run folder cannot be used.
         TrainingError: The loss was not finite, or memory ran out.
     """
+    require_start_possible(config.init, config.model.network_for(config.task.kind))
     with open_run(
         config.out, "finetune", config, resume=config.resume, overwrite=config.overwrite
     ) as folder:
@@ -145,7 +143,7 @@ class _Finetuning:
                 config.optimizer,
                 lr,
                 schedule.total_steps,
-                encoder_layers(network.config),
+                encoder_layers(network.config) if isinstance(network.config, SwinConfig) else (),
             ),
             Fit(
                 folder=self.folder,
@@ -162,6 +160,7 @@ class _Finetuning:
         )
         if is_main_process():
             self.best.load_into(shown)
+            merge_lora(shown)
             self._save(shown, start)
         return self._result(schedule.total_steps)
 
@@ -169,29 +168,35 @@ class _Finetuning:
         """Build the network and move the start model's weights into it."""
         config, settings = self.config, self.config.model
         source, contract = load_start(config.init)
+        if source is not None:
+            require_start_fits(source, config.init, settings.network_for(config.task.kind))
         channels = settings.in_channels
         if channels is None and source is not None:
             channels = source.config.in_channels
         wanted = resolve_preprocessing(
             config.preprocessing, config.data.image_size, channels, contract
         )
-        preprocessing, _ = with_units(wanted, self.data.training_index, str(self.data.store.folder))
-        frozen = settings.freeze == "encoder"
-        architecture = network_config(
+        preprocessing, _ = with_units(wanted, self.data.training_index, self.data.store.address)
+        network, report = build_network(
+            settings,
+            config.task.kind,
             source,
-            settings.size,
-            in_channels=preprocessing.in_channels,
-            # Frozen features that come and go at random teach the rest nothing.
-            drop_path=0.0 if frozen else settings.drop_path,
+            preprocessing,
+            num_classes=len(self.data.card.classes),
+            seed=config.seed,
+            shares=lambda: pixel_shares(self.data).tolist(),
         )
-        network = self._network(architecture)
-        report = None
-        if source is not None:
-            report = transfer(source, network, parts=self._parts(source))
+        if report is not None:
             logger.info("started from %s: %s", config.init, report.text())
             self._keep_fill_in()
-        if frozen:
-            network.encoder.requires_grad_(False)
+        learning = sum(value.numel() for value in network.parameters() if value.requires_grad)
+        total = sum(value.numel() for value in network.parameters())
+        logger.info(
+            "network %s: %.2f of %.2f million parameters learn",
+            network_of(network),
+            learning / 1e6,
+            total / 1e6,
+        )
         return _Start(network, preprocessing, report, source.card if source else None)
 
     def _keep_fill_in(self) -> None:
@@ -202,28 +207,7 @@ class _Finetuning:
         if self.config.init.is_dir() and sheet.is_file():
             write_bytes(self.folder / "figures" / "pretraining_fill_in.png", sheet.read_bytes())
 
-    def _parts(self, source: Model) -> tuple[str, ...]:
-        """Name what moves: the encoder always, the decoder where both have one and it is wanted."""
-        wants_decoder = self.config.model.decoder == "transfer"
-        has_decoder = not isinstance(source, SwinClassifier)
-        if wants_decoder and has_decoder and self.config.task.kind == "segment":
-            return ("encoder", "decoder")
-        return ("encoder",)
-
-    def _network(self, architecture: SwinConfig) -> Network:
-        n_classes = len(self.data.card.classes)
-        # The seed alone decides the first weights, whatever was drawn before.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            if self.config.task.kind == "classify":
-                return SwinClassifier(architecture, n_classes)
-            network = SwinUNet(architecture, n_classes)
-        # Ordinary initialisation keeps a small network at all-background for hundreds of steps
-        # where the foreground is a few percent of the pixels.
-        network.set_class_shares(pixel_shares(self.data).tolist())
-        return network
-
-    def _objective(self) -> Callable[[Tensor, Batch], Tensor]:
+    def _objective(self) -> Callable[[Any, Batch], Tensor]:
         task = self.config.task
         if task.kind == "segment":
             return segmentation_objective(task)
@@ -271,7 +255,7 @@ class _Finetuning:
 
     def _save(self, network: Network, start: _Start) -> None:
         config, data = self.config, self.data
-        card = data.card
+        card = data.card.model_copy(update={"network": network_of(network)})
         if card.label_values is None and len(data.val):
             network.to(choose_device(config.trainer.device))
             predictor = Predictor(network, start.preprocessing, config.data.batch_size)
@@ -311,11 +295,14 @@ class _Finetuning:
 
     def _stages(self) -> dict[str, FingerprintCard]:
         """Return what was learnt from, and which patients' labels were set aside."""
-        data, index = self.data, self.data.store.index
-        stages = {"finetune": fingerprint(index.iloc[np.concatenate([data.train, data.val])])}
+        data = self.data
+        used = {"finetune": np.concatenate([data.train, data.val])}
         if len(data.withheld):
-            stages[WITHHELD] = fingerprint(index.iloc[data.withheld])
-        return stages
+            used[WITHHELD] = data.withheld
+        return {
+            stage: fingerprint(data.store.columns(FINGERPRINT_COLUMNS, rows))
+            for stage, rows in used.items()
+        }
 
     def _result(self, steps: int, already_finished: bool = False) -> FinetuneResult:
         return FinetuneResult(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from vismae.core.errors import DataError, SettingError
+from vismae.core.errors import DataError, ModelError, SettingError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.rundir import is_main_process
 from vismae.core.sections import PreprocessingSettings
@@ -17,7 +17,7 @@ from vismae.data.store_files import is_remote
 from vismae.data.store_format import MANIFEST_NAME
 from vismae.models.backbone import SwinConfig, config_for_size
 from vismae.models.reference import load_checkpoint
-from vismae.models.weights import Model
+from vismae.models.weights import Model, network_of
 from vismae.workflows.ingest import open_or_ingest
 
 DEFAULT_IMAGE_SIZE = (224, 224)
@@ -61,9 +61,15 @@ def network_config(start: Model | None, size: str, **changes: Any) -> SwinConfig
 
     Raises:
         SettingError: The size is unknown.
+        ModelError: The start model is no Swin network.
     """
     if start is None:
         return config_for_size(size, **changes)
+    if not isinstance(start.config, SwinConfig):
+        raise ModelError(
+            f"The start model is a {network_of(start)}, which has no Swin encoder. Start from a "
+            "model of vismae or from Swin weights."
+        )
     return SwinConfig.from_dict({**start.config.to_dict(), **changes})
 
 

@@ -22,7 +22,7 @@ from vismae.data.loaders import PretrainImages, SliceReader
 from vismae.data.sampler import DrawStream
 from vismae.data.store import Store
 from vismae.data.store_curation import SKIPPABLE, kept_rows
-from vismae.models.classifier import SwinClassifier
+from vismae.models.backbone import SwinDecoder
 from vismae.models.mae import SwinMAE
 from vismae.models.transfer import transfer
 from vismae.models.weights import Model, architecture_of, save_model
@@ -115,8 +115,8 @@ def _training_rows(config: PretrainConfig, store: Store) -> pd.DataFrame:
     if large.empty:
         raise DataError(
             f"{where}: no image is left to learn from. Look at data.modality, data.min_side "
-            f"({config.data.min_side} pixels), data.skip and the column split (val and test rows are left "
-            "out unless data.use_test_rows is true)."
+            f"({config.data.min_side} pixels), data.skip and the column split (val and test rows "
+            "are left out unless data.use_test_rows is true)."
         )
     return store.columns(["modality", "unit", "patient_id"], large.index.to_numpy())
 
@@ -217,7 +217,8 @@ def _build_model(config: PretrainConfig, source: Model | None) -> SwinMAE:
 
 def _start_from(source: Model, model: SwinMAE) -> str:
     """Move what fits of a trained model into a new one, and say what did."""
-    parts = ("encoder",) if isinstance(source, SwinClassifier) else ("encoder", "decoder")
+    has_decoder = isinstance(getattr(source, "decoder", None), SwinDecoder)
+    parts = ("encoder", "decoder") if has_decoder else ("encoder",)
     report = transfer(source, model, parts=parts).text()
     if (
         isinstance(source, SwinMAE)

@@ -1,0 +1,149 @@
+"""The commands that make and show stores: ingest and inspect."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import vismae
+from vismae.cli_options import Assignments, ConfigFile, Quiet, Verbose
+from vismae.console import run_command
+from vismae.core.errors import SettingError
+
+
+def ingest(
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders, files, zip archives, csv manifests, or dicomweb+https://host/path.",
+            metavar="SOURCE...",
+            show_default=False,
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", help="Store to make, to go on with or to add to.", metavar="DIR"),
+    ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(
+            help="Modality of files that do not say: ct, mr, pet, xr, us or other.", metavar="WORD"
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Read burned-in, secondary-capture or localizer images too; repeatable.",
+            metavar="WORD",
+        ),
+    ] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option(help="Average larger images down to this many pixels.", metavar="N"),
+    ] = None,
+    keep_column: Annotated[
+        list[str] | None,
+        typer.Option(help="Further manifest column to keep; repeatable.", metavar="NAME"),
+    ] = None,
+    keep_ids: Annotated[
+        bool | None,
+        typer.Option("--keep-ids", help="Ids in csv manifests are pseudonyms already."),
+    ] = None,
+    salt: Annotated[
+        Path | None, typer.Option(help="File of the secret behind all pseudonyms.", metavar="FILE")
+    ] = None,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to ask a DICOMweb server for, such as Modality=CT; repeatable.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    max_rejected_fraction: Annotated[
+        float | None,
+        typer.Option(help="Fail if more than this share is unreadable.", metavar="F"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read files.", metavar="N")
+    ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="processes, dask://host:port, or here.", metavar="WHERE"),
+    ] = None,
+    dry_run: Annotated[
+        bool | None,
+        typer.Option("--dry-run", help="Give the whole account without writing a store."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="HTML report; STORE/report.html if not given.", metavar="FILE"),
+    ] = None,
+    overwrite: Annotated[
+        bool | None, typer.Option("--overwrite", help="Begin a store anew.")
+    ] = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read images (DICOM, NIfTI, PNG, JPEG, TIFF) into a store; begin, go on, or add."""
+    run_command(
+        lambda: vismae.ingest(
+            *(sources or ()),
+            config=config,
+            set=assignments,
+            store=store,
+            modality=modality,
+            keep=keep or None,
+            max_side=max_side,
+            keep_column=keep_column or None,
+            keep_ids=keep_ids,
+            salt=salt,
+            query=_pairs(query, "--query") or None,
+            max_rejected_fraction=max_rejected_fraction,
+            workers=workers,
+            executor=executor,
+            dry_run=dry_run,
+            report=report,
+            overwrite=overwrite,
+        ),
+        verbose,
+        quiet,
+    )
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """Return KEY=VALUE texts as a table."""
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise SettingError(f"{option} {text}: expected KEY=VALUE, such as Modality=CT.")
+        pairs[key] = value
+    return pairs
+
+
+def inspect(
+    store: Annotated[
+        Path | None, typer.Argument(help="Store to look at.", metavar="STORE", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Contact sheet to write; STORE/contact_sheet.png if not given.", metavar="PNG"
+        ),
+    ] = None,
+    verify: Annotated[
+        bool | None, typer.Option("--verify", help="Check every shard and read every image.")
+    ] = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Count a store's images by modality; draw a contact sheet."""
+    run_command(
+        lambda: vismae.inspect(store, config=config, set=assignments, out=out, verify=verify),
+        verbose,
+        quiet,
+    )

@@ -1,0 +1,53 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with settings.", metavar="FILE")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, as section.name=value; repeatable.", metavar="A.B=C"),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show details, and where an error came from.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and errors only.")]
+Overwrite = Annotated[
+    bool | None, typer.Option("--overwrite", help="Empty the output folder first.")
+]
+Resume = Annotated[
+    bool | None, typer.Option("--resume", help="Continue the run in the output folder.")
+]
+Data = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data", help="Folder, file, zip, csv manifest or store; repeatable.", metavar="SOURCE"
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"] | None,
+    typer.Option("--device", help="Where to compute; auto takes CUDA, then MPS, then the CPU."),
+]
+Devices = Annotated[
+    int | None, typer.Option("--devices", help="Number of GPUs or processes.", metavar="N")
+]
+Run = Annotated[Path | None, typer.Option("--out", help="Run folder.", metavar="RUN")]
+OutputFolder = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the results.", metavar="DIR")
+]
+Model = Annotated[Path | None, typer.Option("--model", help="Model folder.", metavar="DIR")]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        help="Model folder or checkpoint (.pth, .safetensors) to start from, or none.",
+        metavar="MODEL",
+    ),
+]
+Fold = Annotated[
+    int | None, typer.Option("--fold", help="Fold number, counted from 1.", metavar="K")
+]

@@ -1,0 +1,61 @@
+"""Class probabilities of a stream of slices, with a map of where each answer comes from."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+
+from vismae.data.geometry import unfit_logits
+from vismae.inference.ensemble import Ensemble
+from vismae.inference.explain import class_evidence
+from vismae.inference.slices import Key, Slice, canvas_batches, to_full_scale
+from vismae.models.classifier import SwinClassifier
+
+
+@dataclass(frozen=True)
+class SliceClasses:
+    """What a classifier says of a slice.
+
+    Attributes:
+        probabilities: (K,), float32.
+        evidence: Probability of the most probable class that each place alone would give,
+            ``FULL_SCALE`` for 1, (h, w) uint16 in the slice's own size; None unless wanted.
+    """
+
+    probabilities: np.ndarray
+    evidence: np.ndarray | None
+
+
+def classify_slices(
+    ensemble: Ensemble, slices: Iterable[Slice[Key]], batch_size: int, explain: bool = False
+) -> Iterator[tuple[Key, SliceClasses]]:
+    """Yield the class probabilities of each slice, in order.
+
+    Args:
+        ensemble: Classifiers.
+        slices: The stream; read no further than one batch ahead.
+        batch_size: Slices at a time.
+        explain: Give the evidence too, the mean over models.
+    """
+    contract = ensemble.preprocessing
+    for batch, images in canvas_batches(slices, contract, batch_size):
+        found = ensemble.probabilities(images).cpu().numpy()
+        evidence = None
+        if explain:
+            maps = [
+                class_evidence(
+                    cast(SwinClassifier, model),
+                    images.to(ensemble.device),
+                    ensemble.task.multi_label,
+                )
+                for model in ensemble.models
+            ]
+            evidence = torch.stack(maps).mean(dim=0)
+        for place, (item, probabilities) in enumerate(zip(batch, found, strict=True)):
+            shown = None
+            if evidence is not None:
+                chosen = evidence[place, int(probabilities.argmax())][None]
+                shown = to_full_scale(unfit_logits(chosen, item.size, contract.fit)[0])
+            yield item.key, SliceClasses(probabilities, shown)

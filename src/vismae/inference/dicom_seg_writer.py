@@ -1,0 +1,253 @@
+"""Label maps as DICOM segmentations through highdicom.
+
+Standard: PS3.3 A.51 and C.8.20. Segmentations are BINARY: of the label map kind of 2024
+SimpleITK reads nothing. Images without a frame of reference (ultrasound, radiographs) have no place
+in the patient; their frames are told by the frames they refer to, as C.7.6.16.2.6 allows.
+"""
+
+import copy
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.pixels.utils import pack_bits
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
+
+from vismae.core.errors import DataError, SettingError
+from vismae.files.dicom_quiet import quiet_pydicom
+from vismae.files.discover import SourceFile
+from vismae.inference.output_files import whole_or_none
+
+# Type 2 in the patient and study modules: they must be there, but may be empty.
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+    *("StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
+
+_GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+
+
+@dataclass(frozen=True)
+class SegmentationFacts:
+    """What a segmentation says of itself beside its pixels.
+
+    Attributes:
+        classes: Names; class 0 is the background and no segment.
+        identity: Text that decides the UIDs: the same request on the same instances gives the
+            same object, so that nothing is ever stored twice.
+        device: Names the weights, at most 64 characters.
+    """
+
+    classes: tuple[str, ...]
+    identity: str
+    device: str
+
+
+def require_highdicom() -> Any:
+    """Return the package highdicom.
+
+    Raises:
+        SettingError: It is not installed.
+    """
+    try:
+        return importlib.import_module("highdicom")
+    except ImportError as error:
+        raise SettingError(
+            "DICOM segmentations are written by highdicom, which is not installed. Run: "
+            "pip install 'vismae[dicomseg]', or choose --format nifti or png."
+        ) from error
+
+
+def write_dicom_seg(
+    path: Path, files: Sequence[SourceFile], labels: np.ndarray, facts: SegmentationFacts
+) -> None:
+    """Write one segmentation of the frames of one series.
+
+    Args:
+        path: Ends with ``.dcm``.
+        files: One file for each slice, in the order of ``labels``; or one multi-frame file, whose
+            frames ``labels`` are.
+        labels: (S, H, W) class numbers in the full size of the frames.
+        facts: What else to write.
+
+    Raises:
+        SettingError: highdicom is not installed.
+        DataError: A header lacks what a segmentation must refer to.
+    """
+    require_highdicom()
+    with quiet_pydicom():
+        headers = [_header(file) for file in files]
+        if _has_place(headers[0]):
+            made = _placed(headers, labels, facts, files[0].name)
+        elif headers[0].get("ImagePositionPatient"):
+            raise DataError(
+                f"{files[0].name}: the header lacks FrameOfReferenceUID, without which a DICOM "
+                "segmentation has no place in the patient. Use --format nifti or png."
+            )
+        else:
+            made = _unplaced(headers, labels, facts, files[0].name)
+        with whole_or_none(path) as place:
+            made.save_as(place, enforce_file_format=True)
+
+
+def _header(file: SourceFile) -> Dataset:
+    with file.open() as stream:
+        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+    for name in _MAY_BE_EMPTY:
+        if name not in header:
+            setattr(header, name, "")
+    # Writers of before 1993 put marks into dates and times, which highdicom will not repeat.
+    for name, mark in (("StudyDate", "."), ("PatientBirthDate", "."), ("StudyTime", ":")):
+        setattr(header, name, str(header.get(name) or "").replace(mark, ""))
+    needed = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+    missing = [name for name in needed if not header.get(name)]
+    if missing:
+        raise DataError(
+            f"{file.name}: the header lacks {', '.join(missing)}, which a DICOM segmentation must "
+            "refer to. Use --format nifti or png."
+        )
+    return header
+
+
+def _has_place(header: Dataset) -> bool:
+    if not header.get("FrameOfReferenceUID"):
+        return False
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        return bool(header.get("PerFrameFunctionalGroupsSequence"))
+    return bool(header.get("ImagePositionPatient") or header.get("SharedFunctionalGroupsSequence"))
+
+
+def _placed(
+    headers: list[Dataset], labels: np.ndarray, facts: SegmentationFacts, name: str
+) -> Dataset:
+    """Return a segmentation of frames whose place in the patient is known."""
+    first = headers[0]
+    # Enhanced images say it of each frame.
+    if first.get("ImagePositionPatient") and not first.get("SliceThickness"):
+        thickness = first.get("SpacingBetweenSlices")
+        if not thickness and len(headers) > 1:
+            places = [np.array(header.ImagePositionPatient, dtype=float) for header in headers[:2]]
+            thickness = np.linalg.norm(places[1] - places[0])
+        if not thickness:
+            raise DataError(
+                f"{name}: the header lacks SliceThickness, which the DICOM segmentation of a "
+                "single slice must repeat. Use --format nifti or png."
+            )
+        for header in headers:
+            header.SliceThickness = round(float(thickness), 6)
+    try:
+        return _segmentation(headers, labels, facts)
+    except Exception as error:  # highdicom raises anything on odd source headers
+        raise _refused(name, error) from error
+
+
+def _unplaced(
+    headers: list[Dataset], labels: np.ndarray, facts: SegmentationFacts, name: str
+) -> Dataset:
+    """Return a segmentation of frames without a place; highdicom makes one of one frame only.
+
+    Its object for the first frame is lengthened: one frame for each segment of each source frame.
+    """
+    single = copy.deepcopy(headers[0])
+    several_frames = int(single.get("NumberOfFrames") or 1) > 1
+    # highdicom asks more of other classes than these frames have; references name the true one.
+    single.SOPClassUID = SecondaryCaptureImageStorage
+    for word in ("NumberOfFrames", "FrameIncrementPointer", "FrameOfReferenceUID", *_GROUPS):
+        if word in single:
+            del single[word]
+    found = [
+        (number, segment)
+        for number, frame in enumerate(labels)
+        for segment in np.unique(frame)
+        if segment != 0
+    ] or [(0, 1)]
+    try:
+        made = _segmentation([single], np.ones((1, *labels.shape[1:]), np.uint8), facts)
+    except Exception as error:  # as above
+        raise _refused(name, error) from error
+    template = made.PerFrameFunctionalGroupsSequence[0]
+    frames, pixels = [], []
+    for number, segment in found:
+        frame = copy.deepcopy(template)
+        if "SegmentIdentificationSequence" in frame:  # a lone segment is named once for all
+            frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber = int(segment)
+        _refer_to(frame, headers[0 if several_frames else number], number, several_frames)
+        # The only dimension that highdicom gives frames without a place is the segment.
+        frame.FrameContentSequence[0].DimensionIndexValues = int(segment)
+        frames.append(frame)
+        pixels.append(labels[number] == segment)
+    made.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
+    made.NumberOfFrames = len(frames)
+    made.PixelData = pack_bits(np.stack(pixels).astype(np.uint8).ravel())
+    made["PixelData"].VR = "OB"
+    instances = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    instances[0].ReferencedSOPClassUID = headers[0].SOPClassUID
+    for header in [] if several_frames else headers[1:]:
+        item = copy.deepcopy(instances[0])
+        item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+        instances.append(item)
+    return made
+
+
+def _refer_to(frame: Dataset, header: Dataset, number: int, several_frames: bool) -> None:
+    for derivation in frame.DerivationImageSequence:
+        for source in derivation.SourceImageSequence:
+            source.ReferencedSOPClassUID = header.SOPClassUID
+            source.ReferencedSOPInstanceUID = header.SOPInstanceUID
+            if several_frames:
+                source.ReferencedFrameNumber = number + 1
+
+
+def _segmentation(headers: list[Dataset], labels: np.ndarray, facts: SegmentationFacts) -> Any:
+    highdicom = require_highdicom()
+    seg = importlib.import_module("highdicom.seg")
+    codes = importlib.import_module("pydicom.sr.codedict").codes
+    version = metadata.version("vismae")
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="vismae", version=version, family=codes.DCM.ArtificialIntelligence
+    )
+    segments = [
+        seg.SegmentDescription(
+            segment_number=number,
+            segment_label=label[:64],
+            segmented_property_category=codes.SCT.AnatomicalStructure,
+            segmented_property_type=codes.SCT.Tissue,
+            algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, label in enumerate(facts.classes)
+        if number > 0
+    ]
+    instances = [str(header.SOPInstanceUID) for header in headers]
+    return seg.Segmentation(
+        source_images=headers,
+        pixel_array=labels,
+        segmentation_type=seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        series_instance_uid=generate_uid(
+            entropy_srcs=["series", facts.identity, headers[0].SeriesInstanceUID]
+        ),
+        series_number=int(headers[0].get("SeriesNumber") or 0) + 1000,
+        sop_instance_uid=generate_uid(entropy_srcs=["instance", facts.identity, *instances]),
+        instance_number=1,
+        manufacturer="vismae",
+        manufacturer_model_name="vismae",
+        software_versions=version,
+        device_serial_number=facts.device,
+        series_description="vismae segmentation",
+    )
+
+
+def _refused(name: str, error: Exception) -> DataError:
+    # Its own message may quote a header value, which may be a name.
+    return DataError(
+        f"{name}: its header does not carry a DICOM segmentation ({type(error).__name__}). Use "
+        "--format nifti or png."
+    )

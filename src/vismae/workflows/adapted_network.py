@@ -1,0 +1,139 @@
+"""The network that fine-tuning adapts: chosen by the settings, started from a model or not."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from vismae.core.errors import SettingError
+from vismae.core.preprocessing import Preprocessing
+from vismae.core.sections import FROM_MONAI, NetworkName, NetworkSettings
+from vismae.models.backbone import SwinConfig, SwinDecoder
+from vismae.models.classifier import SwinClassifier
+from vismae.models.comparison import ComparisonClassifier, ComparisonSegmenter
+from vismae.models.comparison_plan import CLASSIFIERS, SEGMENTERS, plan_network
+from vismae.models.hybrid import HybridUNet
+from vismae.models.trainable import choose_trainable
+from vismae.models.transfer import TransferReport, transfer
+from vismae.models.unet import SwinUNet
+from vismae.models.weights import Model, network_of
+from vismae.workflows.preparation import network_config
+
+Network = SwinUNet | HybridUNet | ComparisonSegmenter | SwinClassifier | ComparisonClassifier
+
+
+def require_start_possible(init: Path | None, network: NetworkName) -> None:
+    """Refuse a start for a network that no weights fit, before anything is read.
+
+    Raises:
+        SettingError: Names the networks that take one.
+    """
+    if init is not None and network in SEGMENTERS:
+        raise SettingError(
+            f"model.network is {network}, which always starts from scratch, but --init is {init}. "
+            "Leave out --init, or use hybrid, swin_unet or swin_unet_conv."
+        )
+
+
+def require_start_fits(source: Model, init: Path | None, network: NetworkName) -> None:
+    """Check that a start model has the encoder that a network needs.
+
+    Raises:
+        SettingError: It has another one; says which networks can take it.
+    """
+    found = network_of(source)
+    if (network in FROM_MONAI or found in FROM_MONAI) and found != network:
+        takers = found if found in CLASSIFIERS else "hybrid, swin_unet, swin_unet_conv or swin"
+        if found in SEGMENTERS:
+            takers = "no other network"
+        raise SettingError(
+            f"--init {init} is a {found}, and model.network is {network}, which needs another "
+            f"encoder. This start fits: {takers}."
+        )
+
+
+def build_network(
+    settings: NetworkSettings,
+    kind: Literal["segment", "classify"],
+    source: Model | None,
+    preprocessing: Preprocessing,
+    num_classes: int,
+    seed: int,
+    shares: Callable[[], Sequence[float]],
+) -> tuple[Network, TransferReport | None]:
+    """Build the network, move the start model's weights in, and freeze what is not to learn.
+
+    Args:
+        settings: Section ``model``.
+        kind: Of the task.
+        source: The start model.
+        preprocessing: The run's contract; gives channels and size of the images.
+        num_classes: K.
+        seed: Alone decides the first weights, whatever was drawn before.
+        shares: Gives each class's share of the pixels (segmentation). Ordinary initialisation
+            keeps a small network at all-background for hundreds of steps where the foreground is
+            a few percent of the pixels.
+
+    Returns:
+        The network, and what was moved.
+
+    Raises:
+        SettingError: A setting does not fit the network.
+        ModelError: The start model does not fit whole.
+    """
+    report = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _new_network(settings, kind, source, preprocessing, num_classes)
+        if source is not None:
+            report = transfer(source, network, parts=_parts(settings, source, network))
+        choose_trainable(
+            network,
+            settings.train,
+            settings.lora_rank,
+            settings.lora_alpha,
+            settings.lora_targets,
+        )
+    if not isinstance(network, SwinClassifier | ComparisonClassifier):
+        network.set_class_shares(shares())
+    return network, report
+
+
+def _new_network(
+    settings: NetworkSettings,
+    kind: Literal["segment", "classify"],
+    source: Model | None,
+    preprocessing: Preprocessing,
+    num_classes: int,
+) -> Network:
+    name, channels = settings.network_for(kind), preprocessing.in_channels
+    if name in FROM_MONAI:
+        config = plan_network(name, channels, preprocessing.image_size, settings.width)
+        if isinstance(source, ComparisonClassifier):
+            config = source.config.with_channels(channels)
+        if name in CLASSIFIERS:
+            return ComparisonClassifier(name, config, num_classes)
+        coarse = settings.deep_supervision is not False and name == "dynunet"
+        return ComparisonSegmenter(name, config, num_classes, deep_supervision=coarse)
+    swin = _swin_config(settings, source, channels)
+    if name == "swin":
+        return SwinClassifier(swin, num_classes)
+    if name == "hybrid":
+        return HybridUNet(swin, num_classes, settings.width, settings.deep_supervision is True)
+    head_kind = "convolutional" if name == "swin_unet_conv" else "linear"
+    return SwinUNet(swin, num_classes, head_kind=head_kind)
+
+
+def _swin_config(settings: NetworkSettings, source: Model | None, channels: int) -> SwinConfig:
+    # Frozen features that come and go at random teach the rest nothing.
+    drop_path = 0.0 if settings.train == "head" else settings.drop_path
+    return network_config(source, settings.size, in_channels=channels, drop_path=drop_path)
+
+
+def _parts(settings: NetworkSettings, source: Model, network: Network) -> tuple[str, ...]:
+    """Name what moves: the encoder always, the decoder where both have one and it is wanted."""
+    both = all(
+        isinstance(getattr(model, "decoder", None), SwinDecoder) for model in (source, network)
+    )
+    return ("encoder", "decoder") if both and settings.decoder == "transfer" else ("encoder",)

@@ -1,0 +1,292 @@
+"""``vismae predict``: label maps, class probabilities or error maps of people's own files."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from vismae.core.config import PredictConfig
+from vismae.core.errors import (
+    DataError,
+    PreprocessingError,
+    SettingError,
+    UnreadableFileError,
+    VismaeError,
+)
+from vismae.core.rundir import locked, log_to, open_run, provenance, write_json, write_text
+from vismae.core.settings import to_yaml
+from vismae.core.types import Flag
+from vismae.inference.class_slices import classify_slices
+from vismae.inference.dicom_seg_writer import require_highdicom
+from vismae.inference.ensemble import Ensemble, load_ensemble
+from vismae.inference.error_slices import error_slices
+from vismae.inference.predictor import choose_device
+from vismae.inference.slices import Slice, segment_slices
+from vismae.workflows.prediction.inputs import (
+    Failure,
+    Input,
+    allot_names,
+    failure_of,
+    find_inputs,
+    is_no_input,
+)
+from vismae.workflows.prediction.progress import progress_bar
+from vismae.workflows.prediction.reading import (
+    ReadInput,
+    Volume,
+    prepared_slices,
+    read_input,
+)
+from vismae.workflows.prediction.records import RECORDS, Record, Records, request_of
+from vismae.workflows.prediction.results import (
+    Results,
+    add_classes,
+    add_errors,
+    add_label_maps,
+)
+from vismae.workflows.prediction.tables import FAILED, write_failed, write_tables
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[ReadInput, Volume, int]
+
+_SHOWN_FAILURES = 5
+# Settings that only one kind of model can honour.
+_ONLY_FOR = {
+    "format": "segmenter",
+    "tiling": "segmenter",
+    "uncertainty": "segmenter",
+    "largest_component": "segmenter",
+    "fill_holes": "segmenter",
+    "explain": "classifier",
+}
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """Where a prediction ended.
+
+    Attributes:
+        folder: Holds the results, the tables and ``failed.csv``.
+        outputs: Files written for each input that has a result: first file -> paths.
+        predicted: Inputs predicted now.
+        skipped: Inputs whose results were there.
+        failures: What has no result; those that are ``left_out`` were no images.
+    """
+
+    folder: Path
+    outputs: dict[str, tuple[Path, ...]]
+    predicted: int
+    skipped: int
+    failures: tuple[Failure, ...]
+
+    @property
+    def failed(self) -> tuple[Failure, ...]:
+        """Inputs that could not be predicted."""
+        return tuple(failure for failure in self.failures if not failure.left_out)
+
+    def summary(self) -> str:
+        """Say how many inputs were predicted, which were not, and where the results lie."""
+        lines = [f"{self.predicted} inputs predicted. Results: {self.folder}"]
+        if self.skipped:
+            lines.append(f"{self.skipped} skipped, their results were there.")
+        left_out = len(self.failures) - len(self.failed)
+        if left_out:
+            lines.append(f"{left_out} files left out, no images to predict ({FAILED}).")
+        if self.failed:
+            lines.append(f"{len(self.failed)} could not be predicted ({FAILED}):")
+            lines.extend(f"  {failure.message}" for failure in self.failed[:_SHOWN_FAILURES])
+        return "\n".join(lines)
+
+
+@dataclass
+class _Run:
+    """What is common to all inputs of a run."""
+
+    config: PredictConfig
+    ensemble: Ensemble
+    records: Records
+    request: str
+    names: dict[str, str]
+    failures: list[Failure]
+    fingerprints: dict[str, str] = field(default_factory=dict[str, str])
+    predicted: int = 0
+    skipped: int = 0
+
+
+def predict(config: PredictConfig) -> PredictResult:
+    """Predict files, folders and archives with a model folder, or several.
+
+    An input that cannot be predicted is listed in ``failed.csv``, and the others go on.
+
+    Raises:
+        SettingError: A setting does not fit the model, or a package is missing.
+        ModelError: A folder holds no model, or the models do not fit together.
+        UnreadableFileError: An input does not exist.
+        DataError: There is nothing to predict.
+        RunFolderError: ``out`` is in use, or not empty without ``resume`` or ``overwrite``.
+    """
+    ensemble = load_ensemble(
+        config.model, choose_device(config.device), config.flips, config.precision
+    )
+    _require_fitting(config, ensemble)
+    inputs, failures = find_inputs(config.inputs)
+    if not inputs and not failures:
+        raise DataError(
+            f"{', '.join(map(str, config.inputs))}: no image was found. Name images, folders or "
+            "zip archives that hold some."
+        )
+    with _open_results(config) as folder:
+        records = Records(folder)
+        run = _Run(
+            config,
+            ensemble,
+            records,
+            request_of(config, ensemble.digest, metadata.version("vismae")),
+            allot_names(inputs, records.names()),
+            failures,
+        )
+        _predict_all(run, inputs)
+        task = None if ensemble.kind == "mae" else ensemble.task
+        write_tables(folder, records.all(), task)
+        write_failed(folder, run.failures)
+        logger.info(
+            "%d inputs predicted, %d skipped, %d files without a result",
+            run.predicted,
+            run.skipped,
+            len(run.failures),
+        )
+    wanted = {item.identity for item in inputs}
+    outputs = {
+        record.source: tuple(folder / output for output in record.outputs)
+        for record in records.all()
+        if record.identity in wanted
+    }
+    return PredictResult(folder, outputs, run.predicted, run.skipped, tuple(run.failures))
+
+
+def _require_fitting(config: PredictConfig, ensemble: Ensemble) -> None:
+    for name, kind in _ONLY_FOR.items():
+        if getattr(config, name) and ensemble.kind != kind:
+            raise SettingError(
+                f"{name} is for a {kind}; {config.model[0]} holds a {ensemble.kind}. Leave it out."
+            )
+    if config.flips and ensemble.kind == "mae":
+        raise SettingError("flips is for segmenters and classifiers. Leave it out.")
+    if ensemble.kind == "segmenter":
+        classes = ensemble.task.classes
+        for setting in ("largest_component", "fill_holes"):
+            for name in getattr(config, setting):
+                if name not in classes[1:]:
+                    raise SettingError(
+                        f"{setting}: the model has no class '{name}'. It has "
+                        f"{', '.join(classes[1:])}."
+                    )
+        if config.format == "dicomseg":
+            require_highdicom()
+
+
+@contextmanager
+def _open_results(config: PredictConfig) -> Iterator[Path]:
+    """Hold the folder of results; with ``resume`` one that is there, even under other settings.
+
+    Every input's record says what was asked for, so other settings only mean predicting anew.
+    """
+    folder = config.out
+    if not (config.resume and (folder / RECORDS).is_dir()):
+        with open_run(folder, "predict", config, overwrite=config.overwrite) as opened:
+            yield opened
+        return
+    if config.overwrite:
+        raise SettingError("resume and overwrite contradict each other; give one of them.")
+    with locked(folder):
+        write_text(folder / "config.yaml", to_yaml(config.model_copy(update={"resume": False})))
+        write_json(folder / "provenance.json", provenance("predict"))
+        with log_to(folder):
+            yield folder
+
+
+def _predict_all(run: _Run, inputs: list[Input]) -> None:
+    with progress_bar(len(inputs)) as count_one:
+        slices = _read_all(run, inputs, count_one)
+        for (read, volume, _), answer in _answers(run, slices):
+            volume.answers.append(answer)
+            if read.complete:
+                _finish(run, read)
+                count_one()
+
+
+def _answers(run: _Run, slices: Iterator[Slice[Key]]) -> Iterator[tuple[Key, object]]:
+    config, ensemble = run.config, run.ensemble
+    if ensemble.kind == "segmenter":
+        overlap = config.overlap if config.tiling else None
+        return segment_slices(ensemble, slices, config.batch_size, overlap, config.uncertainty)
+    if ensemble.kind == "classifier":
+        return classify_slices(ensemble, slices, config.batch_size, config.explain)
+    return error_slices(ensemble, slices, config.batch_size)
+
+
+def _read_all(
+    run: _Run, inputs: list[Input], count_one: Callable[[], None]
+) -> Iterator[Slice[Key]]:
+    """Yield the slices of all inputs that can be read, one input after the other."""
+    keep = frozenset(Flag(word) for word in run.config.keep)
+    for item in inputs:
+        try:
+            fingerprint = item.fingerprint()
+            if run.records.is_done(item.identity, fingerprint, run.request):
+                run.skipped += 1
+                count_one()
+                continue
+            run.fingerprints[item.identity] = fingerprint
+            read = read_input(item, run.ensemble.cards, run.config.modality, keep)
+        except (UnreadableFileError, PreprocessingError, DataError, MemoryError) as error:
+            run.failures.append(_failure(item, error))
+            count_one()
+            continue
+        run.failures.extend(failure_of(rejected, item.named) for rejected in read.rejected)
+        yield from prepared_slices(read, run.ensemble.preprocessing)
+
+
+def _failure(item: Input, error: VismaeError | MemoryError) -> Failure:
+    if isinstance(error, UnreadableFileError):
+        left_out = is_no_input(str(error.reason), item.named)
+        return Failure(item.source, str(error.reason), str(error), left_out)
+    if isinstance(error, VismaeError):
+        return Failure(item.source, error.code, str(error))
+    message = f"{item.source}: not enough memory to read it. Divide the file."
+    return Failure(item.source, "memory", message)
+
+
+def _finish(run: _Run, read: ReadInput) -> None:
+    """Write the results of an input, and then the record that it is done."""
+    item = read.item
+    results = Results(read, run.names[item.identity], run.records, run.request)
+    try:
+        if run.ensemble.kind == "segmenter":
+            device = run.ensemble.digest[:16]
+            add_label_maps(results, run.config, run.ensemble.task, device)
+        elif run.ensemble.kind == "classifier":
+            add_classes(results, run.ensemble.task)
+        else:
+            add_errors(results)
+    except (DataError, UnreadableFileError, SettingError) as error:
+        for path in results.outputs:
+            path.unlink(missing_ok=True)
+        run.failures.append(_failure(item, error))
+        return
+    run.records.write(
+        Record(
+            source=item.source,
+            identity=item.identity,
+            fingerprint=run.fingerprints[item.identity],
+            request=run.request,
+            name=results.name,
+            outputs=[path.relative_to(run.records.folder).as_posix() for path in results.outputs],
+            images=results.images,
+            volumes=results.volumes,
+        )
+    )
+    run.predicted += 1

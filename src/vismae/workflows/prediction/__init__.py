@@ -1,0 +1,1 @@
+"""The parts of ``vismae predict``: inputs, reading, answers, records, tables."""

@@ -1,0 +1,161 @@
+"""What is to be predicted: files put into groups, each with a name for its results."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vismae.files.dicom_identifiers import group_series
+from vismae.files.discover import Group, RejectedFile, SourceFile, discover, find_file
+from vismae.files.reasons import Reason
+
+# Found in a folder these are no inputs that went wrong, only no images to predict.
+_NO_INPUT = {
+    *(Reason.UNKNOWN_FORMAT, Reason.NOT_AN_IMAGE, Reason.LOCALIZER, Reason.SECONDARY_CAPTURE),
+    *(Reason.BURNED_IN, Reason.ULTRASOUND_TRACE, Reason.COPY),
+}
+_SUFFIXES = (
+    *(".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm", ".dicom", ".ima"),
+    *(".png", ".jpeg", ".jpg", ".tiff", ".tif", ".bmp", ".gz"),
+)
+_RESERVED = {"records"}
+
+
+@dataclass(frozen=True)
+class Input:
+    """Files that are predicted together: a DICOM series, or one file.
+
+    Attributes:
+        group: The files.
+        wanted_name: What its results would best be called: a relative path without suffix.
+        named: The user named this very file, rather than a folder or archive that holds it.
+    """
+
+    group: Group
+    wanted_name: str
+    named: bool
+
+    @property
+    def source(self) -> str:
+        """Name of the first file, which stands for all."""
+        return self.group.files[0].name
+
+    @property
+    def identity(self) -> str:
+        """Tell this input from every other, whatever its files hold."""
+        first = self.group.files[0]
+        text = f"{len(self.group.files)}|{first.path.resolve()}|{first.member}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def fingerprint(self) -> str:
+        """Return a hash over sizes and times of change of the files.
+
+        Raises:
+            UnreadableFileError: One is gone.
+        """
+        digest = hashlib.sha256()
+        for file in self.group.files:
+            found = find_file(file.path, file.member)
+            digest.update(f"{file.name}|{found.size}|{found.changed_ns}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input without a result.
+
+    Attributes:
+        source: Its file.
+        reason: Why, as a code.
+        message: Why, as a sentence.
+        left_out: It was never an image to predict: a report or a scout view in a folder.
+    """
+
+    source: str
+    reason: str
+    message: str
+    left_out: bool = False
+
+
+def find_inputs(sources: Sequence[Path]) -> tuple[list[Input], list[Failure]]:
+    """Look through files, folders and archives for images; DICOM files become series.
+
+    Raises:
+        UnreadableFileError: A source does not exist.
+    """
+    inputs: dict[str, Input] = {}
+    failures: list[Failure] = []
+    for source in sources:
+        named = not source.is_dir()
+        files: list[SourceFile] = []
+        for found in discover(source):
+            if isinstance(found, RejectedFile):
+                failures.append(failure_of(found, named and found.path == str(source)))
+            else:
+                files.append(found)
+        for group in group_series(files):
+            alone = named and group.files[0].member is None
+            item = Input(group, _wanted_name(group, source), alone)
+            inputs.setdefault(item.identity, item)
+    return list(inputs.values()), failures
+
+
+def failure_of(found: RejectedFile, named: bool) -> Failure:
+    """Return a file that no reader takes as a failure, or as no input at all."""
+    left_out = is_no_input(str(found.reason), named)
+    return Failure(found.path, str(found.reason), found.message, left_out)
+
+
+def is_no_input(reason: str, named: bool) -> bool:
+    """Tell whether a file met in a folder was never an image to predict."""
+    return not named and reason in _NO_INPUT
+
+
+def allot_names(inputs: Iterable[Input], taken: Mapping[str, str]) -> dict[str, str]:
+    """Give every input a name of its own; earlier runs' names stay with their inputs.
+
+    Args:
+        inputs: In order.
+        taken: Identity -> name, of earlier runs in the same folder.
+
+    Returns:
+        Identity -> name. A name that is taken gets a number: ``scan``, ``scan-2``.
+    """
+    names = dict(taken)
+    used = {name.lower() for name in taken.values()} | _RESERVED
+    for item in inputs:
+        if item.identity in names:
+            continue
+        name, number = item.wanted_name, 1
+        while name.lower() in used:
+            number += 1
+            name = f"{item.wanted_name}-{number}"
+        names[item.identity] = name
+        used.add(name.lower())
+    return names
+
+
+def _wanted_name(group: Group, source: Path) -> str:
+    first = group.files[0]
+    inside = PurePosixPath(first.path.stem) if source.is_file() else _below(first.path, source)
+    if first.member is not None:
+        home = inside if source.is_file() else inside.with_name(_without_suffix(inside.name))
+        inside = home / first.member.replace("\\", "/")
+    elif source.is_file():
+        inside = PurePosixPath(first.path.name)
+    if len(group.files) > 1:
+        # The files of a series are slices; its folder is what people call it by.
+        inside = inside.parent if inside.parent.name else PurePosixPath(source.resolve().name)
+    parts = [part for part in inside.parts if part not in ("..", ".", "/") and ":" not in part]
+    parts = parts or [source.resolve().name or "image"]
+    return "/".join([*parts[:-1], _without_suffix(parts[-1])])
+
+
+def _below(path: Path, folder: Path) -> PurePosixPath:
+    return PurePosixPath(path.relative_to(folder).as_posix())
+
+
+def _without_suffix(name: str) -> str:
+    lower = name.lower()
+    end = next((suffix for suffix in (*_SUFFIXES, ".zip") if lower.endswith(suffix)), "")
+    return name[: len(name) - len(end)] or name

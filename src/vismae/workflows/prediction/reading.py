@@ -1,0 +1,176 @@
+"""Inputs read, checked against the contract, and handed slice by slice to the network.
+
+A slice is prepared exactly as ingest and the loaders prepare a row of a store, so that a file and
+the store made of it give the same answer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from vismae.core.errors import PreprocessingError, UnreadableFileError
+from vismae.core.model_card import ModelCard
+from vismae.core.preprocessing import Preprocessing
+from vismae.core.types import Flag, MedicalImage, Modality, PixelUnit
+from vismae.data.geometry import to_channels
+from vismae.data.intensity import to_unit_range
+from vismae.data.percentiles import scale_range
+from vismae.data.store_format import storable_pixels
+from vismae.files.discover import Group, RejectedFile
+from vismae.files.read import read_image
+from vismae.files.reasons import Reason
+from vismae.inference.slices import Slice
+from vismae.workflows.prediction.inputs import Input
+
+_WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
+# These are windowed by the contract, and need no range of their own.
+_WINDOWED = (PixelUnit.HU, PixelUnit.SUV)
+
+
+@dataclass
+class Volume:
+    """One image, frame sequence or volume of an input, on its way.
+
+    Attributes:
+        image: Its facts, without pixels.
+        shape: Slices, height, width.
+        stored: Pixels of each slice as a store keeps them; empty once handed out.
+        answers: Of each slice so far, in order.
+    """
+
+    image: MedicalImage
+    shape: tuple[int, int, int]
+    stored: list[np.ndarray]
+    answers: list[object] = field(default_factory=list)
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What the reader noticed about the whole image or any slice."""
+        found = set(self.image.details.get("flags", ()))
+        return tuple(sorted(found.union(*self.image.details.get("slice_flags", ()))))
+
+    @property
+    def in_space(self) -> bool:
+        """Whether slices follow one another in space."""
+        details = self.image.details
+        if "slices_in_space" in details:
+            return bool(details["slices_in_space"])
+        return self.image.affine is not None
+
+
+@dataclass
+class ReadInput:
+    """An input with its images.
+
+    Attributes:
+        item: The input.
+        volumes: Its images.
+        rejected: Files of a series that could not be used.
+    """
+
+    item: Input
+    volumes: list[Volume]
+    rejected: tuple[RejectedFile, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every slice has its answer."""
+        return all(len(volume.answers) == volume.shape[0] for volume in self.volumes)
+
+
+def read_input(
+    item: Input, cards: tuple[ModelCard, ...], modality: str | None, keep: frozenset[Flag]
+) -> ReadInput:
+    """Read the images of an input, and refuse what the models were not made for.
+
+    Args:
+        item: What to read.
+        cards: Of all models.
+        modality: Word for files that do not say.
+        keep: DICOM images to read although they are left out as a rule.
+
+    Raises:
+        UnreadableFileError: The files cannot be read.
+        PreprocessingError: Another modality, or values without the unit of the contract.
+        DataError: Pixels of a type that is not read.
+    """
+    images = _read_images(item.group, modality, keep)
+    for image in images:
+        for card in cards:
+            _require_known(image, card)
+    count = images[0].details.get("volumes_in_file", len(images))
+    if count != len(images):
+        raise UnreadableFileError(
+            Reason.TOO_LARGE,
+            f"{item.source}: holds {count} volumes; at most {len(images)} of one file are "
+            "predicted. Divide the file.",
+        )
+    rejected = images[0].details.pop("rejected_files", ())
+    return ReadInput(item, [_volume(image) for image in images], rejected)
+
+
+def prepared_slices(
+    read: ReadInput, preprocessing: Preprocessing
+) -> Iterator[Slice[tuple[ReadInput, Volume, int]]]:
+    """Yield the slices of all volumes on the network's 0..1 scale; a volume's pixels are let go."""
+    for volume in read.volumes:
+        image, stored = volume.image, volume.stored
+        volume.stored = []
+        low, high = 0.0, 1.0
+        if image.unit not in _WINDOWED:
+            low, high = scale_range(stored, image.slope, image.intercept)
+        for number, pixels in enumerate(stored):
+            values = to_unit_range(
+                pixels,
+                modality=image.modality,
+                unit=image.unit,
+                slope=image.slope,
+                intercept=image.intercept,
+                scale_low=low,
+                scale_high=high,
+                preprocessing=preprocessing,
+            )
+            prepared = to_channels(values, preprocessing.in_channels)
+            yield Slice((read, volume, number), prepared)
+
+
+def _volume(image: MedicalImage) -> Volume:
+    slices, height, width = image.pixels.shape[:3]
+    stored = [storable_pixels(pixels) for pixels in image.pixels]
+    without_pixels = replace(image, pixels=np.empty((0, height, width)))
+    return Volume(without_pixels, (slices, height, width), stored)
+
+
+def _read_images(group: Group, word: str | None, keep: frozenset[Flag]) -> list[MedicalImage]:
+    """Read with the wanted modality only where the files are silent, as ingest does."""
+    wanted = None if word is None else Modality.parse(word)
+    if group.kind == "raster":
+        return read_image(group, wanted, keep)
+    try:
+        images = read_image(group, None, keep)
+    except UnreadableFileError as error:
+        if wanted is None or error.reason not in _WITHOUT_UNIT:
+            raise
+        return read_image(group, wanted, keep)
+    if wanted is not None and all(image.modality is Modality.OTHER for image in images):
+        images = read_image(group, wanted, keep)
+    return images
+
+
+def _require_known(image: MedicalImage, card: ModelCard) -> None:
+    if card.modalities and image.modality not in card.modalities:
+        known = ", ".join(card.modalities)
+        cure = (
+            f"If it is one of these say so with --modality, such as --modality {card.modalities[0]}"
+            if image.modality is Modality.OTHER
+            else "Use a model that knows this modality"
+        )
+        found = "an image that does not say its modality"
+        if image.modality is not Modality.OTHER:
+            found = f"a {image.modality.upper()} image"
+        raise PreprocessingError(
+            f"{image.source}: {found}; the model was trained on {known} (model.json, modalities). "
+            f"{cure}."
+        )
+    card.preprocessing.require_units([(image.modality, image.unit)], image.source)

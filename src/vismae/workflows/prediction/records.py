@@ -1,0 +1,114 @@
+"""What was done for each input: a small file apart, so that an interrupted run can go on.
+
+A record is written when all results of an input lie on the disk. The tables are made from the
+records, and so hold earlier runs' inputs as well.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vismae.core.config import PredictConfig
+from vismae.core.errors import DataError
+from vismae.core.rundir import write_json
+
+RECORDS = "records"
+
+logger = logging.getLogger(__name__)
+
+# What may change without changing a result.
+_NO_REQUEST = {"model", "inputs", "out", "batch_size", "device", "resume", "overwrite"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One input that is done.
+
+    Attributes:
+        source: Its first file.
+        identity, fingerprint: See ``Input``.
+        request: See ``request_of``.
+        name: What its results are called.
+        outputs: Files, relative to the folder of the results.
+        images: Rows for ``predictions.csv``.
+        volumes: Rows for ``volumes.csv``.
+    """
+
+    source: str
+    identity: str
+    fingerprint: str
+    request: str
+    name: str
+    outputs: list[str]
+    images: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    volumes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+def request_of(config: PredictConfig, digest: str, version: str) -> str:
+    """Return a hash of all that decides a result beside the input: settings, weights, version."""
+    settings = config.model_dump(mode="json", exclude=_NO_REQUEST)
+    text = json.dumps([settings, digest, version], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Records:
+    """The records of a folder of results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._place = folder / RECORDS
+        # Paths of files may name patients, and rows hold their ids.
+        self._place.mkdir(mode=0o700, exist_ok=True)
+        self._known: dict[str, Record] = {}
+        for path in sorted(self._place.glob("*.json")):
+            try:
+                record = Record(**json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError):
+                logger.warning("%s cannot be read; its input is predicted again", path.name)
+                continue
+            self._known[record.identity] = record
+        self._owner = {
+            output: record.identity for record in self._known.values() for output in record.outputs
+        }
+
+    def names(self) -> dict[str, str]:
+        """Return identity -> name."""
+        return {identity: record.name for identity, record in self._known.items()}
+
+    def all(self) -> list[Record]:
+        """Return all records in the order of their names."""
+        return sorted(self._known.values(), key=lambda record: record.name)
+
+    def is_done(self, identity: str, fingerprint: str, request: str) -> bool:
+        """Tell whether an input's results are there and would come out the same again."""
+        record = self._known.get(identity)
+        return (
+            record is not None
+            and (record.fingerprint, record.request) == (fingerprint, request)
+            and all((self.folder / output).is_file() for output in record.outputs)
+        )
+
+    def claim(self, path: Path, identity: str) -> Path:
+        """Return a path for a result, unless it is another input's.
+
+        Raises:
+            DataError: It is.
+        """
+        output = path.relative_to(self.folder).as_posix()
+        if self._owner.setdefault(output, identity) != identity:
+            raise DataError(
+                f"{path} is the result of another input. Predict this one into another --out."
+            )
+        return path
+
+    def write(self, record: Record) -> None:
+        """Keep a record, and remove what an earlier one left beside it."""
+        earlier = self._known.get(record.identity)
+        write_json(self._place / f"{record.identity}.json", asdict(record))
+        self._known[record.identity] = record
+        for output in set(earlier.outputs if earlier else ()) - set(record.outputs):
+            (self.folder / output).unlink(missing_ok=True)
+            self._owner.pop(output, None)

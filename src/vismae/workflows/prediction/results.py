@@ -1,0 +1,318 @@
+"""The results of one input on the disk: label maps, maps of values, and rows for the tables."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vismae.core.config import PredictConfig
+from vismae.core.errors import DataError
+from vismae.core.model_card import TaskCard
+from vismae.core.types import Flag
+from vismae.files.discover import SourceFile
+from vismae.inference.class_slices import SliceClasses
+from vismae.inference.dicom_seg_writer import SegmentationFacts, write_dicom_seg
+from vismae.inference.nifti_writer import write_nifti_like, write_nifti_of
+from vismae.inference.picture_writer import write_pictures
+from vismae.inference.postprocess import clean_labels
+from vismae.inference.slices import FULL_SCALE, SliceLabels
+from vismae.workflows.prediction.reading import ReadInput, Volume
+from vismae.workflows.prediction.records import Records
+
+Format = Literal["nifti", "png", "dicomseg"]
+
+_USUAL_FORMAT: dict[str, Format] = {
+    "nifti": "nifti",
+    "itk": "nifti",
+    "dicom": "dicomseg",
+    "raster": "png",
+}
+_FULL_SLOPE = 1.0 / FULL_SCALE
+
+
+@dataclass
+class Results:
+    """What was made of an input so far.
+
+    Attributes:
+        read: The input.
+        name: What its results are called.
+        records: Of the folder.
+        request: See ``records.request_of``.
+        outputs: Files written.
+        images: Rows for ``predictions.csv``.
+        volumes: Rows for ``volumes.csv``.
+    """
+
+    read: ReadInput
+    name: str
+    records: Records
+    request: str
+    outputs: list[Path] = field(default_factory=list[Path])
+    images: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    volumes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    @property
+    def kind(self) -> str:
+        """Which reader took the input."""
+        return self.read.item.group.kind
+
+    def place(self, ending: str, number: int | None = None) -> Path:
+        """Return where a result belongs, such as of ``_uncertainty.nii.gz``.
+
+        Args:
+            ending: What follows the name.
+            number: Of the volume, where each has a file of its own.
+
+        Raises:
+            DataError: Another input's result lies there.
+        """
+        several = number is not None and len(self.read.volumes) > 1
+        name = f"{self.name}_{number:02d}{ending}" if several else f"{self.name}{ending}"
+        return self.records.claim(self.records.folder / name, self.read.item.identity)
+
+
+def add_label_maps(results: Results, config: PredictConfig, task: TaskCard, device: str) -> None:
+    """Write the label maps, and the maps of uncertainty if there are any.
+
+    Raises:
+        DataError: The format cannot hold this input.
+    """
+    numbers = {name: number for number, name in enumerate(task.classes)}
+    label_maps: list[np.ndarray] = []
+    unsure: list[np.ndarray] = []
+    for place, volume in enumerate(results.read.volumes, start=1):
+        answers = [answer for answer in volume.answers if isinstance(answer, SliceLabels)]
+        labels = np.stack([answer.labels for answer in answers])
+        found = [answer.uncertainty for answer in answers if answer.uncertainty is not None]
+        volume.answers.clear()  # their memory is needed for what follows
+        clean_labels(
+            labels,
+            [numbers[name] for name in config.largest_component],
+            [numbers[name] for name in config.fill_holes],
+            volume.in_space,
+        )
+        results.volumes.extend(_volume_rows(results, volume, place, labels, task.classes))
+        label_maps.append(_in_full_frame(volume, labels))
+        if found:
+            unsure.append(_in_full_frame(volume, np.stack(found)))
+    wanted = config.format or _USUAL_FORMAT[results.kind]
+    if wanted == "dicomseg":
+        _add_segmentations(results, label_maps, task, device)
+    else:
+        _add_slices(results, label_maps, "", wanted, of_classes=True)
+    if unsure:
+        add_maps(results, unsure, "_uncertainty")
+
+
+def add_classes(results: Results, task: TaskCard) -> None:
+    """Add a row for each slice and one for each volume of several slices, and the evidence."""
+    maps: list[np.ndarray] = []
+    for place, volume in enumerate(results.read.volumes, start=1):
+        answers = [answer for answer in volume.answers if isinstance(answer, SliceClasses)]
+        found = np.stack([answer.probabilities for answer in answers])
+        shared = {
+            "input": results.read.item.source,
+            "name": results.name,
+            "volume": place,
+            "patient_id": volume.image.patient_id or "",
+        }
+        for number, probabilities in enumerate(found, start=1):
+            names = {"level": "image", **shared, "slice": number}
+            flags = _flags(volume, number - 1)
+            results.images.append({**names, **_class_cells(probabilities, task), "flags": flags})
+        if len(found) > 1:
+            names = {"level": "volume", **shared, "slice": ""}
+            flags = "|".join(volume.flags)
+            mean = found.mean(axis=0)
+            results.images.append({**names, **_class_cells(mean, task), "flags": flags})
+        evidence = [answer.evidence for answer in answers if answer.evidence is not None]
+        if evidence:
+            maps.append(_in_full_frame(volume, np.stack(evidence)))
+    if maps:
+        add_maps(results, maps, "_evidence")
+
+
+def add_errors(results: Results) -> None:
+    """Write the maps of reconstruction errors."""
+    maps = [
+        _in_full_frame(volume, np.stack([np.asarray(answer) for answer in volume.answers]))
+        for volume in results.read.volumes
+    ]
+    add_maps(results, maps, "_error")
+
+
+def add_maps(results: Results, maps: list[np.ndarray], ending: str) -> None:
+    """Write maps of 0 to 1: NIfTI where the image has a place in space, else 16-bit PNG."""
+    placed = all(
+        volume.image.affine is not None
+        and volume.image.details.get("regular_spacing", True)
+        and volume.in_space
+        for volume in results.read.volumes
+    )
+    as_nifti = results.kind == "nifti" or placed
+    _add_slices(results, maps, ending, "nifti" if as_nifti else "png", of_classes=False)
+
+
+def patient_rows(images: Sequence[dict[str, Any]], task: TaskCard) -> list[dict[str, Any]]:
+    """Return a row for each patient that files name: the mean over all images."""
+    columns = [f"probability_{name}" for name in task.classes]
+    patients: dict[str, list[dict[str, Any]]] = {}
+    for row in images:
+        if row["level"] == "image" and row["patient_id"]:
+            patients.setdefault(row["patient_id"], []).append(row)
+    rows: list[dict[str, Any]] = []
+    for patient, own in sorted(patients.items()):
+        mean = np.mean([[float(row[column]) for column in columns] for row in own], axis=0)
+        names = {"level": "patient", "input": "", "name": "", "volume": "", "patient_id": patient}
+        rows.append({**names, "slice": "", **_class_cells(mean, task), "flags": ""})
+    return rows
+
+
+def _class_cells(probabilities: np.ndarray, task: TaskCard) -> dict[str, Any]:
+    cells: dict[str, Any] = {
+        f"probability_{name}": round(float(value), 6)
+        for name, value in zip(task.classes, probabilities, strict=True)
+    }
+    if task.multi_label:
+        thresholds = task.thresholds or (0.5,) * len(task.classes)
+        chosen = [
+            name
+            for name, value, least in zip(task.classes, probabilities, thresholds, strict=True)
+            if value >= least
+        ]
+    else:
+        chosen = [task.classes[int(np.argmax(probabilities))]]
+    return {"predicted": "|".join(chosen), **cells}
+
+
+def _flags(volume: Volume, number: int) -> str:
+    details = volume.image.details
+    found: set[Flag] = set(details.get("flags", ()))
+    if "slice_flags" in details:
+        found |= set(details["slice_flags"][number])
+    return "|".join(sorted(found))
+
+
+def _volume_rows(
+    results: Results, volume: Volume, place: int, labels: np.ndarray, classes: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    voxel_ml = _voxel_ml(volume)
+    spacing = volume.image.spacing
+    return [
+        {
+            "input": results.read.item.source,
+            "name": results.name,
+            "volume": place,
+            "class": classes[number],
+            "pixels": int(counts[number]),
+            "volume_ml": "" if voxel_ml is None else round(int(counts[number]) * voxel_ml, 6),
+            "spacing_slice_mm": _cell(spacing.slice_mm),
+            "spacing_row_mm": _cell(spacing.row_mm),
+            "spacing_column_mm": _cell(spacing.column_mm),
+            "flags": "|".join(volume.flags),
+        }
+        for number in range(1, len(classes))
+    ]
+
+
+def _voxel_ml(volume: Volume) -> float | None:
+    """Return the volume of a voxel, or None where the files do not say it.
+
+    A lone slice of a NIfTI, MetaImage or NRRD file has a distance that nobody measured, and slices
+    at irregular distances have none that holds for all.
+    """
+    details, spacing = volume.image.details, volume.image.spacing
+    sizes = (spacing.slice_mm, spacing.row_mm, spacing.column_mm)
+    if any(size is None for size in sizes) or not volume.in_space:
+        return None
+    if not details.get("regular_spacing", True) or not details.get("orientation_known", True):
+        return None
+    if volume.shape[0] == 1 and "orientation_known" in details:
+        return None
+    if volume.shape[0] > 1 and volume.image.affine is not None:
+        # Slices shifted along themselves, as of a tilted gantry, keep their true distance.
+        return abs(float(np.linalg.det(volume.image.affine[:3, :3]))) / 1000.0
+    return math.prod(size for size in sizes if size is not None) / 1000.0
+
+
+def _cell(value: float | None) -> float | str:
+    return "" if value is None else round(value, 6)
+
+
+def _in_full_frame(volume: Volume, slices: np.ndarray) -> np.ndarray:
+    """Put slices back where they were cut out of their frames.
+
+    Raises:
+        DataError: Slices were cut out at different places.
+    """
+    details = volume.image.details
+    if Flag.REGION_CROPPED not in volume.flags:
+        return slices
+    if details.get("crop") is None:
+        raise DataError(
+            f"{volume.image.source}: frames that were cut to different regions cannot be put back "
+            "together. Predict the files one by one."
+        )
+    top, left, height, width = details["crop"]
+    full = np.zeros((len(slices), *details["full_shape"]), slices.dtype)
+    full[:, top : top + height, left : left + width] = slices
+    return full
+
+
+def _add_slices(
+    results: Results, found: list[np.ndarray], ending: str, wanted: Format, of_classes: bool
+) -> None:
+    slope = 1.0 if of_classes else _FULL_SLOPE
+    if wanted == "nifti" and results.kind == "nifti":
+        path = results.place(f"{ending}.nii.gz")
+        write_nifti_like(path, results.read.item.group.files[0], found, slope)
+        results.outputs.append(path)
+        return
+    for number, (volume, slices) in enumerate(zip(results.read.volumes, found, strict=True), 1):
+        if wanted == "nifti":
+            path = results.place(f"{ending}.nii.gz", number)
+            write_nifti_of(path, volume.image, slices, slope)
+            results.outputs.append(path)
+        else:
+            path = results.place(f"{ending}.png", number)
+            results.outputs.extend(write_pictures(path, slices, palette=of_classes))
+
+
+def _add_segmentations(
+    results: Results, label_maps: list[np.ndarray], task: TaskCard, device: str
+) -> None:
+    if results.kind != "dicom":
+        raise DataError(
+            f"{results.read.item.source}: a DICOM segmentation must refer to DICOM images, and "
+            "this is none. Use --format nifti or png."
+        )
+    files = results.read.item.group.files
+    facts = SegmentationFacts(task.classes, results.request, device)
+    if len(files) == 1:
+        path = results.place(".dcm")
+        write_dicom_seg(path, files, _frames_in_order(results.read.volumes, label_maps), facts)
+        results.outputs.append(path)
+        return
+    by_name: dict[str, SourceFile] = {file.name: file for file in files}
+    for number, (volume, labels) in enumerate(
+        zip(results.read.volumes, label_maps, strict=True), 1
+    ):
+        own = [by_name[name] for name in volume.image.details["slice_sources"]]
+        path = results.place(".dcm", number)
+        write_dicom_seg(path, own, labels, facts)
+        results.outputs.append(path)
+
+
+def _frames_in_order(volumes: list[Volume], label_maps: list[np.ndarray]) -> np.ndarray:
+    """Return the slices of all stacks of a multi-frame file in the order of its frames."""
+    order = {
+        int(key.rsplit(":", 1)[1]): (stack, number)
+        for stack, volume in enumerate(volumes)
+        for number, key in enumerate(volume.image.details["slice_keys"])
+    }
+    return np.stack([label_maps[stack][number] for _, (stack, number) in sorted(order.items())])

@@ -1,0 +1,39 @@
+"""The tables of a prediction: classes, volumes, and what could not be predicted."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from vismae.core.model_card import TaskCard
+from vismae.core.rundir import write_text
+from vismae.workflows.prediction.inputs import Failure
+from vismae.workflows.prediction.records import Record
+from vismae.workflows.prediction.results import patient_rows
+
+FAILED = "failed.csv"
+
+
+def write_tables(folder: Path, records: list[Record], task: TaskCard | None) -> None:
+    """Write ``predictions.csv`` or ``volumes.csv``, whichever has rows."""
+    images = [row for record in records for row in record.images]
+    volumes = [row for record in records for row in record.volumes]
+    if images and task is not None:
+        rows = [*images, *patient_rows(images, task)]
+        write_text(folder / "predictions.csv", pd.DataFrame(rows).to_csv(index=False))
+    if volumes:
+        write_text(folder / "volumes.csv", pd.DataFrame(volumes).to_csv(index=False))
+
+
+def write_failed(folder: Path, failures: list[Failure]) -> None:
+    """Write ``failed.csv``: what has no result, with the reason; empty but for its head if none."""
+    rows = [
+        {
+            "input": failure.source,
+            "state": "left out" if failure.left_out else "failed",
+            "reason": failure.reason,
+            "message": failure.message,
+        }
+        for failure in failures
+    ]
+    table = pd.DataFrame(rows, columns=["input", "state", "reason", "message"])
+    write_text(folder / FAILED, table.to_csv(index=False))

@@ -1,0 +1,97 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from learning import dice_after
+
+from vismae.core.errors import ModelError, SettingError
+from vismae.models import HybridUNet, SwinConfig, SwinMAE, SwinUNet, segmentation_loss, transfer
+from vismae.models.hybrid import stage_outputs
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 4, 8])
+def test_any_size_and_any_channels_work(small: SwinConfig, patch_size: int):
+    config = replace(small, in_channels=5, patch_size=patch_size)
+    network = HybridUNet(config, 3, deep_supervision=True)
+    images = torch.randn(2, 5, 21, 38)
+    outputs = network(images)
+    assert [tuple(output.shape) for output in outputs] == [
+        (2, 3, -(-21 // stride), -(-38 // stride)) for stride in (1, 2, 4)[: len(outputs)]
+    ]
+    segmentation_loss(outputs, torch.randint(0, 3, (2, 21, 38))).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert network.eval()(images).shape == (2, 3, 21, 38)
+
+
+def test_one_pixel_in_the_deepest_grid_and_one_image_can_be_learnt_from(small: SwinConfig):
+    network = HybridUNet(small, 2).train()
+    loss = segmentation_loss(network(torch.randn(1, 1, 5, 6)), torch.ones(1, 5, 6).long())
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_the_whole_encoder_arrives_from_any_model_of_ours(small: SwinConfig):
+    for source in (SwinMAE(small), SwinUNet(small, 2), HybridUNet(small, 4)):
+        network = HybridUNet(small, 2)
+        report = transfer(source, network)
+        encoder = source.encoder.state_dict()
+        for name, value in network.encoder.state_dict().items():
+            assert torch.equal(value, encoder[name]), name
+        groups = {name.split(".")[0] for name in report.left_at_start}
+        assert groups == {"stem", "skips", "expanding", "heads"}
+
+
+def test_features_are_what_the_encoder_gives_out(small: SwinConfig):
+    network = HybridUNet(small, 2).eval()
+    images = torch.randn(2, 1, 33, 40)
+    tokens, skips = network.encoder(images)
+    outputs = stage_outputs(network.encoder, images)
+    torch.testing.assert_close(outputs[-1], tokens)
+    merged = network.encoder.layers[0].downsample(outputs[0])
+    torch.testing.assert_close(merged, skips[1])
+
+
+def test_every_output_starts_at_the_class_shares(small: SwinConfig):
+    network = HybridUNet(small, 3, deep_supervision=True)
+    network.set_class_shares([0.9, 0.08, 0.02])
+    for output in network(torch.randn(2, 1, 32, 32)):
+        shares = output.softmax(dim=1).mean(dim=(0, 2, 3))
+        assert shares.tolist() == pytest.approx([0.9, 0.08, 0.02], abs=0.03)
+    with pytest.raises(ModelError, match="2 class shares for 3"):
+        network.set_class_shares([0.9, 0.1])
+
+
+def test_an_image_is_judged_apart_from_its_batch(small: SwinConfig):
+    network = HybridUNet(small, 2).train()
+    images = torch.randn(3, 1, 32, 32)
+    torch.testing.assert_close(network(images)[:1], network(images[:1]), atol=1e-5, rtol=1e-4)
+
+
+def test_overfits_eight_images():
+    network = HybridUNet.from_size("nano", in_channels=1, num_classes=2, drop_path=0.0)
+    assert dice_after(network, steps=20) > 0.95
+
+
+def test_overfits_eight_images_with_deep_supervision():
+    settings = {"drop_path": 0.0, "deep_supervision": True}
+    network = HybridUNet.from_size("nano", in_channels=1, num_classes=2, **settings)
+    assert dice_after(network, steps=20) > 0.95
+
+
+def test_bfloat16_autocast_works(small: SwinConfig):
+    network = HybridUNet(small, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = segmentation_loss(network(torch.randn(1, 1, 32, 32)), torch.ones(1, 32, 32).long())
+    assert loss.dtype == torch.float32
+    loss.backward()
+
+
+def test_wrong_settings_are_errors(small: SwinConfig):
+    with pytest.raises(ModelError, match="patch_size 3"):
+        HybridUNet(replace(small, patch_size=3), 2)
+    with pytest.raises(ModelError, match="num_classes is 1"):
+        HybridUNet(small, 1)
+    with pytest.raises(SettingError, match="Did you mean width"):
+        HybridUNet.from_size("nano", num_classes=2, widht=3)
+    with pytest.raises(ModelError, match="expects"):
+        HybridUNet(small, 2)(torch.randn(1, 3, 32, 32))
