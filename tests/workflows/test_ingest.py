@@ -1,5 +1,6 @@
 import csv
 import gzip
+import json
 import stat
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ from factories import (
     write_png,
     write_zip,
 )
+from factories_labels import write_labelled_series, write_rtstruct, write_seg
 from vismae.core.config import IngestConfig
 from vismae.core.errors import DataError, RunFolderError
 from vismae.data.store import Store
@@ -325,6 +327,53 @@ def test_too_large_a_share_of_rejections_fails_after_the_store_is_written(tmp_pa
     with pytest.raises(DataError, match=r"1 of 2 files .* max_rejected_fraction 0\.4"):
         run(tmp_path / "in", tmp_path / "t", max_rejected_fraction=0.4)
     assert len(Store(tmp_path / "t")) == 1
+
+
+def test_images_and_label_maps_in_the_decathlons_folders_are_paired(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("liver_01", "liver_02"):
+        write_nifti(tmp_path / "in" / "imagesTr" / f"{name}.nii.gz", rng.integers(0, 9, (6, 5, 3)))
+    labels = rng.integers(0, 3, (6, 5, 3)).astype(np.uint8)
+    for name in ("liver_01", "liver_77"):
+        write_nifti(tmp_path / "in" / "labelsTr" / f"{name}.nii.gz", labels)
+    (tmp_path / "in" / "dataset.json").write_text(
+        json.dumps(
+            {
+                "modality": {"0": "CT"},
+                "labels": {"0": "background", "1": "liver", "2": "tumour"},
+                "training": [],
+            }
+        )
+    )
+
+    result = run(tmp_path / "in", tmp_path / "s")
+
+    index = result.store.index
+    assert index["has_label_map"].tolist() == [True] * 3 + [False] * 3
+    assert set(index["modality"]) == {"ct"}
+    assert result.store.classes == {1: "liver", 2: "tumour"}
+    assert rejected(tmp_path / "s") == {"liver_77.nii.gz": "label-without-image"}
+
+
+def test_a_segmentation_and_a_structure_set_become_label_maps_of_their_series(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    volume = rng.integers(0, 100, (4, 12, 10)).astype(np.int16)
+    volume[1, 3:6, 2:7] = 50
+    series = write_labelled_series(tmp_path / "in" / "ct", volume)
+    write_seg(tmp_path / "in" / "a.dcm", series, {"Spleen": volume > 80, "Liver": volume < 30})
+    # Columns 2 to 6, rows 3 to 5 of the second slice, in mm.
+    square = np.array([[1.5, 2.5, 5], [6.5, 2.5, 5], [6.5, 5.5, 5], [1.5, 5.5, 5]])
+    write_rtstruct(tmp_path / "in" / "b.dcm", series, {"Gland": [square]})
+
+    store = run(tmp_path / "in", tmp_path / "s").store
+
+    assert store.classes == {1: "Gland", 2: "Liver", 3: "Spleen"}
+    found = np.stack([store.read(row).label_map for row in range(4)])
+    expected = np.where(volume > 80, 3, np.where(volume < 30, 2, 0))
+    expected[1, 3:6, 2:7] = 1
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_blank_images_are_kept(tmp_path: Path) -> None:

@@ -302,14 +302,18 @@ def _assemble(
     ]
     if previous is not None and not new:
         return
-    folds = {source.fold for source in sources if isinstance(source, Manifest)}
+    tables = [source for source in sources if isinstance(source, Manifest)]
+    folds = {table.fold for table in tables}
+    classes = {value: name for name, value in structures(ledger).items()}
+    for table in tables:
+        classes |= table.class_names
     assemble_store(
         config.store,
         new,
         encoding=config.encoding,
         extra_columns=columns,
         fold=folds.pop() if len(folds) == 1 else None,
-        classes={value: name for name, value in structures(ledger).items()},
+        classes=classes,
         previous=previous,
     )
 

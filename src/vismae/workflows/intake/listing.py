@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.executor import Executor, Lost, Step
@@ -22,6 +23,8 @@ from vismae.files.discover import (
     identify,
     walk,
 )
+from vismae.files.reasons import Reason
+from vismae.files.signatures import Kind
 from vismae.workflows.intake.ledger import (
     Identified,
     Ledger,
@@ -178,7 +181,5 @@ def _name(file: Unidentified) -> str:
 
 def reopen(path: bytes, member: bytes | None, kind: str) -> SourceFile:
     """Return a file of the ledger, ready to be opened."""
-    remote = reopened(Path(os.fsdecode(path)), as_text(member))
-    return remote or SourceFile(
-        Path(os.fsdecode(path)), None if member is None else os.fsdecode(member), kind
-    )
+    place, inside = Path(os.fsdecode(path)), as_text(member)
+    return reopened(place, inside) or SourceFile(place, inside, cast(Kind, kind))

@@ -196,7 +196,10 @@ def _attach_label_objects(
     settings: ReadSettings,
     rejected: list[Rejection],
 ) -> None:
-    """Paint DICOM segmentations and structure sets onto their slices, one over the other."""
+    """Paint DICOM segmentations and structure sets onto their slices, one over the other.
+
+    Their order is that of their identifiers; slices where they overlap are marked.
+    """
     if not volume.slices:
         return
     image = volume.slices[0].image
@@ -209,10 +212,11 @@ def _attach_label_objects(
             continue
         for part in volume.slices:
             found = painted[part.number]
-            if part.label_map is None:
-                part.label_map = np.zeros(found.shape, dtype=np.int32)
-            part.label_map = np.where(found > 0, found, part.label_map)
-            if overlapping:
+            below = np.zeros_like(found) if part.label_map is None else part.label_map
+            drawn = below.astype(np.int32)
+            np.copyto(drawn, found, where=found > 0)
+            part.label_map = drawn
+            if overlapping or ((found > 0) & (below > 0)).any():
                 part.flags |= {Flag.OVERLAPPING_STRUCTURES}
 
 
