@@ -21,11 +21,20 @@ from vismae.data.sampler import BatchStream, Draw
 from vismae.data.store import Store, StoredSlice
 
 
+MODALITY_CODES = {modality: code for code, modality in enumerate(Modality)}
+"""Modalities as numbers, which travel to a device."""
+
+
 class PretrainItem(TypedDict):
-    """One view: image (C, H, W) and the key that decides its hidden patches."""
+    """One view: image (C, H, W), the key that decides its hidden patches, and where it is from.
+
+    ``modality`` is the place of its modality in ``Modality``, ``row`` its row of the store.
+    """
 
     image: Tensor
     key: int
+    modality: int
+    row: int
 
 
 class LabelledItem(TypedDict, total=False):
@@ -86,7 +95,13 @@ class PretrainImages(Dataset[PretrainItem]):
         image, _ = self.reader.read(draw.row)
         view = augment_pretrain(image, self.reader.preprocessing.image_size, rng, self.settings)
         key = int(rng.integers(0, 2**62))
-        return {"image": self.reader.normalise(view), "key": key}
+        modality = Modality(self.reader.store.compact("modality")[draw.row])
+        return {
+            "image": self.reader.normalise(view),
+            "key": key,
+            "modality": MODALITY_CODES[modality],
+            "row": draw.row,
+        }
 
 
 class LabelledImages(Dataset[LabelledItem]):

@@ -10,13 +10,34 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from vismae.core.errors import DataError
+from vismae.evaluation.statistics import Interval
 
 
-def crossed_mean(
-    values: Float[np.ndarray, "*points runs patients"],
-) -> Float[np.ndarray, "*points"]:
-    """Return the mean over all runs and patients with a value; NaN where there is none."""
-    return crossed_draws(values, n=0)[0]
+def crossed_interval(
+    values: Float[np.ndarray, "runs patients"], n: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Return the mean over runs and patients with its percentile interval.
+
+    Args:
+        values: One for each run and patient, such as paired differences; NaN is left out.
+        n: Resamples.
+        level: Of the interval.
+        seed: Of the resampling.
+
+    Returns:
+        Its n are the patients with a value. With one run the limits say nothing of other label
+        subsets; with one patient they are NaN.
+
+    Raises:
+        DataError: There is no run or no patient.
+    """
+    draws = crossed_draws(values, n, seed)
+    patients = int(np.isfinite(values).any(axis=0).sum())
+    low = high = float("nan")
+    if patients > 1:
+        tail = (1 - level) / 2
+        low, high = np.nanquantile(draws[1:], (tail, 1 - tail))
+    return Interval(float(draws[0]), float(low), float(high), patients)
 
 
 def crossed_draws(

@@ -1,5 +1,6 @@
 """Which DICOM files form a series: identifiers read from headers, without pixels."""
 
+import io
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from vismae.files.discover import Group, SourceFile
 logger = logging.getLogger(__name__)
 
 _LAST_TAG = 0x00280100  # BitsAllocated
+_HEAD_BYTES = 2**14
 _TAGS: list[BaseTag | int] = [
     Tag(keyword)
     for keyword in (
@@ -63,12 +65,12 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
     The reader will meet the same damage and say so; here it only means "stands alone".
     """
     try:
-        with file.open() as stream, quiet_pydicom():
-            header = read_partial(stream, _is_behind, force=True, specific_tags=_TAGS)
+        with quiet_pydicom():
+            header = _header(file)
             labels = None
             if header.get("SOPClassUID") in LABEL_CLASSES:
-                stream.seek(0)
-                whole = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+                with file.open() as stream:
+                    whole = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
                 labels = describe_labels(whole, file.name)
             return _identifiers(header, labels)
     except MemoryError:
@@ -78,9 +80,21 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
         return DicomIdentifiers()
 
 
-def _is_behind(tag: BaseTag, vr: str | None, length: int) -> bool:
-    """Tell whether nothing wanted follows; what does follow can be long."""
-    return tag > _LAST_TAG
+def _header(file: SourceFile) -> Dataset:
+    """Return the wanted elements, mostly from the first few bytes of a file."""
+    is_complete = False
+
+    def is_behind(tag: BaseTag, vr: str | None, length: int) -> bool:
+        nonlocal is_complete
+        is_complete = tag > _LAST_TAG
+        return is_complete
+
+    head = io.BytesIO(file.head(_HEAD_BYTES))
+    header = read_partial(head, is_behind, force=True, specific_tags=_TAGS)
+    if is_complete or len(head.getbuffer()) < _HEAD_BYTES:
+        return header
+    with file.open() as stream:
+        return read_partial(stream, is_behind, force=True, specific_tags=_TAGS)
 
 
 def _identifiers(header: Dataset, labels: LabelObject | None) -> DicomIdentifiers:

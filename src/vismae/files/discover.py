@@ -27,6 +27,7 @@ from vismae.files.signatures import (
 MAX_MEMBER_BYTES = 4 * 1024**3
 """Largest archive member that is read; its unpacked bytes are held in memory."""
 
+_WHOLE_BYTES = 2**26
 _LARGE_READ_BYTES = 2**16
 
 _COMPANION_SUFFIXES = {
@@ -67,9 +68,22 @@ class SourceFile:
         if self.member is not None:
             return io.BytesIO(_read_member(self.path, self.member, -1))
         try:
+            if self.path.stat().st_size <= _WHOLE_BYTES:
+                # Readers take headers in many small pieces, which is faster from memory.
+                return io.BytesIO(self.path.read_bytes())
             return _ClippedReader(self.path)
         except OSError as error:
             raise _no_access(self.name, error) from error
+
+    def head(self, count: int) -> bytes:
+        """Return the first ``count`` bytes, fewer if the file is shorter.
+
+        Raises:
+            UnreadableFileError: As for ``open``.
+        """
+        if self.member is not None:
+            return _read_member(self.path, self.member, count)
+        return _head(self.path, count)
 
     def read_bytes(self) -> bytes:
         """Return the whole file.
@@ -309,10 +323,10 @@ def _classify(path: Path, member: str | None, head: bytes) -> SourceFile | Rejec
     return SourceFile(path, member, content)
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path, count: int = HEAD_BYTES) -> bytes:
     try:
-        with path.open("rb") as stream:
-            return stream.read(HEAD_BYTES)
+        with path.open("rb", buffering=0) as stream:
+            return stream.read(count)
     except OSError as error:
         raise _no_access(str(path), error) from error
 

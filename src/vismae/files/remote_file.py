@@ -23,6 +23,11 @@ class RemoteFile(SourceFile):
 
     server: DicomWebServer
 
+    def head(self, count: int) -> bytes:
+        """Return the first bytes; the whole object is fetched for them."""
+        with self.open() as stream:
+            return stream.read(count)
+
     def open(self) -> BinaryIO:
         """Fetch the object as the server stores it; only its bytes stay, in memory.
 

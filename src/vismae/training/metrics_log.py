@@ -1,4 +1,4 @@
-"""The record of a run: ``metrics.csv``, TensorBoard, and one line of progress.
+"""The record of a run: ``metrics.csv``, TensorBoard, MLflow if wanted, and one line of progress.
 
 The line says what a user wants to know: step, loss, images a second, time left, and the share of
 time the device waited for data.
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -23,6 +25,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vismae.core.processes import spawning_without_main
 from vismae.core.rundir import write_text
+from vismae.training.memory import peak_memory_gib
+from vismae.training.mlflow_record import MlflowRecord
+from vismae.training.modality_losses import ModalityLosses
 from vismae.training.modules import TrainingModule
 
 logger = logging.getLogger(__name__)
@@ -102,6 +107,7 @@ class MetricsLog(L.Callback):
         epoch_length: Images of one epoch.
         every: Optimiser steps between rows.
         resume_step: Step the run goes on from; later rows of an older try are dropped.
+        mlflow: Also keep the record in MLflow, which must be installed.
     """
 
     def __init__(
@@ -114,15 +120,18 @@ class MetricsLog(L.Callback):
         epoch_length: int,
         every: int,
         resume_step: int,
+        mlflow: bool = False,
     ) -> None:
         self._table = MetricsTable(folder / "metrics.csv", resume_step)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step or None)
+        self._mlflow = MlflowRecord(folder) if mlflow else None
         self._loader = loader
         self._total = total_steps
         self._images = images_per_step
         self._epoch_length = epoch_length
         self._every = every
         self._losses: list[Tensor] = []
+        self._by_modality = ModalityLosses()
         self._seen_step = resume_step
         self._begun = False
         self._since = (0.0, resume_step, 0.0)
@@ -135,6 +144,13 @@ class MetricsLog(L.Callback):
         self._table.write(step, values)
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if self._mlflow is not None:
+            self._mlflow.write(step, values)
+
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """Show a picture file in TensorBoard too."""
+        with Image.open(path) as image:
+            self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the line on a terminal."""
@@ -165,15 +181,21 @@ class MetricsLog(L.Callback):
         """Collect the loss; write a row when one is due."""
         if isinstance(pl_module, TrainingModule) and pl_module.last_loss is not None:
             self._losses.append(pl_module.last_loss)
+            if pl_module.last_image_losses is not None:
+                self._by_modality.add(batch["modality"], pl_module.last_image_losses)
         step = trainer.global_step
         due = step % self._every == 0 or step == self._total
         if step == self._seen_step or not due or not trainer.is_global_zero:
             return
         self._seen_step = step
-        self._log(step, trainer.optimizers[0].param_groups[-1]["lr"])
+        more = self._by_modality.read()
+        if isinstance(pl_module, TrainingModule) and pl_module.last_gradient_norm is not None:
+            more["gradient_norm"] = float(pl_module.last_gradient_norm)
+        more["peak_memory_gib"] = peak_memory_gib(pl_module.device)
+        self._log(step, trainer.optimizers[0].param_groups[-1]["lr"], more)
 
-    def _log(self, step: int, lr: float) -> None:
-        # Reading the losses is the one place where the host waits for the device.
+    def _log(self, step: int, lr: float, more: dict[str, float]) -> None:
+        # Reading the losses and norms is the one place where the host waits for the device.
         loss = float(torch.stack(self._losses).mean())
         self._losses.clear()
         now, waited = time.perf_counter(), self._loader.wait_seconds
@@ -189,6 +211,7 @@ class MetricsLog(L.Callback):
             "images_per_second": rate,
             "data_wait_share": min(1.0, (waited - since_wait) / seconds),
             "seconds_left": left,
+            **more,
         }
         self.write(step, values)
         line = (
@@ -207,6 +230,8 @@ class MetricsLog(L.Callback):
             self._progress.stop()
             self._progress = None
         self._board.close()
+        if self._mlflow is not None:
+            self._mlflow.close()
 
 
 def _duration(seconds: float) -> str:

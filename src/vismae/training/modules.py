@@ -6,11 +6,13 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from vismae.core.sections import OptimizerSettings, TaskSettings
 from vismae.models.classifier import classification_loss
 from vismae.models.mae import SwinMAE
 from vismae.models.segmentation_loss import segmentation_loss
+from vismae.training.modality_losses import image_losses
 from vismae.training.optimizer import build_optimizer, parameter_groups
 
 Batch = dict[str, Tensor]
@@ -46,6 +48,9 @@ class TrainingModule(L.LightningModule):
         self._total_steps = total_steps
         self._encoder_layers = encoder_layers
         self.last_loss: Tensor | None = None
+        self.last_image_losses: Tensor | None = None
+        self.last_gradient_norm: Tensor | None = None
+        self._no_more_steps: Tensor | None = None
 
     def configure_optimizers(self) -> dict[str, object]:
         """Return AdamW and its schedule, stepped once per optimiser step."""
@@ -57,6 +62,36 @@ class TrainingModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, keep the norm, and let no step that is not finite change the weights.
+
+        The optimiser reads on the device whether to step, so the host does not wait. After one bad
+        step there are no more: the weights stay as they were before it until the run stops.
+        """
+        parameters = [
+            parameter
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        if gradient_clip_val:
+            norm = clip_grad_norm_(parameters, gradient_clip_val)
+        else:
+            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self.last_gradient_norm = norm
+        # The fused optimisers alone can be told so; others would refuse.
+        if self.last_loss is not None and optimizer.defaults.get("fused"):
+            bad = (~torch.isfinite(norm + self.last_loss)).to(torch.float32)
+            before = self._no_more_steps
+            self._no_more_steps = bad if before is None else torch.maximum(before, bad)
+            optimizer.found_inf = self._no_more_steps  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class PretrainModule(TrainingModule):
@@ -81,9 +116,10 @@ class PretrainModule(TrainingModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the reconstruction loss; each image's key decides its hidden patches."""
-        loss = self._forward(batch["image"], keys=batch["key"]).loss
-        self.last_loss = loss.detach()
-        return loss
+        output = self._forward(batch["image"], keys=batch["key"])
+        self.last_loss = output.loss.detach()
+        self.last_image_losses = image_losses(self.model, batch["image"], output)
+        return output.loss
 
 
 class FinetuneModule(TrainingModule):

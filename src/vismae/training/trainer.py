@@ -22,6 +22,7 @@ from vismae.training.callbacks import (
     StepSeed,
 )
 from vismae.training.host_memory import keep_freed_memory
+from vismae.training.memory import is_out_of_memory, out_of_memory_advice
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import TrainingModule
 from vismae.training.surroundings import (
@@ -88,6 +89,7 @@ class Fit:
         seed: Seed of drop path and dropout.
         schedule: Steps and images.
         actions: (every, function(step, log)) called on rank 0 between steps.
+        mlflow: Also keep the record in MLflow, which must be installed.
     """
 
     folder: Path
@@ -98,6 +100,7 @@ class Fit:
     seed: int
     schedule: Schedule
     actions: Sequence[tuple[int, Callable[[int, MetricsLog], None]]] = ()
+    mlflow: bool = False
 
 
 def run_training(
@@ -182,6 +185,7 @@ def _metrics_log(
         epoch_length=fit.schedule.epoch_length,
         every=settings.log_every,
         resume_step=start_step,
+        mlflow=fit.mlflow,
     )
 
 
@@ -206,11 +210,13 @@ def _fit(
             # All processes stop alike; the first one tells.
             raise SystemExit(0) from None
         raise
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(
-            f"The device's memory ran out at data.batch_size={batch_size}. Start again with "
-            f"data.batch_size={max(1, batch_size // 2)} and trainer.accumulate doubled, which "
-            "learns the same."
+            out_of_memory_advice(
+                batch_size, trainer.accumulate_grad_batches, trainer.strategy.root_device
+            )
         ) from error
     except SystemExit as end:
         # Lightning's answer to Ctrl-C before the first step.

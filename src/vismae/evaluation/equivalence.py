@@ -1,0 +1,157 @@
+"""Is one start as good as another, within a stated margin?
+
+A large p-value of a difference is no evidence of equality. Two one-sided tests are (Schuirmann
+1987, J Pharmacokinet Biopharm 15:657): at 5 % they call two starts equivalent exactly when the
+90 % interval of the difference lies within the margin on both sides. Not inferior asks for the
+lower side alone. The margin must be chosen before the scores are seen.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from vismae.core.errors import DataError, SettingError
+from vismae.evaluation.crossed_bootstrap import crossed_draws
+from vismae.evaluation.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Outcome of the two one-sided tests.
+
+    Attributes:
+        difference: Mean of first minus second; limits at level 1 - 2 alpha.
+        margin: Largest difference that does not matter, in the unit of the score.
+        alpha: Of each one-sided test.
+        p_value: Of equivalence: the larger of the two one-sided ones. NaN where undefined.
+        p_not_inferior: That first is worse than second by the margin or more.
+    """
+
+    difference: Interval
+    margin: float
+    alpha: float
+    p_value: float
+    p_not_inferior: float
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the difference is shown to be within the margin on both sides."""
+        return self.p_value < self.alpha
+
+    @property
+    def not_inferior(self) -> bool:
+        """Whether first is shown not to be worse than second by the margin."""
+        return self.p_not_inferior < self.alpha
+
+    def text(self, first: str, second: str, metric: str) -> str:
+        """Return the sentence for a report, such as ``'ours, 50 % of the labels' is as good …``."""
+        level = f"{100 * (1 - 2 * self.alpha):g} % interval"
+        facts = f"difference {self.difference.text()}, {level}, {self.difference.n} patients"
+        within = f"within a margin of {self.margin:g} {metric}"
+        if np.isnan(self.p_value):
+            return f"Whether '{first}' is as good as '{second}' {within} cannot be tested: {facts}."
+        if self.equivalent:
+            return (
+                f"'{first}' is as good as '{second}' {within} "
+                f"({facts}; {_p_text(self.p_value)})."
+            )
+        if self.not_inferior:
+            return (
+                f"'{first}' is not worse than '{second}' {within} "
+                f"({facts}; {_p_text(self.p_not_inferior)}), and may be better by more than that."
+            )
+        if self.difference.high < -self.margin:
+            return f"'{first}' is worse than '{second}' by more than {self.margin:g} ({facts})."
+        return (
+            f"It is not shown that '{first}' is as good as '{second}' {within} "
+            f"({facts}; {_p_text(self.p_value)})."
+        )
+
+
+def _p_text(p_value: float) -> str:
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def equivalence(
+    first: Float[np.ndarray, "*runs patients"],
+    second: Float[np.ndarray, "*runs patients"],
+    margin: float,
+    alpha: float = 0.05,
+    n: int = 10_000,
+    seed: int = 0,
+) -> Equivalence:
+    """Test whether paired scores differ by less than a margin.
+
+    One score for each patient: Student's t of the differences. One for each run and patient: the
+    crossed bootstrap of runs and patients, so that it also speaks for other label subsets; a
+    p-value is then the share of resamples at or beyond the margin.
+
+    Args:
+        first: Scores of one start; patients with NaN in either are left out.
+        second: Of the other, same runs and patients in the same order.
+        margin: Above 0, in the unit of the score.
+        alpha: Of each one-sided test.
+        n: Resamples with runs.
+        seed: Of the resampling.
+
+    Raises:
+        DataError: The shapes differ, or are neither patients nor runs by patients.
+        SettingError: The margin is not above 0.
+    """
+    if first.shape != second.shape or first.ndim not in (1, 2):
+        raise DataError(
+            f"Scores of shape {first.shape} and {second.shape}; one score for each patient, or for "
+            "each run and patient, in the same order is needed in both."
+        )
+    if not margin > 0:
+        raise SettingError(
+            f"The margin of equivalence is {margin}; it must be above 0, in the unit of the score."
+        )
+    difference = first - second
+    if difference.ndim == 1:
+        return _by_student(difference[np.isfinite(difference)], margin, alpha)
+    return _by_resampling(difference, margin, alpha, n, seed)
+
+
+def _by_student(difference: Float[np.ndarray, " n"], margin: float, alpha: float) -> Equivalence:
+    n = len(difference)
+    estimate = float(difference.mean()) if n else float("nan")
+    nan = float("nan")
+    if n < 2:
+        return Equivalence(Interval(estimate, nan, nan, n), margin, alpha, nan, nan)
+    error = float(difference.std(ddof=1) / np.sqrt(n))
+    half = stats.t.ppf(1 - alpha, n - 1) * error
+    above_low, below_high = (
+        _one_sided(margin + estimate, error, n),
+        _one_sided(margin - estimate, error, n),
+    )
+    interval = Interval(estimate, float(estimate - half), float(estimate + half), n)
+    return Equivalence(interval, margin, alpha, max(above_low, below_high), above_low)
+
+
+def _one_sided(distance: float, error: float, n: int) -> float:
+    """Return p of a mean that lies this far on the good side of the margin."""
+    if error == 0:
+        return 0.0 if distance > 0 else 1.0
+    return float(stats.t.sf(distance / error, n - 1))
+
+
+def _by_resampling(
+    difference: Float[np.ndarray, "runs patients"], margin: float, alpha: float, n: int, seed: int
+) -> Equivalence:
+    patients = int(np.isfinite(difference).any(axis=0).sum())
+    all_draws = crossed_draws(difference, n, seed)
+    estimate, draws = float(all_draws[0]), np.sort(all_draws[1:][np.isfinite(all_draws[1:])])
+    nan = float("nan")
+    if patients < 2:
+        return Equivalence(Interval(estimate, nan, nan, patients), margin, alpha, nan, nan)
+    # Counted with the data as one more draw, so that p is never 0.
+    above_low = (1 + np.count_nonzero(draws <= -margin)) / (len(draws) + 1)
+    below_high = (1 + np.count_nonzero(draws >= margin)) / (len(draws) + 1)
+    low, high = np.quantile(draws, (alpha, 1 - alpha))
+    interval = Interval(estimate, float(low), float(high), patients)
+    return Equivalence(
+        interval, margin, alpha, float(max(above_low, below_high)), float(above_low)
+    )

@@ -1,0 +1,67 @@
+"""What an encoder makes of whole images, and how many directions of its space that uses.
+
+Shapes: B batch, K image channels, H×W pixels, h×w patch grid, C channels, N images.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vismae.models.backbone import SwinEncoder
+
+
+def pooled_features(encoder: SwinEncoder, images: Tensor) -> Tensor:
+    """Return one vector per image, (B, C) in float32: the mean of its normalised tokens.
+
+    What the classifier of this package sees before it has learnt anything. Nothing is hidden.
+
+    Args:
+        encoder: In evaluation mode.
+        images: Normalised images, (B, K, H, W).
+    """
+    tokens = encoder(images).tokens.float()  # (B, h, w, C)
+    return F.layer_norm(tokens, tokens.shape[-1:]).mean(dim=(1, 2))
+
+
+def features_of(encoder: SwinEncoder, batches: Iterable[Tensor]) -> Iterator[np.ndarray]:
+    """Yield the features of each batch of images, (B, C) float32, on the host.
+
+    The encoder is in evaluation mode while a batch is computed, and afterwards as it was.
+    """
+    device = next(encoder.parameters()).device
+    for images in batches:
+        was_training = encoder.training
+        encoder.eval()
+        try:
+            with torch.no_grad():
+                features = pooled_features(encoder, images.to(device))
+        finally:
+            encoder.train(was_training)
+        yield features.cpu().numpy()
+
+
+def effective_rank(features: np.ndarray) -> float:
+    """Return how many directions the features use, from 1 to the smaller of N and C.
+
+    Roy and Vetterli 2007, "The effective rank": exp of the entropy of the singular values taken
+    as shares of their sum. As in RankMe (Garrido et al. 2023, arXiv 2210.02885) nothing is
+    subtracted first: features that have collapsed to one vector have rank 1. It grows with N, so
+    only values of the same images compare.
+
+    Args:
+        features: One row per image, (N, C).
+
+    Returns:
+        NaN if a feature is not a finite number or all are 0.
+    """
+    if not np.isfinite(features).all():
+        return float("nan")
+    values = np.linalg.svd(features.astype(np.float64), compute_uv=False)
+    total = values.sum()
+    if total == 0.0:
+        return float("nan")
+    shares = values[values > 0.0] / total
+    return float(np.exp(-(shares * np.log(shares)).sum()))

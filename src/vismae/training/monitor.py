@@ -1,0 +1,119 @@
+"""Looking at the features now and then while pre-training runs: do they collapse, do they tell?
+
+Nothing here touches the state of training: the choice of images is made once from the seed, no
+global random numbers are drawn, and the encoder gets back the mode it had.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vismae.core.preprocessing import Preprocessing
+from vismae.data.loaders import LabelledImages
+from vismae.data.sampler import Draw
+from vismae.data.store import Store
+from vismae.models.backbone import SwinEncoder
+from vismae.training.features import effective_rank, features_of
+from vismae.training.metrics_log import MetricsLog
+from vismae.training.probes import LabelledHalves, knn_accuracy, linear_accuracy
+from vismae.training.time_share import TimeShare
+
+logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 16
+_RESERVE = 1.5  # the first batch tells too little of the time of a whole look
+
+
+class Monitor:
+    """An action between steps: effective rank, and with labels nearest neighbours and a probe.
+
+    A look that does not fit into the share of time left for it is put off to a later turn.
+
+    Args:
+        encoder: The encoder that learns.
+        store: Where the images are.
+        preprocessing: The contract of the run.
+        rows: Rows to look at, (N,), without labels; or rows with labels.
+        share: The time that is left for this.
+    """
+
+    def __init__(
+        self,
+        encoder: SwinEncoder,
+        store: Store,
+        preprocessing: Preprocessing,
+        rows: np.ndarray | LabelledHalves,
+        share: TimeShare,
+    ) -> None:
+        self._encoder = encoder
+        self._images = LabelledImages(store, preprocessing)
+        self._halves = rows if isinstance(rows, LabelledHalves) else None
+        self._rows = rows.rows if isinstance(rows, LabelledHalves) else rows
+        self._share = share
+        self._expected_seconds: float | None = None
+        self._told = False
+
+    def __call__(self, step: int, log: MetricsLog) -> None:
+        """Look at the features and write what is found, if there is time for it."""
+        device = next(self._encoder.parameters()).device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # what training still has to do is not our time
+        with self._share.timed():
+            found = self._look()
+        if found is None:
+            if not self._told:
+                self._told = True
+                logger.info(
+                    "looking at the features takes about %.1f s, more than %.1f %% of the time so "
+                    "far: put off",
+                    self._expected_seconds,
+                    100 * self._share.most,
+                )
+            return
+        log.write(step, {**found, "monitor_time_share": self._share.share})
+        logger.info(
+            "step %d: %s",
+            step,
+            ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items()),
+        )
+
+    def _look(self) -> dict[str, float] | None:
+        """Return what the features tell; None if there is no time for it."""
+        if self._expected_seconds is not None and not self._share.fits(self._expected_seconds):
+            return None
+        begin = time.perf_counter()
+        parts: list[np.ndarray] = []
+        for features in features_of(self._encoder, self._batches()):
+            parts.append(features)
+            if self._expected_seconds is None:
+                batches = -(-len(self._rows) // _BATCH_SIZE)
+                self._expected_seconds = _RESERVE * batches * (time.perf_counter() - begin)
+                if batches > 1 and not self._share.fits(self._expected_seconds):
+                    return None
+        found = self._measure(np.concatenate(parts))
+        self._expected_seconds = time.perf_counter() - begin
+        return found
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Yield whole images, normalised, (B, C, H, W)."""
+        for start in range(0, len(self._rows), _BATCH_SIZE):
+            rows = self._rows[start : start + _BATCH_SIZE]
+            yield torch.stack([self._images[Draw(int(row), 0)]["image"] for row in rows])  # pyright: ignore[reportTypedDictNotRequiredAccess]
+
+    def _measure(self, features: np.ndarray) -> dict[str, float]:
+        found = {"effective_rank": effective_rank(features)}
+        if self._halves is None or not np.isfinite(features).all():
+            return found
+        learnt = len(self._halves.learn_rows)
+        known, unknown = features[:learnt], features[learnt:]
+        classes = self._halves.learn_classes, self._halves.judge_classes
+        return {
+            **found,
+            "knn_balanced_accuracy": knn_accuracy(known, classes[0], unknown, classes[1]),
+            "linear_balanced_accuracy": linear_accuracy(known, classes[0], unknown, classes[1]),
+            "judged_images": float(len(unknown)),
+        }
