@@ -39,7 +39,7 @@ app = typer.Typer(
     help="Self-supervised pre-training for medical images: ingest, pretrain, finetune, evaluate, "
     "predict.",
     epilog="Every command also takes --set section.name=value; the settings are listed in "
-    "docs/settings.md. Not a medical device.",
+    "docs/settings.md.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

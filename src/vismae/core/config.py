@@ -135,9 +135,6 @@ class PretrainConfig(Settings):
     """Run folder."""
     store: Path | None = None
     """Store to learn from; or name sources in data.sources to ingest on the way."""
-    replay: Path | None = None
-    """Folder ``RUN/nan_step``: instead of training, run the step kept there once more and say
-    where it becomes not finite."""
     init: InitPath = None
     """Model folder or checkpoint whose weights to start from; ``none`` starts at random."""
     resume: bool = False
@@ -155,18 +152,8 @@ class PretrainConfig(Settings):
     trainer: TrainerSettings = TrainerSettings()
     monitor: MonitorSettings = MonitorSettings()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _replay_needs_no_run(cls, values: object) -> object:
-        """Let ``replay`` stand alone: it writes nothing, so there is no run folder to name."""
-        if isinstance(values, dict) and values.get("replay") is not None:
-            return {"out": Path(values["replay"]).parent, **values}
-        return values
-
     @model_validator(mode="after")
     def _one_source(self) -> "PretrainConfig":
-        if self.replay is not None:
-            return self
         if (self.store is None) == (not self.data.sources):
             raise ValueError("give either store (--store) or data.sources (--data), one of the two")
         return self

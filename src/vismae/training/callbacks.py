@@ -1,4 +1,4 @@
-"""What happens beside the optimiser step: resume points, guards, the log, averaged weights."""
+"""What happens beside the optimiser step: resume points, random state, averaged weights."""
 
 import logging
 import os
@@ -11,12 +11,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vismae.core.errors import TrainingError
 from vismae.core.rundir import CHECKPOINT
 from vismae.training.modules import TrainingModule
+from vismae.training.nonfinite import FiniteLoss
 from vismae.training.surroundings import STOP_SIGNALS, StopRequest
 
 logger = logging.getLogger(__name__)
@@ -39,69 +40,6 @@ class StepSeed(L.Callback):
         rank = trainer.global_rank
         torch.manual_seed(hash((self._seed, self._batch, rank)) % 2**63)
         self._batch += 1
-
-
-class FiniteLoss(L.Callback):
-    """Stops every rank when a loss is not a finite number, keeping the step and its batch.
-
-    On a GPU the value of a step is looked at one step later, so that the host does not wait.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._pending: tuple[Tensor, torch.cuda.Event | None, int, Any] | None = None
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Check the previous step's loss (GPU) or this one's (elsewhere)."""
-        if not isinstance(pl_module, TrainingModule) or pl_module.last_loss is None:
-            return
-        in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        step = trainer.global_step + in_step
-        finite = torch.isfinite(pl_module.last_loss).to(torch.float32)
-        if trainer.world_size > 1:
-            torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN)
-        event = None
-        if finite.is_cuda:
-            self.check()
-            finite = finite.to("cpu", non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-        self._pending = (finite, event, step, batch)
-        if event is None:
-            self.check()
-
-    def check(self) -> None:
-        """Look at the loss that was not looked at yet.
-
-        Raises:
-            TrainingError: It was not finite; names the step and where the batch lies.
-        """
-        if self._pending is None:
-            return
-        finite, event, step, batch = self._pending
-        self._pending = None
-        if event is not None:
-            event.synchronize()
-        if bool(finite):
-            return
-        several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        own = f"_rank_{torch.distributed.get_rank()}" if several else ""
-        kept = self._folder / "checkpoints" / f"nonfinite_step_{step}{own}.pt"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"step": step, "batch": batch}, kept)
-        raise TrainingError(
-            f"The loss of step {step} is not a finite number. The batch is kept in {kept}"
-            f"{' (those of the other processes beside it)' if several else ''}. The last resume "
-            f"point ({self._folder / CHECKPOINT}) is from before it: look for broken images in the "
-            "batch and go on with --resume, or start again with a lower optimizer.lr."
-        )
 
 
 class ResumePoint(L.Callback):

@@ -63,7 +63,6 @@ class TrainingModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,

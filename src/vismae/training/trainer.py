@@ -17,7 +17,6 @@ from vismae.data.sampler import BatchStream, DrawStream
 from vismae.training.callbacks import (
     AveragedWeights,
     EverySteps,
-    FiniteLoss,
     ResumePoint,
     StepSeed,
 )
@@ -25,6 +24,7 @@ from vismae.training.host_memory import keep_freed_memory
 from vismae.training.memory import is_out_of_memory, out_of_memory_advice
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import TrainingModule
+from vismae.training.nonfinite import FiniteLoss
 from vismae.training.surroundings import (
     StopRequest,
     own_launch,

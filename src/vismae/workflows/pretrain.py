@@ -29,8 +29,12 @@ from vismae.models.weights import Model, architecture_of, save_model
 from vismae.training.callbacks import AveragedWeights
 from vismae.training.fill_in import draw_fill_in_sheet
 from vismae.training.metrics_log import MetricsLog
+from vismae.training.mlflow_record import has_mlflow
 from vismae.training.modules import PretrainModule
+from vismae.training.monitor import Monitor
 from vismae.training.optimizer import effective_lr
+from vismae.training.probes import labelled_halves
+from vismae.training.time_share import TimeShare
 from vismae.training.trainer import Fit, Schedule, plan_schedule, resume_step, run_training
 from vismae.workflows.preparation import (
     load_start,
@@ -153,9 +157,13 @@ def _train(
     average = AveragedWeights(model, decay) if decay else None
     examples = _examples(store, rows, preprocessing)
 
+    share = TimeShare(config.monitor.most_time_fraction)
+
     def picture(step: int, log: MetricsLog) -> None:
         path = folder / "figures" / f"fill_in_{step:07d}.png"
-        draw_fill_in_sheet(path, model, examples, preprocessing)
+        with share.timed():
+            draw_fill_in_sheet(path, model, examples, preprocessing)
+            log.picture(step, "fill_in", path)
 
     run_training(
         PretrainModule(
@@ -174,7 +182,11 @@ def _train(
             workers=config.data.workers,
             seed=config.seed,
             schedule=schedule,
-            actions=[(config.trainer.picture_every, picture)],
+            actions=[
+                (config.trainer.picture_every, picture),
+                *_looks(config, folder, model, SliceReader(store, preprocessing), rows, share),
+            ],
+            mlflow=config.monitor.mlflow == "auto" and has_mlflow(),
         ),
         config.trainer,
         average,
@@ -188,6 +200,37 @@ def _train(
         draw_fill_in_sheet(folder / "figures" / "fill_in.png", final, examples, preprocessing)
         save_model(final, card, folder / MODEL)
     return PretrainResult(folder / MODEL, schedule.total_steps)
+
+
+def _looks(
+    config: PretrainConfig,
+    folder: Path,
+    model: SwinMAE,
+    reader: SliceReader,
+    rows: pd.DataFrame,
+    share: TimeShare,
+) -> list[tuple[int, Monitor]]:
+    """Return the looks at the features that are due between steps of the first process."""
+    settings = config.monitor
+    if not settings.every or not is_main_process():
+        return []
+    store, images = reader.store, _spread(rows.index.to_numpy(), settings.images)
+    if settings.data:
+        store = open_images(settings.data, folder / "monitor_store", "classify")
+        images = labelled_halves(store, settings.images, config.seed)
+        logger.info(
+            "watching with %d images of %d classes, judged on %d images of other patients",
+            len(images.learn_rows),
+            len(images.classes),
+            len(images.judge_rows),
+        )
+    return [(settings.every, Monitor(model.encoder, store, reader.preprocessing, images, share))]
+
+
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """Return at most so many rows, evenly from all."""
+    places = np.linspace(0, len(rows) - 1, min(most, len(rows)))
+    return rows[places.round().astype(int)]
 
 
 def _build_model(config: PretrainConfig, source: Model | None) -> SwinMAE:
