@@ -58,6 +58,7 @@ ARMS = {
     "dense bf16": Arm("dense", bf16=True),
     "visible bf16": Arm("visible", bf16=True),
     "dense bf16, checkpointing": Arm("dense", bf16=True, checkpointing=True),
+    "dense fp32, compiled": Arm("dense", compiled=True),
     "dense bf16, compiled": Arm("dense", bf16=True, compiled=True),
     "visible bf16, compiled": Arm("visible", bf16=True, compiled=True),
 }
@@ -244,6 +245,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--optimizer", action="store_true", help="count the optimiser's step too")
     parser.add_argument("--compiled", action="store_true", help="also compiled arms (minutes)")
+    parser.add_argument("--only", nargs="*", choices=ARMS, help="the reference and these arms")
     parser.add_argument("--quick", action="store_true", help="nano at 64 px, two rounds")
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
     parser.add_argument("--floor", choices=ARMS, help=argparse.SUPPRESS)
@@ -255,7 +257,10 @@ def main() -> None:
     elif options.floor:
         print(json.dumps(floors(options, ARMS[options.floor])))
     else:
-        compare(options, [name for name in ARMS if options.compiled or not ARMS[name].compiled])
+        names = options.only
+        if names is None:
+            names = [name for name in ARMS if options.compiled or not ARMS[name].compiled]
+        compare(options, list(dict.fromkeys(["reference", *names])))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
         finetune,
         ingest,
         inspect,
+        plan_pretrain,
         predict,
         pretrain,
+        replay,
         study,
     )
     from vismae.data.store import Store
@@ -35,8 +37,10 @@ __all__ = [
     "inspect",
     "load_model",
     "load_reference_checkpoint",
+    "plan_pretrain",
     "predict",
     "pretrain",
+    "replay",
     "study",
 ]
 
@@ -52,8 +56,10 @@ _HOME = {
     "finetune": "vismae.api",
     "ingest": "vismae.api",
     "inspect": "vismae.api",
+    "plan_pretrain": "vismae.api",
     "predict": "vismae.api",
     "pretrain": "vismae.api",
+    "replay": "vismae.api",
     "study": "vismae.api",
 }
 

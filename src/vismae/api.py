@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vismae.core.config import (
     DemoConfig,
@@ -36,11 +36,13 @@ from vismae.core.errors import SettingError
 from vismae.core.settings import build_config
 
 if TYPE_CHECKING:
+    from vismae.training.replay import ReplayResult
     from vismae.workflows.demo import DemoResult
     from vismae.workflows.evaluate import EvaluateResult
     from vismae.workflows.finetune import FinetuneResult
     from vismae.workflows.ingest import IngestResult
     from vismae.workflows.inspect import InspectReport
+    from vismae.workflows.plan import PretrainPlan
     from vismae.workflows.predict import PredictResult
     from vismae.workflows.pretrain import PretrainResult
     from vismae.workflows.study import StudyResult
@@ -131,17 +133,70 @@ def pretrain(
         RunFolderError: ``out`` is in use, or not empty without ``resume`` or ``overwrite``.
         TrainingError: The loss became infinite or not a number.
     """
+    named = _pretrain_options(data, device, devices, modality)
+    built = _configure(PretrainConfig, "pretrain", config, set, named | settings)
+    from vismae.workflows.pretrain import pretrain as run
+
+    return run(built)
+
+
+def plan_pretrain(
+    *,
+    data: AnyPath | Iterable[AnyPath] | Mapping[str, Any] | None = None,
+    device: str | None = None,
+    devices: int | None = None,
+    modality: str | Iterable[str] | None = None,
+    config: ConfigFrom = None,
+    set: Assignments = None,
+    **settings: Any,
+) -> "PretrainPlan":
+    """Measure a few steps of a pre-training and say what the whole of it will need.
+
+    Args:
+        data, device, devices, modality, config, set, **settings: As for ``pretrain``; ``out`` is
+            not touched.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        TrainingError: Memory ran out; names the batch size to try.
+    """
+    named = _pretrain_options(data, device, devices, modality)
+    built = _configure(PretrainConfig, "pretrain", config, set, named | settings)
+    from vismae.workflows.plan import plan as run
+
+    return run(built)
+
+
+def replay(
+    folder: AnyPath, *, device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+) -> "ReplayResult":
+    """Run the step again that stopped a pre-training, and say where it begins to go wrong.
+
+    Args:
+        folder: ``RUN/nan_step``.
+        device: Where to compute.
+
+    Raises:
+        TrainingError: No step of a pre-training is kept there.
+    """
+    from vismae.workflows.replay import replay as run
+
+    return run(Path(folder), device)
+
+
+def _pretrain_options(
+    data: AnyPath | Iterable[AnyPath] | Mapping[str, Any] | None,
+    device: str | None,
+    devices: int | None,
+    modality: str | Iterable[str] | None,
+) -> dict[str, Any]:
     words = [modality] if isinstance(modality, str) else modality
-    named = {
+    return {
         **_data_option(data),
         "trainer.device": device,
         "trainer.devices": devices,
         "data.modality": None if words is None else ",".join(words),
     }
-    built = _configure(PretrainConfig, "pretrain", config, set, named | settings)
-    from vismae.workflows.pretrain import pretrain as run
-
-    return run(built)
 
 
 def finetune(

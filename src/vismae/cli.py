@@ -90,14 +90,27 @@ def pretrain(
     ] = None,
     device: Device = None,
     devices: Devices = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Measure 20 steps, say what the run will need, stop.")
+    ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run the step again that stopped a run (RUN/nan_step), and stop.", metavar="DIR"
+        ),
+    ] = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a masked autoencoder on images without labels."""
+    if replay is not None:
+        run_command(lambda: vismae.replay(replay, device=device or "auto"), verbose, quiet)
+        return
+    work = vismae.plan_pretrain if plan else vismae.pretrain
     run_command(
-        lambda: vismae.pretrain(
+        lambda: work(
             data=data or None,
             device=device,
             devices=devices,

@@ -12,15 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from stores import SMALL_RUN, pretrain_store
 from vismae.core.config import PretrainConfig
 from vismae.core.errors import DataError, PreprocessingError, RunFolderError, TrainingError
 from vismae.core.settings import build_config
+from vismae.data.loaders import PretrainImages, PretrainItem
+from vismae.data.sampler import Draw
 from vismae.models import SwinMAE
 from vismae.models.weights import load_model
 from vismae.workflows.pretrain import pretrain
+from vismae.workflows.replay import replay
 
 MakeConfig = Callable[..., PretrainConfig]
 
@@ -231,15 +235,110 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_step_batch_and_resume
         "trainer.checkpoint_every": 1,
         "trainer.accumulate": 2,
     }
-    with pytest.raises(TrainingError, match=r"loss of step 2 .*nonfinite_step_2\.pt"):
+    with pytest.raises(TrainingError, match=r"loss of step 2 .*nan_step; its images are rows"):
         pretrain(pretrain_config(out, unlabelled, **wild))
-    kept = torch.load(out / "checkpoints" / "nonfinite_step_2.pt", weights_only=True)
+    kept = json.loads((out / "nan_step" / "step.json").read_text())
     assert kept["step"] == 2
-    assert kept["batch"]["image"].shape == (4, 1, 32, 32)
+    batch = load_file(out / "nan_step" / "batch.safetensors")
+    assert batch["image"].shape == (4, 1, 32, 32)
+    assert batch["key"].tolist() == kept["key"]
     point = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     assert point["global_step"] == 1
     assert all(torch.isfinite(value).all() for value in point["state_dict"].values())
     assert not (out / "model").exists()
+
+
+def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_can_be_run_again(
+    unlabelled: Path,
+    pretrain_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = PretrainImages.__getitem__
+    broken_row = 5
+
+    def with_a_broken_image(self: PretrainImages, draw: Draw) -> PretrainItem:
+        item = read(self, draw)
+        if draw.row == broken_row:
+            item["image"][0, 3, 7] = float("nan")
+        return item
+
+    monkeypatch.setattr(PretrainImages, "__getitem__", with_a_broken_image)
+    out = tmp_path / "run"
+    settings = {"trainer.checkpoint_every": 1, "trainer.max_steps": 12, "model.drop_path": 0.5}
+    with pytest.raises(TrainingError, match="not a finite number"):
+        pretrain(pretrain_config(out, unlabelled, **settings, seed=3))
+    kept = json.loads((out / "nan_step" / "step.json").read_text())
+    assert broken_row in kept["row"]
+    point = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert point["global_step"] == kept["step"] - 1 > 0
+    weights = load_file(out / "nan_step" / "weights.safetensors")
+    for name, value in weights.items():
+        assert torch.equal(value, point["state_dict"][f"model.{name}"]), name
+    found = replay(out / "nan_step", "cpu")
+    assert found.images == (broken_row,)
+    assert not found.weights
+    assert "images of rows 5." in found.summary()
+    # Whole again, the same step is finite.
+    images = load_file(out / "nan_step" / "batch.safetensors")
+    whole = {name: value.nan_to_num(0.0) for name, value in images.items()}
+    save_file(whole, out / "nan_step" / "batch.safetensors")
+    assert replay(out / "nan_step", "cpu").finite
+
+
+def test_memory_that_runs_out_is_answered_with_the_batch_size_to_try(
+    unlabelled: Path,
+    pretrain_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def too_much(*_: object) -> torch.Tensor:
+        return torch.empty(1 << 50)
+
+    monkeypatch.setattr("vismae.training.modules.PretrainModule.training_step", too_much)
+    with pytest.raises(TrainingError, match=r"batch_size=4\. .*batch_size=2 and .*accumulate=2"):
+        pretrain(pretrain_config(tmp_path / "run", unlabelled))
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, unlabelled: Path, shades: Path) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("watched") / "run"
+    watching = {"monitor.every": 2, "monitor.most_time_fraction": 1.0, "monitor.data": [shades]}
+    options = {**SMALL_RUN, **DEMANDING, **watching, "out": out, "store": unlabelled}
+    pretrain(build_config(PretrainConfig, "pretrain", options=options))
+    return out
+
+
+def test_watching_a_run_does_not_change_it(watched: Path, uninterrupted: Path) -> None:
+    found = load_file(watched / "model" / "model.safetensors")
+    expected = load_file(uninterrupted / "model" / "model.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_watched_run_records_features_probes_and_losses_by_modality(watched: Path) -> None:
+    with (watched / "metrics.csv").open(newline="") as file:
+        rows = {int(row["step"]): row for row in csv.DictReader(file)}
+    for step, row in rows.items():
+        looked = step % 2 == 0
+        for name in ("effective_rank", "knn_balanced_accuracy", "linear_balanced_accuracy"):
+            assert bool(row[name]) == looked, (step, name)
+        assert float(row["gradient_norm"]) > 0
+        assert float(row["peak_memory_gib"]) > 0
+        by_modality = [float(row[name]) for name in row if name.startswith("loss_") and row[name]]
+        assert min(by_modality) <= float(row["loss"]) <= max(by_modality)
+    assert {name for name in rows[1] if name.startswith("loss_")} == {
+        "loss_ct",
+        "loss_mr",
+        "loss_us",
+    }
+    # Bright and dark images differ for any network; patients of the other half are judged.
+    assert float(rows[8]["knn_balanced_accuracy"]) > 0.9
+    assert float(rows[8]["judged_images"]) == 6
+    events = EventAccumulator(str(watched / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("effective_rank")] == [2, 4, 6, 8]
+    assert [event.step for event in events.Images("fill_in")] == [3, 6]
 
 
 def test_validation_and_test_rows_are_left_out_unless_asked_for(
@@ -355,8 +454,8 @@ def test_a_loss_that_is_not_finite_stops_both_processes_with_the_cause(
     found = run_together(tmp_path, pretrain_config(out, unlabelled, **wild))
     assert found.returncode == 3, found.stderr
     assert found.stdout.count("stopped: The loss of step 2") == 1
-    kept = sorted(path.name for path in (out / "checkpoints").glob("nonfinite*"))
-    assert kept == ["nonfinite_step_2_rank_0.pt", "nonfinite_step_2_rank_1.pt"]
+    kept = sorted(path.parent.name for path in out.glob("nan_step/*/step.json"))
+    assert kept == ["rank_0", "rank_1"]
 
 
 def test_an_encoder_of_visible_tokens_trains_in_bfloat16_with_clipped_gradients(

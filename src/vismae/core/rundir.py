@@ -97,6 +97,8 @@ _FREE_ON_RESUME = {
     # More steps lengthen a run; the schedule follows.
     *("trainer.max_steps", "trainer.max_epochs"),
     *("trainer.checkpoint_every", "trainer.log_every", "trainer.picture_every"),
+    *("monitor.every", "monitor.most_time_fraction", "monitor.data", "monitor.images"),
+    "monitor.mlflow",
     # A study may grow; the runs it has stay what they are.
     *("seeds", "label_fractions", "bootstrap", "keep_models"),
 }

@@ -20,7 +20,6 @@ from vismae.data.labels import apply_mapping
 from vismae.data.sampler import BatchStream, Draw
 from vismae.data.store import Store, StoredSlice
 
-
 MODALITY_CODES = {modality: code for code, modality in enumerate(Modality)}
 """Modalities as numbers, which travel to a device."""
 

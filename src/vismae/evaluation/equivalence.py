@@ -54,8 +54,7 @@ class Equivalence:
             return f"Whether '{first}' is as good as '{second}' {within} cannot be tested: {facts}."
         if self.equivalent:
             return (
-                f"'{first}' is as good as '{second}' {within} "
-                f"({facts}; {_p_text(self.p_value)})."
+                f"'{first}' is as good as '{second}' {within} ({facts}; {_p_text(self.p_value)})."
             )
         if self.not_inferior:
             return (
@@ -152,6 +151,4 @@ def _by_resampling(
     below_high = (1 + np.count_nonzero(draws >= margin)) / (len(draws) + 1)
     low, high = np.quantile(draws, (alpha, 1 - alpha))
     interval = Interval(estimate, float(low), float(high), patients)
-    return Equivalence(
-        interval, margin, alpha, float(max(above_low, below_high)), float(above_low)
-    )
+    return Equivalence(interval, margin, alpha, float(max(above_low, below_high)), float(above_low))

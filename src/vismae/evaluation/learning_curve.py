@@ -82,9 +82,7 @@ class LearningCurves:
         """Return the score of each curve at a number of labels."""
         return self.a - self.b * labels**-self.c
 
-    def labels_needed(
-        self, quality: float | Float[np.ndarray, " D"]
-    ) -> Float[np.ndarray, " D"]:
+    def labels_needed(self, quality: float | Float[np.ndarray, " D"]) -> Float[np.ndarray, " D"]:
         """Return the labels at which each curve reaches a score.
 
         Args:
@@ -143,9 +141,7 @@ def _best_power(
     best = low
     for steps in (40, 12, 12, 12):
         grid = np.linspace(low, high, steps)  # (steps, D)
-        error = np.stack(
-            [_given_power(counts, scores, np.exp(row), ceiling)[2] for row in grid]
-        )
+        error = np.stack([_given_power(counts, scores, np.exp(row), ceiling)[2] for row in grid])
         at = np.where(np.isnan(error), np.inf, error).argmin(axis=0)
         step = (high - low) / (steps - 1)
         best = grid[at, np.arange(curves)]

@@ -93,7 +93,9 @@ def _groups(
     groups: list[tuple[str, ...]] = []
     reach = 0
     for first in range(len(ranks)):
-        last = max(i for i in range(first, len(ranks)) if i == first or ranks[i] - ranks[first] <= critical)
+        last = max(
+            i for i in range(first, len(ranks)) if i == first or ranks[i] - ranks[first] <= critical
+        )
         if last > first and last > reach:
             groups.append(names[first : last + 1])
             reach = last

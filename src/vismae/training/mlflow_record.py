@@ -28,8 +28,8 @@ class MlflowRecord:
     def __init__(self, folder: Path) -> None:
         # MLflow reports its use over the network unless told not to.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric
+        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self._metric = Metric

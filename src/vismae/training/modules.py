@@ -48,6 +48,7 @@ class TrainingModule(L.LightningModule):
         self._total_steps = total_steps
         self._encoder_layers = encoder_layers
         self.last_loss: Tensor | None = None
+        self.gives_image_losses = False
         self.last_image_losses: Tensor | None = None
         self.last_gradient_norm: Tensor | None = None
         self._no_more_steps: Tensor | None = None
@@ -117,7 +118,9 @@ class PretrainModule(TrainingModule):
         """Return the reconstruction loss; each image's key decides its hidden patches."""
         output = self._forward(batch["image"], keys=batch["key"])
         self.last_loss = output.loss.detach()
-        self.last_image_losses = image_losses(self.model, batch["image"], output)
+        self.last_image_losses = None
+        if self.gives_image_losses:
+            self.last_image_losses = image_losses(self.model, batch["image"], output)
         return output.loss
 
 

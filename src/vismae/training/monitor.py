@@ -25,7 +25,7 @@ from vismae.training.time_share import TimeShare
 logger = logging.getLogger(__name__)
 
 _BATCH_SIZE = 16
-_RESERVE = 1.5  # the first batch tells too little of the time of a whole look
+_RESERVE = 1.5  # looks differ in time, and the first batch alone tells little of a whole one
 
 
 class Monitor:
@@ -83,7 +83,7 @@ class Monitor:
 
     def _look(self) -> dict[str, float] | None:
         """Return what the features tell; None if there is no time for it."""
-        if self._expected_seconds is not None and not self._share.fits(self._expected_seconds):
+        if self._expected_seconds is not None and not self._fits(self._expected_seconds):
             return None
         begin = time.perf_counter()
         parts: list[np.ndarray] = []
@@ -91,12 +91,15 @@ class Monitor:
             parts.append(features)
             if self._expected_seconds is None:
                 batches = -(-len(self._rows) // _BATCH_SIZE)
-                self._expected_seconds = _RESERVE * batches * (time.perf_counter() - begin)
-                if batches > 1 and not self._share.fits(self._expected_seconds):
+                self._expected_seconds = batches * (time.perf_counter() - begin)
+                if batches > 1 and not self._fits(self._expected_seconds):
                     return None
         found = self._measure(np.concatenate(parts))
         self._expected_seconds = time.perf_counter() - begin
         return found
+
+    def _fits(self, seconds: float) -> bool:
+        return self._share.fits(_RESERVE * seconds)
 
     def _batches(self) -> Iterator[Tensor]:
         """Yield whole images, normalised, (B, C, H, W)."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vismae.core.errors import TrainingError
 from vismae.core.rundir import CHECKPOINT, write_bytes, write_json
 from vismae.models.weights import Model, architecture_of, kind_of
-from vismae.training.modules import Batch, TrainingModule
+from vismae.training.modules import Batch, PretrainModule, TrainingModule
 
 NAN_STEP = Path("nan_step")
 STEP_FILE = "step.json"
@@ -123,13 +123,15 @@ class FiniteLoss(L.Callback):
             rank = f"rank_{torch.distributed.get_rank()}" if several else ""
             _keep_step(kept / rank, self._folder, pending)
         what = "gradient" if own and not gradient else "loss"
-        rows = pending.batch.get("row")
-        where = f" (its images are rows {_some(rows)} of the store)" if rows is not None else ""
+        again = ""
+        if isinstance(pending.module, PretrainModule):
+            again = f" 'vismae pretrain --replay {kept}' says where it begins."
         raise TrainingError(
-            f"The {what} of step {pending.step} is not a finite number. The step is kept in {kept}"
-            f"{where}: vismae pretrain --replay {kept} says where it begins. The last resume "
-            f"point ({self._folder / CHECKPOINT}) is from before it: look for broken images in the "
-            "batch and go on with --resume, or start again with a lower optimizer.lr."
+            f"The {what} of step {pending.step} is not a finite number. The step is kept in "
+            f"{kept}; its images are rows {_some(pending.batch['row'])} of the store.{again} The "
+            f"last resume point ({self._folder / CHECKPOINT}) is from before it: look for broken "
+            "images in the batch and go on with --resume, or start again with a lower "
+            "optimizer.lr."
         )
 
 

@@ -69,9 +69,13 @@ def labelled_halves(store: Store, most_images: int, seed: int = 0) -> LabelledHa
     index = store.columns(["patient_id", "split", "label", "modality"])
     index = index.astype({"patient_id": object, "split": object, "label": object})
     labelled = index["label"].notna() & (index["label"] != "") & (index["split"] != "test")
-    rows = _of_common_classes(index[labelled], store.address)
+    rows = index[labelled]
+    is_divided = {"train", "val"} <= set(rows["split"].dropna())
+    if is_divided:
+        rows = rows[rows["split"].isin(["train", "val"])]
+    rows = _of_common_classes(rows, store.address)
     classes = classes_from_labels(rows["label"])
-    learns = _learns(rows, seed)
+    learns = _in_train(rows) if is_divided else _in_first_half(rows, seed)
     rng = np.random.default_rng([seed, 3])
     parts = []
     for part in (rows[learns], rows[~learns]):
@@ -97,12 +101,13 @@ def _of_common_classes(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     return rows[rows["label"].isin(common)]
 
 
-def _learns(rows: pd.DataFrame, seed: int) -> np.ndarray:
-    """Tell which rows are to be learnt from, (n,) bool; each patient's rows go together."""
-    split = rows["split"]
-    if {"train", "val"} <= set(split.dropna()):
-        given = split_patients(rows[split.isin(["train", "val"])])
-        return (rows["patient_id"].map(given) == "train").to_numpy()
+def _in_train(rows: pd.DataFrame) -> np.ndarray:
+    """Tell which rows are of split train, (n,) bool; no patient may be in val too."""
+    return (rows["patient_id"].map(split_patients(rows)) == "train").to_numpy()
+
+
+def _in_first_half(rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """Tell which rows are of the first half of the patients, (n,) bool."""
     halves = StratifiedGroupKFold(n_splits=2, shuffle=True, random_state=seed)
     learn, _ = next(halves.split(rows, rows["label"], rows["patient_id"]))
     chosen = np.zeros(len(rows), dtype=bool)
@@ -143,8 +148,4 @@ def linear_accuracy(
 
 def balanced_accuracy(classes: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean over the classes that occur of the share of their images found."""
-    return float(
-        recall_score(
-            classes, predicted, labels=np.unique(classes), average="macro", zero_division=0.0
-        )
-    )
+    return float(recall_score(classes, predicted, labels=np.unique(classes), average="macro"))

@@ -218,6 +218,8 @@ def _looks(
     if settings.data:
         store = open_images(settings.data, folder / "monitor_store", "classify")
         images = labelled_halves(store, settings.images, config.seed)
+        units = store.columns(["modality", "unit"], images.rows)
+        with_units(reader.preprocessing, units, store.address)
         logger.info(
             "watching with %d images of %d classes, judged on %d images of other patients",
             len(images.learn_rows),

@@ -1,0 +1,38 @@
+"""Memory that runs out is recognised, and answered with what to try."""
+
+import pytest
+import torch
+
+from vismae.training.memory import is_out_of_memory, out_of_memory_advice, peak_memory_gib
+
+CPU = torch.device("cpu")
+
+
+def test_errors_of_memory_are_told_from_others():
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(1 << 50)
+    assert is_out_of_memory(found.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(RuntimeError) as other:
+        torch.ones(2, 3).matmul(torch.ones(2, 3))
+    assert not is_out_of_memory(other.value)
+    assert not is_out_of_memory(ValueError("can't allocate memory"))
+
+
+def test_half_the_batch_is_advised_and_said_to_learn_the_same_where_it_does():
+    even = out_of_memory_advice(64, 2, CPU)
+    assert "data.batch_size=32 and trainer.accumulate=4, which learns the same" in even
+    odd = out_of_memory_advice(5, 1, CPU)
+    assert "data.batch_size=2 and trainer.accumulate=2;" in odd
+
+
+def test_a_batch_of_one_cannot_be_halved():
+    advice = out_of_memory_advice(1, 8, CPU)
+    assert "no smaller batch" in advice
+    assert "model.checkpointing" in advice
+
+
+def test_the_peak_of_a_cpu_grows_with_what_was_held():
+    held = torch.ones(32 * 2**20)  # 128 MiB
+    assert peak_memory_gib(CPU) > held.nbytes / 2**30
