@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from vismae.core.errors import DataError
 from vismae.evaluation.crossed_bootstrap import crossed_draws, crossed_interval
-from vismae.evaluation.learning_curve import fit_learning_curves, label_curve_area
+from vismae.evaluation.learning_curve import HORIZON, fit_learning_curves, label_curve_area
 from vismae.evaluation.statistics import Interval
 
 Labels = Sequence[float] | Float[np.ndarray, " F"]
@@ -78,8 +78,8 @@ class LabelsNeeded:
             return f"Whether '{start}' reaches {goal} cannot be said from these runs."
         if np.isinf(self.estimate):
             return (
-                f"'{start}' does not reach {goal} (nor in {100 * self.not_reached:.0f} % of the "
-                "resamples)."
+                f"'{start}' does not reach {goal} (not reached in {100 * self.not_reached:.0f} % "
+                "of the resamples)."
             )
         beyond = ", beyond the labels there are" if self.estimate > self.largest else ""
         return (
@@ -100,8 +100,9 @@ class LabelsNeeded:
                 else ""
             )
             return (
-                f"{goal} is not in reach by more labels alone: the curve levels off below it "
-                f"(in {100 * self.not_reached:.0f} % of the resamples){least}."
+                f"{goal} is not in reach by more labels alone: the curve levels off below it, or "
+                f"gets there only beyond {HORIZON:g} times the labels (so in "
+                f"{100 * self.not_reached:.0f} % of the resamples){least}."
             )
         if self.estimate <= self.largest:
             return (

@@ -76,7 +76,7 @@ def rank_starts(
         critical = float(studentized * np.sqrt(n_starts * (n_starts + 1) / (12 * n_blocks)))
         if n_starts > 2:
             p_value = _friedman(whole)
-    names = tuple(starts[i] for i in order)
+    names = tuple(str(starts[i]) for i in order)
     ranks = tuple(float(mean[i]) for i in order)
     return Ranking(names, ranks, n_blocks, p_value, critical, _groups(names, ranks, critical))
 

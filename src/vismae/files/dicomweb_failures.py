@@ -76,6 +76,10 @@ class Failure(Exception):
         self.kind: FailureKind = kind
         self.wait_seconds = wait_seconds
 
+    def __reduce__(self) -> tuple[type["Failure"], tuple[FailureKind, str, float | None]]:
+        """Survive pickling between processes."""
+        return Failure, (self.kind, str(self), self.wait_seconds)
+
     @property
     def passing(self) -> bool:
         """Whether the same request may succeed later."""
