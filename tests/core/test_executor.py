@@ -152,10 +152,13 @@ def test_without_dask_the_error_names_the_extra(monkeypatch) -> None:
 
 # A script without a main guard, as people write them.
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 import troublesome_tasks as tasks
 from vismae.core.executor import Limits, open_executor
+# Programs started in the background of a shell are told to ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with open_executor("processes", 2, Limits()) as executor:
     list(executor.run(tasks.write_process_id_and_sleep, [(Path(sys.argv[1]), 60.0)] * 4))
 """
