@@ -146,7 +146,23 @@ def noise(keys: Int[Tensor, " B"], counters: Int[Tensor, " N"]) -> Int[Tensor, "
     Two rounds of the SplitMix64 finaliser (Steele et al. 2014, doi 10.1145/2660193.2660195), the
     key mixed before the counter enters, so that neighbouring keys have nothing in common.
     """
+    return _noise(keys, counters)
+
+
+@torch.library.custom_op("vismae::noise", mutates_args=())
+def _noise(keys: Tensor, counters: Tensor) -> Tensor:
+    """Hash as one operation, which torch.compile calls but does not rewrite.
+
+    As C++ loops the products of ``counters`` are arithmetic on the loop's own counter, whose
+    overflow is undefined there: the compiled loop was seen to write beyond its memory (torch
+    2.13, ``test_masking.py``).
+    """
     return _shift_right(_mix(_mix(keys)[:, None] + counters[None, :] * _GOLDEN), 2)
+
+
+@_noise.register_fake
+def _(keys: Tensor, counters: Tensor) -> Tensor:
+    return keys.new_empty(len(keys), len(counters))
 
 
 # SplitMix64's constants as signed 64-bit numbers; products wrap round on every device.
