@@ -41,7 +41,7 @@ $(READY): pyproject.toml
 	test -x $(BIN)/python || "$$python" -m venv $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet $(TORCH)
 	# pyright runs on Node.js; its extra brings one, so that none need be installed.
-	$(BIN)/python -m pip install --quiet -e '.[dev,itk]' 'pyright[nodejs]'
+	$(BIN)/python -m pip install --quiet -e '.[dev]' 'pyright[nodejs]'
 	@touch $(READY)
 
 demo: $(READY)
