@@ -190,9 +190,7 @@ def _embed(
     patches = images.view(batch, channels, height, side, width, side)
     patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side, side)
     patches = patches.index_select(0, places.numbers()).view(batch, -1, channels, side, side)
-    # One patch below the other, as images a single patch wide.
-    columns = patches.transpose(1, 2).reshape(batch, channels, -1, side)
-    return encoder.embed(columns).flatten(1, 2)
+    return encoder.patch_embed.embed_patches(patches)
 
 
 class _WindowSlots(NamedTuple):
