@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import vismae
-from vismae import api
+from vismae import api_settings
 from vismae.core.config import DemoConfig, PretrainConfig
 from vismae.core.errors import DataError, SettingError
 from vismae.core.settings_table import COMMANDS
@@ -17,7 +17,7 @@ from vismae.core.types import Modality
 def built(kind: Any, command: str, /, **arguments: Any) -> Any:
     """Return the configuration that a function would run with."""
     source, assignments = arguments.pop("config", None), arguments.pop("set", None)
-    return api._configure(kind, command, source, assignments, arguments)
+    return api_settings.configure(kind, command, source, assignments, arguments)
 
 
 def pretraining(**arguments: Any) -> PretrainConfig:
@@ -78,12 +78,12 @@ def test_values_in_set_may_be_paths_lists_and_nothing() -> None:
 
 @pytest.mark.parametrize("data", ["a, b", Path("a, b"), ["a, b"], [Path("a, b")]])
 def test_data_names_sources_and_a_comma_does_not_divide_a_path(data: Any) -> None:
-    config = pretraining(**api._data_option(data))
+    config = pretraining(**api_settings.data_option(data))
     assert config.data.sources == (Path("a, b"),)
 
 
 def test_data_as_a_mapping_is_the_section() -> None:
-    config = pretraining(store="s", **api._data_option({"batch_size": 3}))
+    config = pretraining(store="s", **api_settings.data_option({"batch_size": 3}))
     assert config.data.batch_size == 3
 
 

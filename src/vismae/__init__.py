@@ -14,14 +14,13 @@ if TYPE_CHECKING:
         evaluate,
         export,
         finetune,
-        ingest,
-        inspect,
         plan_pretrain,
         predict,
         pretrain,
         replay,
         study,
     )
+    from vismae.api_data import convert, ingest, inspect
     from vismae.data.store import Store
     from vismae.models.reference import load_reference_checkpoint
     from vismae.models.weights import load_model
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Store",
     "__version__",
+    "convert",
     "demo",
     "evaluate",
     "export",
@@ -50,12 +50,13 @@ _HOME = {
     "Store": "vismae.data.store",
     "load_model": "vismae.models.weights",
     "load_reference_checkpoint": "vismae.models.reference",
+    "convert": "vismae.api_data",
     "demo": "vismae.api",
     "evaluate": "vismae.api",
     "export": "vismae.api",
     "finetune": "vismae.api",
-    "ingest": "vismae.api",
-    "inspect": "vismae.api",
+    "ingest": "vismae.api_data",
+    "inspect": "vismae.api_data",
     "plan_pretrain": "vismae.api",
     "predict": "vismae.api",
     "pretrain": "vismae.api",

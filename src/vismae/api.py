@@ -14,94 +14,37 @@ The functions raise ``vismae.core.errors.VismaeError`` where the commands print 
 return what was made; ``summary()`` of a result is the text that the command prints.
 """
 
-import json
 from collections.abc import Iterable, Mapping
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
+from vismae.api_settings import (
+    AnyPath,
+    Assignments,
+    ConfigFrom,
+    configure,
+    data_option,
+    paths,
+)
 from vismae.core.config import (
     DemoConfig,
     EvaluateConfig,
     ExportConfig,
     FinetuneConfig,
-    IngestConfig,
-    InspectConfig,
     PredictConfig,
     PretrainConfig,
-    Settings,
     StudyConfig,
 )
-from vismae.core.errors import SettingError
-from vismae.core.settings import build_config
 
 if TYPE_CHECKING:
     from vismae.training.replay import ReplayResult
     from vismae.workflows.demo import DemoResult
     from vismae.workflows.evaluate import EvaluateResult
     from vismae.workflows.finetune import FinetuneResult
-    from vismae.workflows.ingest import IngestResult
-    from vismae.workflows.inspect import InspectReport
     from vismae.workflows.plan import PretrainPlan
     from vismae.workflows.predict import PredictResult
     from vismae.workflows.pretrain import PretrainResult
     from vismae.workflows.study import StudyResult
-
-AnyPath = str | PathLike[str]
-ConfigFrom = AnyPath | Settings | None
-Assignments = Mapping[str, Any] | Iterable[str] | None
-ConfigT = TypeVar("ConfigT", bound=Settings)
-
-
-def ingest(
-    *sources: AnyPath, config: ConfigFrom = None, set: Assignments = None, **settings: Any
-) -> "IngestResult":
-    """Read images from folders, files, archives or csv manifests into a store.
-
-    Args:
-        *sources: What to read; same as ``sources=[...]``.
-        config: YAML file or ``IngestConfig``.
-        set: Dotted names with values.
-        **settings: ``store`` is needed; all others are listed at ``IngestConfig``.
-
-    Returns:
-        The store's folder, and how many images were stored and rejected.
-
-    Raises:
-        SettingError: A setting is unknown or wrong.
-        DataError: Nothing could be stored, or too much was rejected.
-    """
-    if sources:
-        settings["sources"] = [Path(source) for source in sources]
-    built = _configure(IngestConfig, "ingest", config, set, settings)
-    from vismae.workflows.ingest import ingest as run
-
-    return run(built)
-
-
-def inspect(
-    store: AnyPath | None = None,
-    *,
-    config: ConfigFrom = None,
-    set: Assignments = None,
-    **settings: Any,
-) -> "InspectReport":
-    """Count the images of a store by modality and draw a contact sheet.
-
-    Args:
-        store: Folder of the store.
-        config: YAML file or ``InspectConfig``.
-        set: Dotted names with values.
-        **settings: Listed at ``InspectConfig``.
-
-    Raises:
-        SettingError: A setting is unknown or wrong.
-        DataError: The folder is no store, or ``verify`` found damage.
-    """
-    built = _configure(InspectConfig, "inspect", config, set, {"store": store, **settings})
-    from vismae.workflows.inspect import inspect as run
-
-    return run(built)
 
 
 def pretrain(
@@ -134,7 +77,7 @@ def pretrain(
         TrainingError: The loss became infinite or not a number.
     """
     named = _pretrain_options(data, device, devices, modality)
-    built = _configure(PretrainConfig, "pretrain", config, set, named | settings)
+    built = configure(PretrainConfig, "pretrain", config, set, named | settings)
     from vismae.workflows.pretrain import pretrain as run
 
     return run(built)
@@ -161,7 +104,7 @@ def plan_pretrain(
         TrainingError: Memory ran out; names the batch size to try.
     """
     named = _pretrain_options(data, device, devices, modality)
-    built = _configure(PretrainConfig, "pretrain", config, set, named | settings)
+    built = configure(PretrainConfig, "pretrain", config, set, named | settings)
     from vismae.workflows.plan import plan as run
 
     return run(built)
@@ -192,7 +135,7 @@ def _pretrain_options(
 ) -> dict[str, Any]:
     words = [modality] if isinstance(modality, str) else modality
     return {
-        **_data_option(data),
+        **data_option(data),
         "trainer.device": device,
         "trainer.devices": devices,
         "data.modality": None if words is None else ",".join(words),
@@ -231,11 +174,11 @@ def finetune(
     """
     named = {
         "task.kind": kind,
-        **_data_option(data),
+        **data_option(data),
         "trainer.device": device,
         "trainer.devices": devices,
     }
-    built = _configure(FinetuneConfig, "finetune", config, set, named | settings)
+    built = configure(FinetuneConfig, "finetune", config, set, named | settings)
     from vismae.workflows.finetune import finetune as run
 
     return run(built)
@@ -262,8 +205,8 @@ def evaluate(
         DataError: There is nothing to score, or the model was trained on it.
         PreprocessingError: The images are prepared in another way than the model expects.
     """
-    named = _data_option(data)
-    built = _configure(EvaluateConfig, "evaluate", config, set, named | settings)
+    named = data_option(data)
+    built = configure(EvaluateConfig, "evaluate", config, set, named | settings)
     from vismae.workflows.evaluate import evaluate as run
 
     return run(built)
@@ -295,8 +238,8 @@ def predict(
         DataError: There is nothing to predict.
         RunFolderError: ``out`` is in use, or not empty without ``resume`` or ``overwrite``.
     """
-    named = {"model": _paths(model), "inputs": _paths(inputs)}
-    built = _configure(PredictConfig, "predict", config, set, named | settings)
+    named = {"model": paths(model), "inputs": paths(inputs)}
+    built = configure(PredictConfig, "predict", config, set, named | settings)
     from vismae.workflows.predict import predict as run
 
     return run(built)
@@ -316,7 +259,7 @@ def study(*, config: ConfigFrom = None, set: Assignments = None, **settings: Any
         DataError: A task cannot be read.
         RunFolderError: ``out`` is in use, or not empty without ``resume`` or ``overwrite``.
     """
-    built = _configure(StudyConfig, "study", config, set, settings)
+    built = configure(StudyConfig, "study", config, set, settings)
     from vismae.workflows.study import study as run
 
     return run(built)
@@ -337,7 +280,7 @@ def export(*, config: ConfigFrom = None, set: Assignments = None, **settings: An
         SettingError: A setting is unknown or wrong.
         ModelError: The format cannot hold this model.
     """
-    built = _configure(ExportConfig, "export", config, set, settings)
+    built = configure(ExportConfig, "export", config, set, settings)
     from vismae.workflows.export import export as run
 
     return run(built)
@@ -355,46 +298,7 @@ def demo(*, config: ConfigFrom = None, set: Assignments = None, **settings: Any)
         SettingError: A setting is unknown or wrong.
         RunFolderError: ``out`` is not empty and ``overwrite`` was not given.
     """
-    built = _configure(DemoConfig, "demo", config, set, settings)
+    built = configure(DemoConfig, "demo", config, set, settings)
     from vismae.workflows.demo import demo as run
 
     return run(built)
-
-
-def _configure(
-    kind: type[ConfigT],
-    command: str,
-    config: ConfigFrom,
-    set: Assignments,
-    settings: Mapping[str, Any],
-) -> ConfigT:
-    """Build the configuration of a command from everything its function was given."""
-    if isinstance(config, Settings) and not isinstance(config, kind):
-        raise SettingError(
-            f"config: found a {type(config).__name__}, {command} needs a {kind.__name__} or the "
-            "path of a YAML file."
-        )
-    base = config if isinstance(config, kind) else None
-    file = None if config is None or isinstance(config, Settings) else Path(config)
-    if isinstance(set, str):
-        raise SettingError(f"set: found the text {set!r}, expected a mapping or a list of texts.")
-    if isinstance(set, Mapping):
-        # JSON is YAML, which is how the value of an assignment is read.
-        set = [f"{name}={json.dumps(value, default=str)}" for name, value in set.items()]
-    return build_config(kind, command, file, tuple(set or ()), settings, base=base)
-
-
-def _data_option(
-    data: AnyPath | Iterable[AnyPath] | Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Read ``data`` as the command line does: paths are sources, a mapping is the section."""
-    if data is None or isinstance(data, Mapping):
-        return {"data": data}
-    return {"data.sources": _paths(data)}
-
-
-def _paths(given: AnyPath | Iterable[AnyPath] | None) -> list[Path] | None:
-    """Let one path stand for a list."""
-    if given is None:
-        return None
-    return [Path(path) for path in ([given] if isinstance(given, str | PathLike) else given)]

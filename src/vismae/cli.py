@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 import vismae
-from vismae.cli_data import ingest, inspect
+from vismae.cli_data import convert, ingest, inspect
 from vismae.cli_options import (
     Assignments,
     ConfigFile,
@@ -72,6 +72,7 @@ def _root(
 
 app.command()(ingest)
 app.command()(inspect)
+app.command()(convert)
 
 
 @app.command()

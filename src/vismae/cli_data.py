@@ -1,4 +1,4 @@
-"""The commands that make and show stores: ingest and inspect."""
+"""The commands that bring data in and show it: convert, ingest and inspect."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import vismae
-from vismae.cli_options import Assignments, ConfigFile, Quiet, Verbose
+from vismae.cli_options import Assignments, ConfigFile, OutputFolder, Overwrite, Quiet, Verbose
 from vismae.console import run_command
 from vismae.core.errors import SettingError
 
@@ -144,6 +144,53 @@ def inspect(
     """Count a store's images by modality; draw a contact sheet."""
     run_command(
         lambda: vismae.inspect(store, config=config, set=assignments, out=out, verify=verify),
+        verbose,
+        quiet,
+    )
+
+
+def convert(
+    layout: Annotated[
+        str,
+        typer.Argument(
+            help="acdc, amos22, btcv, synapse, busi, isic2018, medmnist or nnunet.",
+            metavar="LAYOUT",
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="The data set's folder, or its .npz.", metavar="SOURCE", show_default=False
+        ),
+    ],
+    out: OutputFolder = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(help="Fold of splits_final.json, counted from 0 (nnunet).", metavar="K"),
+    ] = None,
+    channel: Annotated[
+        int | None,
+        typer.Option(help="Channel that becomes the image (nnunet).", metavar="N"),
+    ] = None,
+    overwrite: Overwrite = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write manifest and settings for a public data set as its publishers hand it out."""
+    run_command(
+        lambda: vismae.convert(
+            layout,
+            source,
+            config=config,
+            set=assignments,
+            out=out,
+            fold=fold,
+            channel=channel,
+            overwrite=overwrite,
+        ),
         verbose,
         quiet,
     )

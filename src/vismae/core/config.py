@@ -32,6 +32,7 @@ from vismae.core.sections import (
 
 __all__ = [
     "AugmentSettings",
+    "ConvertConfig",
     "DataSettings",
     "DemoConfig",
     "Device",
@@ -337,6 +338,29 @@ class ExportConfig(Settings):
     """Folder to write into."""
     format: Literal["reference"] = "reference"
     """File format: reference is the checkpoint layout of the published VIS-MAE code."""
+    overwrite: bool = False
+    """Empty ``out`` first."""
+
+
+PublicLayout = Literal[
+    "acdc", "amos22", "btcv", "synapse", "busi", "isic2018", "medmnist", "nnunet"
+]
+
+
+class ConvertConfig(Settings):
+    """Settings of ``vismae convert``."""
+
+    layout: PublicLayout
+    """Layout of the data set: acdc, amos22, btcv, synapse (btcv with eight organs and the published
+    test patients), busi, isic2018, medmnist (one .npz) or nnunet (dataset.json)."""
+    source: Path
+    """Folder or file of the data set, as its publishers hand it out."""
+    out: Path
+    """Folder for the manifest and the settings of each task."""
+    fold: int | None = Field(default=None, ge=0)
+    """Fold of splits_final.json that validates, counted from 0 (nnunet)."""
+    channel: int = Field(default=0, ge=0)
+    """Channel of several that becomes the image (nnunet)."""
     overwrite: bool = False
     """Empty ``out`` first."""
 

@@ -63,7 +63,10 @@ def build_config(
 
 def to_yaml(config: BaseModel) -> str:
     """Return the complete configuration as YAML that ``build_config`` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = config.model_dump(mode="json")
+    return yaml.safe_dump(  # pyright: ignore[reportUnknownMemberType]  (stubs with open types)
+        values, sort_keys=False, allow_unicode=True
+    )
 
 
 def setting_names(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from vismae.core.config import (
+    ConvertConfig,
     DemoConfig,
     EvaluateConfig,
     ExportConfig,
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "predict": PredictConfig,
     "study": StudyConfig,
     "export": ExportConfig,
+    "convert": ConvertConfig,
     "demo": DemoConfig,
 }
 """The settings class of every command."""

@@ -22,7 +22,6 @@ from vismae.models.backbone import (
     SwinEncoder,
     SwinStage,
     config_for_size,
-    pad_to_patches,
     split_settings,
 )
 from vismae.models.convolution import (
@@ -34,6 +33,7 @@ from vismae.models.convolution import (
     normalised_convolution,
     prediction_layer,
 )
+from vismae.models.patches import pad_to_patches
 
 COARSE_OUTPUTS = 2
 """Outputs of deep supervision beside the full resolution's."""

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vismae.core.errors import ModelError
-from vismae.models.backbone import pad_to_patches
+from vismae.models.patches import pad_to_patches
 
 
 def patchify(images: Float[Tensor, "B K H W"], patch_size: int) -> Float[Tensor, "B L D"]:

@@ -1,0 +1,92 @@
+"""A folder as nnU-Net (version 2) and the Medical Segmentation Decathlon want it.
+
+``dataset.json``, ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz``, perhaps ``imagesTs`` with
+``labelsTs``; ``splits_final.json`` beside it gives the folds of a published cross-validation.
+Isensee et al., Nature Methods 2021;18:203-211.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vismae.core.errors import DataError
+from vismae.data.dataset_json import DATASET_JSON, read_dataset_json
+from vismae.data.pairing import PairedImage, find_pairs
+from vismae.data.pairing_names import channel_of, stem_of
+from vismae.data.public.tasks import PublicTask, TaskRow, require_file
+
+SPLITS = "splits_final.json"
+
+
+def read_nnunet(root: Path, fold: int | None = None, channel: int = 0) -> list[PublicTask]:
+    """Return the segmentation task.
+
+    Args:
+        root: The folder with ``dataset.json``.
+        fold: Fold of ``splits_final.json`` that validates, counted from 0 as nnU-Net does; None
+            leaves train and val to be divided.
+        channel: Which of several channels (sequences) becomes the image.
+
+    Raises:
+        DataError: The folder does not fit; says why.
+    """
+    table = _json(require_file(root / DATASET_JSON, "the description of the data set"))
+    regions = [
+        name for name, value in dict(table.get("labels", {})).items() if isinstance(value, list)
+    ]
+    if regions:
+        raise DataError(
+            f"{root / DATASET_JSON}: the labels {', '.join(regions)} are regions (unions of "
+            "classes). List each value of the label maps as a class of its own."
+        )
+    facts = read_dataset_json(root)
+    pairing = find_pairs(root)
+    if pairing is None:
+        raise DataError(f"{root}: imagesTr and labelsTr hold no pair of the same name.")
+    splits = None if fold is None else _fold(root, fold)
+    numbers = sorted(facts.class_names)
+    values = {0: 0, **{value: number for number, value in enumerate(numbers, start=1)}}
+    rows = tuple(_rows(pairing.images, facts.modality(channel), splits, channel))
+    if not rows:
+        raise DataError(f"{root}: no image of channel {channel} has a label map. Check --channel.")
+    names = tuple(facts.class_names[value] for value in numbers)
+    return [PublicTask("segment", rows, names, values if numbers else None)]
+
+
+def _rows(
+    images: list[PairedImage], modality: str | None, splits: dict[str, str] | None, channel: int
+) -> Iterator[TaskRow]:
+    tested = any(found.split == "test" and found.label_map is not None for found in images)
+    for found in images:
+        stem = stem_of(found.image.name) or found.image.name
+        case, number = channel_of(stem) or (stem, 0)
+        if found.label_map is None or number != channel:
+            continue
+        split = found.split
+        if split != "test":
+            split = "train" if tested else None
+            if splits is not None:
+                split = splits.get(case)
+                if split is None:
+                    continue
+        yield TaskRow(found.image, found.label_map, patient_id=case, split=split, modality=modality)
+
+
+def _fold(root: Path, fold: int) -> dict[str, str]:
+    """Return case -> train or val."""
+    path = require_file(root / SPLITS, "the list of folds that --fold asks for")
+    folds = _json(path)
+    if not isinstance(folds, list) or not 0 <= fold < len(folds):
+        count = len(folds) if isinstance(folds, list) else 0
+        raise DataError(f"{path}: fold {fold} of {count}. Choose one from 0 to {count - 1}.")
+    return {
+        str(case): split for split in ("train", "val") for case in dict(folds[fold]).get(split, ())
+    }
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON that can be read ({error}).") from error

@@ -1,0 +1,247 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from factories import write_nifti, write_png
+from vismae.core.errors import DataError
+from vismae.data.public.acdc import read_acdc
+from vismae.data.public.amos import read_amos
+from vismae.data.public.btcv import ORGANS, SYNAPSE_ORGANS, read_btcv, read_synapse
+from vismae.data.public.busi import read_busi
+from vismae.data.public.isic import read_isic
+from vismae.data.public.layouts import READERS
+from vismae.data.public.medmnist import read_medmnist
+from vismae.data.public.nnunet import read_nnunet
+from vismae.data.public.tasks import TaskRow
+
+VOLUME = np.zeros((4, 4, 2), dtype=np.int16)
+
+
+def _touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _by_name(rows: object) -> dict[str, TaskRow]:
+    found = list(rows)  # type: ignore[call-overload]
+    return {row.image.name if isinstance(row.image, Path) else row.image[0]: row for row in found}
+
+
+def test_acdc_gives_drawn_frames_with_phase_and_pathology(tmp_path: Path) -> None:
+    for folder, patient in (("training", "patient001"), ("testing", "patient101")):
+        place = tmp_path / "database" / folder / patient
+        for frame in ("01", "12"):
+            _touch(
+                place / f"{patient}_frame{frame}.nii.gz",
+                place / f"{patient}_frame{frame}_gt.nii.gz",
+            )
+        _touch(place / f"{patient}_4d.nii.gz")
+        (place / "Info.cfg").write_text("ED: 1\nES: 12\nGroup: DCM\nHeight: 184.0\n")
+    (task,) = read_acdc(tmp_path)
+    rows = _by_name(task.rows)
+    assert set(rows) == {
+        f"patient{p}_frame{f}.nii.gz" for p in ("001", "101") for f in ("01", "12")
+    }
+    row = rows["patient001_frame12.nii.gz"]
+    assert row.label_map == row.image.with_name("patient001_frame12_gt.nii.gz")  # type: ignore[union-attr]
+    assert (row.patient_id, row.split, row.modality) == ("patient001", "train", "mr")
+    assert row.more == {"pathology": "DCM", "phase": "ES"}
+    assert rows["patient101_frame01.nii.gz"].split == "test"
+    assert task.classes == ("right ventricle", "myocardium", "left ventricle")
+
+
+def test_synapse_takes_the_published_test_patients_and_eight_organs(tmp_path: Path) -> None:
+    numbers = [*range(1, 11), *range(21, 41)]
+    for number in numbers:
+        _touch(
+            tmp_path / "RawData" / "Training" / "img" / f"img{number:04d}.nii.gz",
+            tmp_path / "RawData" / "Training" / "label" / f"label{number:04d}.nii.gz",
+        )
+    (task,) = read_synapse(tmp_path)
+    splits = [row.split for row in task.rows]
+    assert (splits.count("train"), splits.count("test")) == (18, 12)
+    assert task.label_values is not None
+    assert set(task.label_values) == set(range(14))
+    for value, number in task.label_values.items():
+        organ = "background" if value == 0 else ORGANS[value - 1]
+        expected = SYNAPSE_ORGANS.index(organ) + 1 if organ in SYNAPSE_ORGANS else 0
+        assert number == expected
+    assert task.settings == {"preprocessing": {"ct_window_hu": [-125.0, 275.0]}}
+    (all_organs,) = read_btcv(tmp_path / "RawData" / "Training")
+    assert len(all_organs.classes) == 13
+    assert {row.split for row in all_organs.rows} == {None}
+
+
+def test_a_volume_without_its_label_map_is_an_error_that_names_it(tmp_path: Path) -> None:
+    _touch(tmp_path / "Training" / "img" / "img0001.nii.gz")
+    with pytest.raises(DataError, match=r"label0001.*label map of img0001"):
+        read_btcv(tmp_path)
+
+
+def test_amos_tells_ct_from_mr_by_number_and_tests_on_the_validation_patients(
+    tmp_path: Path,
+) -> None:
+    for ending, number in (("Tr", "0001"), ("Tr", "0507"), ("Va", "0600")):
+        _touch(
+            tmp_path / f"images{ending}" / f"amos_{number}.nii.gz",
+            tmp_path / f"labels{ending}" / f"amos_{number}.nii.gz",
+        )
+    _touch(tmp_path / "imagesTs" / "amos_0002.nii.gz")
+    (task,) = read_amos(tmp_path)
+    rows = _by_name(task.rows)
+    assert {name[:9]: (row.modality, row.split) for name, row in rows.items()} == {
+        "amos_0001": ("ct", "train"),
+        "amos_0507": ("mr", "train"),
+        "amos_0600": ("mr", "test"),
+    }
+    assert len(task.classes) == 15
+
+
+def test_busi_unites_all_lesions_of_an_image(tmp_path: Path) -> None:
+    folder = tmp_path / "Dataset_BUSI_with_GT"
+    left, right = np.zeros((2, 6, 8), dtype=np.uint8)
+    left[1, 1], right[4, 6] = 255, 255
+    write_png(folder / "benign" / "benign (4).png", np.full((6, 8), 90, dtype=np.uint8))
+    write_png(folder / "benign" / "benign (4)_mask.png", left)
+    write_png(folder / "benign" / "benign (4)_mask_1.png", right)
+    write_png(folder / "benign" / "benign (40).png", np.full((6, 8), 90, dtype=np.uint8))
+    write_png(folder / "benign" / "benign (40)_mask.png", np.zeros((6, 8), dtype=np.uint8))
+    segment, classify = read_busi(tmp_path)
+    row = _by_name(segment.rows)["benign (4).png"]
+    assert callable(row.label_map)
+    assert np.argwhere(row.label_map()).tolist() == [[1, 1], [4, 6]]
+    assert (row.label, row.patient_id, row.modality) == ("benign", "benign (4)", "us")
+    assert classify.classes == ("normal", "benign", "malignant")
+
+
+def test_isic_keeps_photographs_of_one_lesion_together(tmp_path: Path) -> None:
+    name = "ISIC2018_Task3_Training_GroundTruth"
+    _touch(tmp_path / "ISIC2018_Task3_Training_Input" / "ISIC_0000001.jpg")
+    (tmp_path / name).mkdir()
+    header = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
+    (tmp_path / name / f"{name}.csv").write_text(
+        f"{header}ISIC_0000001,0,1.0,0,0,0,0,0\nISIC_0000002,1.0,0,0,0,0,0,0\n"
+    )
+    (tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv").write_text(
+        "image,lesion_id,diagnosis_confirm_type\n"
+        "ISIC_0000001,HAM_7,histopathology\nISIC_0000002,HAM_7,histopathology\n"
+    )
+    _touch(
+        tmp_path / "ISIC2018_Task1-2_Training_Input" / "ISIC_0000003.jpg",
+        tmp_path / "ISIC2018_Task1_Training_GroundTruth" / "ISIC_0000003_segmentation.png",
+    )
+    segment, classify = read_isic(tmp_path)
+    assert [(row.label, row.patient_id) for row in classify.rows] == [
+        ("NV", "HAM_7"),
+        ("MEL", "HAM_7"),
+    ]
+    assert (segment.kind, segment.in_channels) == ("segment", 3)
+    assert [row.split for row in segment.rows] == ["train"]
+
+
+def test_isic_refuses_an_image_with_two_diagnoses(tmp_path: Path) -> None:
+    name = "ISIC2018_Task3_Training_GroundTruth"
+    (tmp_path / "ISIC2018_Task3_Training_Input").mkdir()
+    (tmp_path / f"{name}.csv").write_text("image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,1,1,0,0,0,0,0\n")
+    with pytest.raises(DataError, match=r"line 2: 2 diagnoses"):
+        read_isic(tmp_path)
+
+
+def _medmnist(path: Path, image_shape: tuple[int, ...], labels: np.ndarray, **more: object) -> Path:
+    generator = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = generator.integers(
+            0, 256, (len(labels), *image_shape), np.uint8
+        )
+        arrays[f"{split}_labels"] = labels
+    np.savez_compressed(path, **{**arrays, **more})  # type: ignore[arg-type]
+    return path
+
+
+def test_medmnist_images_come_out_as_they_were(tmp_path: Path) -> None:
+    labels = np.array([[0], [1], [1]], dtype=np.uint8)
+    path = _medmnist(tmp_path / "pneumoniamnist.npz", (28, 28), labels)
+    (task,) = read_medmnist(path)
+    rows = list(task.rows)
+    assert [row.label for row in rows[:3]] == ["normal", "pneumonia", "pneumonia"]
+    assert [row.split for row in rows] == ["train"] * 3 + ["val"] * 3 + ["test"] * 3
+    assert {row.modality for row in rows} == {"xr"}
+    with np.load(path) as arrays:
+        for number, row in enumerate(rows[3:6]):
+            assert not isinstance(row.image, Path)
+            np.testing.assert_array_equal(row.image[1], arrays["val_images"][number])
+
+
+def test_medmnist_knows_colour_volumes_and_several_labels(tmp_path: Path) -> None:
+    ones = np.array([[0], [1]], dtype=np.uint8)
+    (colour,) = read_medmnist(_medmnist(tmp_path / "retinamnist_64.npz", (8, 8, 3), ones))
+    assert (colour.in_channels, colour.classes) == (3, ("0", "1"))
+    (volumes,) = read_medmnist(_medmnist(tmp_path / "nodulemnist3d.npz", (5, 8, 8), ones))
+    rows = list(volumes.rows)
+    assert len(rows) == 3 * 2 * 5
+    assert [(row.volume_id, row.slice_index) for row in rows[4:6]] == [
+        ("train-000000", 4),
+        ("train-000001", 0),
+    ]
+    several = np.zeros((2, 14), dtype=np.uint8)
+    several[1, [0, 13]] = 1
+    (chest,) = read_medmnist(_medmnist(tmp_path / "chestmnist.npz", (8, 8), several))
+    assert chest.multi_label
+    assert [row.label for row in chest.rows][:2] == ["", "atelectasis|hernia"]
+
+
+def test_medmnist_with_pickled_objects_is_refused(tmp_path: Path) -> None:
+    labels = np.array([[0], [1]], dtype=np.uint8)
+    objects = np.array([{"a": 1}, {"b": 2}], dtype=object)
+    path = _medmnist(tmp_path / "octmnist.npz", (8, 8), labels, train_labels=objects)
+    with pytest.raises(DataError, match="Objects are never loaded"):
+        read_medmnist(path)
+
+
+def test_medmnist_names_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "other.npz"
+    np.savez(path, images=np.zeros((2, 8, 8), dtype=np.uint8))
+    with pytest.raises(DataError, match="train_labels cannot be read"):
+        read_medmnist(path)
+
+
+def _nnunet(root: Path, labels: dict[str, object]) -> Path:
+    for case in ("a", "b"):
+        for channel in ("0000", "0001"):
+            write_nifti(root / "imagesTr" / f"{case}_{channel}.nii.gz", VOLUME)
+        write_nifti(root / "labelsTr" / f"{case}.nii.gz", VOLUME)
+    (root / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": labels})
+    )
+    return root
+
+
+def test_nnunet_takes_one_channel_and_the_published_folds(tmp_path: Path) -> None:
+    root = _nnunet(tmp_path, {"background": 0, "edema": 1, "core": 4})
+    (root / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    (task,) = read_nnunet(root, fold=0, channel=1)
+    rows = _by_name(task.rows)
+    assert {name: row.split for name, row in rows.items()} == {
+        "a_0001.nii.gz": "train",
+        "b_0001.nii.gz": "val",
+    }
+    assert (task.classes, task.label_values) == (("edema", "core"), {0: 0, 1: 1, 4: 2})
+    assert {row.modality for row in rows.values()} == {"mr"}
+    with pytest.raises(DataError, match="fold 3 of 1"):
+        read_nnunet(root, fold=3)
+
+
+def test_nnunet_refuses_regions_by_name(tmp_path: Path) -> None:
+    root = _nnunet(tmp_path, {"background": 0, "whole tumour": [1, 2], "core": 2})
+    with pytest.raises(DataError, match="whole tumour"):
+        read_nnunet(root)
+
+
+@pytest.mark.parametrize("layout", sorted(set(READERS) - {"medmnist"}))
+def test_another_folder_is_refused_with_what_was_expected(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(DataError, match=r"no folder|neither"):
+        READERS[layout](tmp_path)

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import vismae
+from factories import write_nifti, write_png
+from vismae.core.errors import DataError
+from vismae.data.store import Store
+
+
+def test_a_converted_volume_task_trains_and_keeps_its_test_patients(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for folder, patients in (("training", range(1, 6)), ("testing", range(101, 103))):
+        for number in patients:
+            name = f"patient{number:03d}"
+            label_map = np.zeros((32, 32, 2), dtype=np.uint8)
+            label_map[8:16, 8:16], label_map[16:24, 8:16], label_map[8:16, 16:24] = 1, 2, 3
+            pixels = (label_map * 200 + generator.integers(0, 60, label_map.shape)).astype(np.int16)
+            place = tmp_path / "acdc" / folder / name
+            write_nifti(place / f"{name}_frame01.nii.gz", pixels)
+            write_nifti(place / f"{name}_frame01_gt.nii.gz", label_map)
+            (place / "Info.cfg").write_text("ED: 1\nES: 9\nGroup: NOR\n")
+    result = vismae.convert("acdc", tmp_path / "acdc", out=tmp_path / "task")
+    (task,) = result.tasks
+    assert (task.images, task.patients) == (7, 7)
+    assert task.splits == {"test": 2, "train": 5}
+    settings = yaml.safe_load(task.config.read_text())
+    assert settings["task"]["classes"] == ["right ventricle", "myocardium", "left ventricle"]
+    vismae.finetune(
+        "segment",
+        config=task.config,
+        out=tmp_path / "run",
+        model={"size": "nano"},
+        trainer={"max_steps": 1},
+        **{"data.image_size": 32, "data.batch_size": 2, "data.workers": 0},
+    )
+    splits = (tmp_path / "run" / "splits.csv").read_text()
+    assert splits.count("test") == 2
+
+
+def test_converted_images_of_an_array_can_be_ingested(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        arrays[f"{split}_images"] = generator.integers(0, 256, (count, 28, 28), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count, dtype=np.uint8)[:, None] % 2
+    np.savez_compressed(tmp_path / "breastmnist.npz", **arrays)
+    (task,) = vismae.convert("medmnist", tmp_path / "breastmnist.npz", out=tmp_path / "task").tasks
+    vismae.ingest(task.config.parent / "manifest.csv", store=tmp_path / "store", executor="here")
+    store = Store(tmp_path / "store")
+    index = store.columns(["label", "split"])
+    assert index["label"].value_counts().to_dict() == {"malignant": 4, "normal or benign": 4}
+    first = index.index[index["split"] == "test"][0]
+    np.testing.assert_array_equal(store.read(int(first)).pixels, arrays["test_images"][0])
+
+
+def test_two_tasks_of_one_data_set_lie_side_by_side(tmp_path: Path) -> None:
+    for name in ("benign", "malignant", "normal"):
+        lesion = np.zeros((16, 16), dtype=np.uint8)
+        lesion[4:8, 4:8] = 0 if name == "normal" else 255
+        write_png(tmp_path / "busi" / name / f"{name} (1).png", np.full((16, 16), 99, np.uint8))
+        write_png(tmp_path / "busi" / name / f"{name} (1)_mask.png", lesion)
+    result = vismae.convert("busi", tmp_path / "busi", out=tmp_path / "task")
+    assert [task.kind for task in result.tasks] == ["segment", "classify"]
+    assert "vismae finetune classify" in result.summary()
+    manifest = (tmp_path / "task" / "classify" / "manifest.csv").read_text()
+    assert "../../busi/benign/benign (1).png" in manifest
+    assert len(list((tmp_path / "task" / "segment" / "label_maps").iterdir())) == 3
+
+
+def test_settings_of_another_layout_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "busi").mkdir()
+    with pytest.raises(DataError, match="belong to the layout nnunet"):
+        vismae.convert("busi", tmp_path / "busi", out=tmp_path / "task", fold=1)
