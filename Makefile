@@ -1,6 +1,7 @@
 # make demo      set up .venv, walk the whole road on made-up images: runs/demo/report/index.html
 # make test      set up, lint, types, fast tests
 # make test-all  the same with the slow tests, and the wheel built and tried
+# make services  install the programs some tests run against (Debian, root): a PACS, a cluster, a browser
 #
 # Set-up happens once, and again when pyproject.toml changes. Variables:
 #   PYTHON=python3.12    another interpreter than the first suitable one
@@ -10,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-all lint format types docs build
+.PHONY: setup demo services test test-all lint format types docs build
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,6 +48,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/vismae demo --out runs/demo --overwrite
 	@echo "Report: runs/demo/report/index.html"
+
+services:
+	@.ci/services
 
 test: lint types
 	$(PYTEST)
