@@ -21,6 +21,8 @@ def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workflow, "_IMAGE_SIZE", 32)
     monkeypatch.setattr(workflow, "_PRETRAIN_STEPS", 2)
     monkeypatch.setattr(workflow, "_SEEDS", 1)
+    # An eighth of so few patients would lack a class.
+    monkeypatch.setattr(workflow, "_FRACTIONS", (0.25, 0.5))
     monkeypatch.setattr(workflow, "_WORKERS", 1)
     monkeypatch.setattr(workflow, "_FINETUNE", {**workflow._FINETUNE, **few})
 
@@ -32,7 +34,7 @@ def test_the_demo_ends_with_one_report_and_an_honest_table(tmp_path: Path) -> No
     assert set(result.comparison["start"]) == {"pre-trained", "from scratch"}
     assert set(result.comparison["metric"]) == {"Dice", "balanced accuracy"}
     scores = pd.read_parquet(tmp_path / "demo" / "study" / "scores.parquet")
-    assert set(scores["fraction"]) == {0.125, 0.5}
+    assert set(scores["fraction"]) == {0.25, 0.5}
     page = result.report.read_text(encoding="utf-8")
     assert "from scratch" in page
     assert "http://" not in page.replace("http://www.w3.org", "")

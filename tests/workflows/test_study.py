@@ -1,5 +1,10 @@
 """A small study end to end, and its comparison against a hand computation."""
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +13,10 @@ import pandas as pd
 import pytest
 
 from stores import SMALL_RUN, classification_store
-from vismae.core.config import StudyConfig
-from vismae.core.errors import RunFolderError, SettingError
+from troublesome_tasks import wait_until
+from vismae.core.errors import RunFolderError, SettingError, TrainingError
+from vismae.core.settings import to_yaml
+from vismae.core.study_config import StudyConfig, StudyPrimary
 from vismae.workflows.study import StudyResult, study
 from vismae.workflows.study_report import compare_starts
 
@@ -25,6 +32,7 @@ def config(out: Path, tasks: dict[str, Any], init: Path, **more: Any) -> StudyCo
             "seeds": [0, 1],
             "settings": {**SMALL_RUN, "trainer.max_steps": 2, "optimizer.lr": 3e-3},
             "bootstrap": 100,
+            "executor": "here",
             **more,
         }
     )
@@ -49,7 +57,7 @@ def scores_of(result: StudyResult) -> pd.DataFrame:
 def test_every_cell_is_run_and_compared(made: tuple[StudyConfig, StudyResult]) -> None:
     _, result = made
     assert result.runs == 16
-    assert len(list((result.folder / "scores").iterdir())) == 16
+    assert len(list((result.folder / "runs").rglob("scores.parquet"))) == 16
     table = result.comparison
     assert len(table) == 8
     assert (table["runs"] == 2).all()
@@ -98,14 +106,16 @@ def test_a_resumed_study_runs_only_what_is_missing_and_finds_the_same(
     made: tuple[StudyConfig, StudyResult],
 ) -> None:
     settings, result = made
-    files = sorted((result.folder / "scores").iterdir())
+    files = sorted((result.folder / "runs").rglob("scores.parquet"))
     before = {path: path.stat().st_mtime_ns for path in files[1:]}
     missing = pd.read_parquet(files[0])
     files[0].unlink()
     again = study(settings.model_copy(update={"resume": True}))
     assert {path: path.stat().st_mtime_ns for path in files[1:]} == before
     # The same cell gives the very same scores.
-    pd.testing.assert_frame_equal(pd.read_parquet(files[0]), missing)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(files[0]).drop(columns="seconds"), missing.drop(columns="seconds")
+    )
     assert again.comparison.to_string() == result.comparison.to_string()
 
 
@@ -137,7 +147,9 @@ def test_runs_side_by_side_find_what_runs_one_by_one_find(pretrained: Path, tmp_
     tasks = {"shades": {"kind": "classify", "sources": [store]}}
     less = {"label_fractions": [1.0], "seeds": [0]}
     one = study(config(tmp_path / "one", tasks, pretrained, **less))
-    two = study(config(tmp_path / "two", tasks, pretrained, **less, workers=2))
+    two = study(
+        config(tmp_path / "two", tasks, pretrained, **less, executor="processes", workers=2)
+    )
     assert np.allclose(scores_of(one)["value"], scores_of(two)["value"], atol=1e-5)
 
 
@@ -148,7 +160,7 @@ def probability_rows(start: str, seed: int, cases: list[tuple[str, str, str]]) -
             "task": "t",
             "start": start,
             "fraction": 1.0,
-            "seed": seed,
+            "run": str(seed),
             "labelled_patients": 5,
             "patient_id": patient,
             "class_name": name,
@@ -201,3 +213,109 @@ def test_images_of_a_patient_of_both_classes_stay_together(tmp_path: Path) -> No
     assert table.loc["scratch", "score"].estimate == pytest.approx((2 / 3 + 0) / 2)
     assert table.loc["scratch", "cases"] == 2
     assert table.loc["scratch", "score"].n == 2
+
+
+def test_a_failing_run_is_listed_with_its_cause_and_the_others_go_on(
+    shades: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    tasks = {"shades": {"kind": "classify", "sources": [shades]}}
+    starts = {"scratch": {"init": "none"}, "gone": {"init": tmp_path / "no_such_model"}}
+    less = {"label_fractions": [1.0], "seeds": [0], "starts": starts}
+    settings = config(tmp_path / "out", tasks, pretrained, **less)
+    with pytest.raises(TrainingError, match=r"1 of 2 runs failed.*gone.*no_such_model.*--resume"):
+        study(settings)
+    runs = pd.read_csv(tmp_path / "out" / "runs.csv").set_index("start")
+    assert runs.loc["scratch", "state"] == "finished"
+    assert runs.loc["gone", "state"] == "failed"
+    assert "no_such_model" in runs.loc["gone", "cause"]
+    assert (tmp_path / "out" / "report" / "index.html").is_file()
+    # With the cause mended, only the failed run is left.
+    shutil.copytree(pretrained, tmp_path / "no_such_model")
+    again = study(settings.model_copy(update={"resume": True}))
+    assert (again.runs, again.to_do) == (2, 0)
+
+
+STUDY = """
+import sys
+from pathlib import Path
+import vismae
+vismae.study(config=Path(sys.argv[1]), resume=True)
+"""
+
+
+def test_a_killed_study_goes_on_where_it_was_and_half_a_run_never_counts(
+    shades: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    tasks = {"shades": {"kind": "classify", "sources": [shades]}}
+    out = tmp_path / "out"
+    less = {"label_fractions": [1.0], "seeds": [0, 1], "executor": "processes"}
+    settings = config(out, tasks, pretrained, **less)
+    file = tmp_path / "study.yaml"
+    file.write_text(to_yaml(settings))
+    killed = subprocess.Popen(
+        [sys.executable, "-c", STUDY, str(file)], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        # The first run is finished, the second is under way.
+        wait_until(lambda: len(list(out.rglob("training_patients.csv"))) == 2, 120)
+    finally:
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait(20)
+    finished = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("scores.parquet")}
+    assert 1 <= len(finished) < 4
+    result = study(settings.model_copy(update={"resume": True, "executor": "here"}))
+    assert result.runs == 4
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    whole = study(config(tmp_path / "whole", tasks, pretrained, **{**less, "executor": "here"}))
+    drop = ["seconds"]
+    pd.testing.assert_frame_equal(
+        scores_of(result).drop(columns=drop), scores_of(whole).drop(columns=drop)
+    )
+
+
+def test_a_report_can_be_had_of_what_is_finished(
+    made: tuple[StudyConfig, StudyResult], tmp_path: Path
+) -> None:
+    settings, result = made
+    copy = tmp_path / "copy"
+    shutil.copytree(result.folder, copy)
+    for path in (copy / "runs").rglob("scores.parquet"):
+        if path.parent.name == "1" and path.parent.parent.name == "1":
+            path.unlink()
+    # More seeds are asked for than there are; what only one start has is not compared.
+    part = study(
+        settings.model_copy(
+            update={"out": copy, "resume": True, "only_report": True, "seeds": (0, 1, 2)}
+        )
+    )
+    assert (part.runs, part.to_do) == (12, 12)
+    assert pd.read_csv(copy / "runs.csv")["state"].value_counts().to_dict() == {
+        "finished": 12,
+        "to do": 12,
+    }
+    empty = settings.model_copy(update={"out": tmp_path / "empty", "only_report": True})
+    with pytest.raises(TrainingError, match="nothing to report"):
+        study(empty)
+
+
+def test_starts_of_a_task_must_be_tested_on_the_same(
+    shades: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    tasks = {"shades": {"kind": "classify", "sources": [shades]}}
+    starts = {"scratch": {}, "other": {"settings": {"task.classes": ["dark", "bright"]}}}
+    with pytest.raises(SettingError, match=r"differ in task\.classes"):
+        study(config(tmp_path / "a", tasks, pretrained, starts=starts))
+    starts = {"scratch": {"tasks": ["shades"]}}
+    more = {**tasks, "nobody's": tasks["shades"]}
+    with pytest.raises(SettingError, match="No start takes part in task 'nobody's'"):
+        study(config(tmp_path / "b", more, pretrained, starts=starts))
+
+
+def test_the_primary_comparison_cannot_be_named_afterwards(
+    made: tuple[StudyConfig, StudyResult],
+) -> None:
+    settings = made[0]
+    primary = StudyPrimary(task="discs", start="pretrained", fraction=0.3)
+    later = settings.model_copy(update={"resume": True, "primary": primary})
+    with pytest.raises(RunFolderError, match="primary was None, now something else"):
+        study(later)

@@ -6,15 +6,16 @@ become plain sentences that name file and line (``core/settings.py``).
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from vismae.core.sections import (
     AugmentSettings,
     DataSettings,
     Device,
     Fraction,
+    InitPath,
     MAESettings,
     Modalities,
     MonitorSettings,
@@ -29,6 +30,7 @@ from vismae.core.sections import (
     TrainerSettings,
     Words,
 )
+from vismae.core.study_config import StudyConfig
 
 __all__ = [
     "AugmentSettings",
@@ -54,18 +56,14 @@ __all__ = [
     "PretrainDataSettings",
     "Settings",
     "Size2D",
+    "StudyConfig",
     "TaskSettings",
     "TrainerSettings",
     "Words",
 ]
 
 
-def _none_is_scratch(value: object) -> object:
-    return None if isinstance(value, str) and value.lower() == "none" else value
-
-
 Keepable = Literal["burned-in", "secondary-capture", "localizer"]
-InitPath = Annotated[Path | None, BeforeValidator(_none_is_scratch)]
 
 
 class IngestConfig(Settings):
@@ -229,61 +227,6 @@ class EvaluateConfig(Settings):
     def _has_data(self) -> "EvaluateConfig":
         if not self.data.sources:
             raise ValueError("data.sources (--data) is empty; name a folder, a csv or a store")
-        return self
-
-
-class StudyTask(Settings):
-    """One task of a study."""
-
-    kind: Literal["segment", "classify"]
-    """A class for each pixel, or for each image."""
-    sources: Paths
-    """Its data, as for ``vismae finetune --data``."""
-    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """Settings of ``vismae finetune`` for this task, as ``section.name: value``."""
-
-
-class StudyStart(Settings):
-    """One start of a study: weights, and how they are fine-tuned."""
-
-    init: InitPath = None
-    """Model folder or checkpoint; ``none`` starts from random weights."""
-    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """Settings of ``vismae finetune`` for this start, as ``section.name: value``."""
-
-
-class StudyConfig(Settings):
-    """Settings of ``vismae study``."""
-
-    out: Path
-    """Folder for runs, scores and report."""
-    tasks: dict[str, StudyTask] = Field(min_length=1)
-    """Tasks by name."""
-    starts: dict[str, StudyStart] = Field(min_length=1)
-    """Starts by name."""
-    baseline: str
-    """Name of the start that the others are compared with."""
-    label_fractions: tuple[Fraction, ...] = Field(default=(0.1, 1.0), min_length=1)
-    """Shares of the training patients whose labels are used."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
-    """Each seed chooses its own labelled patients and first weights, alike for all starts."""
-    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """Settings of ``vismae finetune`` for every run."""
-    bootstrap: int = Field(2000, ge=100)
-    """Resamples for the intervals."""
-    workers: int = Field(default=1, ge=1)
-    """Runs at a time, each in its own process."""
-    keep_models: bool = False
-    """Keep every run's model folder; scores are always kept."""
-    resume: bool = False
-    """Skip runs whose scores are there."""
-    overwrite: bool = False
-    """Empty ``out`` first."""
-
-    @model_validator(mode="after")
-    def _baseline_is_a_start(self) -> "StudyConfig":
-        if self.baseline not in self.starts:
-            raise ValueError(f"baseline is '{self.baseline}', but starts are {list(self.starts)}")
         return self
 
 

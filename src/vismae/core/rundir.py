@@ -100,8 +100,11 @@ _FREE_ON_RESUME = {
     *("monitor.every", "monitor.most_time_fraction", "monitor.data", "monitor.images"),
     "monitor.mlflow",
     # A study may grow; the runs it has stay what they are.
-    *("seeds", "label_fractions", "bootstrap", "keep_models"),
+    *("seeds", "folds", "label_fractions", "label_patients", "bootstrap", "keep_models"),
+    *("executor", "workers", "run_hours", "only_report", "worst_cases", "qualities"),
 }
+# Of a study's tasks: how results are shown.
+_FREE_ENDINGS = (".domain", ".qualities", ".subgroups")
 
 
 def _refuse_changed(folder: Path, settings: str) -> None:
@@ -115,9 +118,9 @@ def _refuse_changed(folder: Path, settings: str) -> None:
         return
     old, new = (dict(_dotted(yaml.safe_load(t))) for t in (before.read_text(), settings))
     changed = [
-        f"{name} was {old[name]}, now {new.get(name)}"
+        f"{name} was {old[name]}, now {new.get(name, 'something else')}"
         for name in sorted(set(old) - _FREE_ON_RESUME)
-        if old[name] != new.get(name)
+        if (name not in new or old[name] != new[name]) and not name.endswith(_FREE_ENDINGS)
     ]
     if changed:
         raise RunFolderError(

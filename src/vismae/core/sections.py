@@ -67,6 +67,11 @@ def _as_modality(value: object) -> object:
     return value if known is Modality.OTHER else known
 
 
+def _none_is_scratch(value: object) -> object:
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
+InitPath = Annotated[Path | None, BeforeValidator(_none_is_scratch)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Modalities = Annotated[tuple[Modality, ...], BeforeValidator(_as_modalities)]

@@ -113,7 +113,7 @@ def _resolve(
     manifest = source / MANIFEST_FILE
     if manifest.is_file():
         return [Manifest(source, ManifestTable(manifest, keep_columns))]
-    folds = _fold_files(source)
+    folds = fold_tables(source)
     if folds:
         return [_reference_layout(source, folds, fold, keep_columns)]
     if task == "classify":
@@ -143,8 +143,8 @@ def _paired(folder: Path, pairing: Pairing) -> Manifest:
     )
 
 
-def _fold_files(folder: Path) -> dict[int, dict[str, Path]]:
-    """Return fold number -> split -> csv."""
+def fold_tables(folder: Path) -> dict[int, dict[str, Path]]:
+    """Return the tables of the reference's layout: fold number -> split -> csv."""
     folds: dict[int, dict[str, Path]] = {}
     for path in sorted(folder.glob("*_fold*.csv")):
         found = re.fullmatch(r"(\w+?)_fold(\d+)", path.stem)

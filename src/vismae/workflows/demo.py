@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 _IMAGE_SIZE = 64
 _PRETRAIN_STEPS = 1000
 _SEEDS = 3
+_FRACTIONS = (0.125, 0.5)
 _WORKERS = 2
 _FINETUNE = {
     "model.size": "nano",
@@ -152,7 +153,7 @@ def _study_config(
                 "from scratch": {"init": "none"},
             },
             "baseline": "from scratch",
-            "label_fractions": [0.125, 0.5],
+            "label_fractions": _FRACTIONS,
             "seeds": list(range(config.seed, config.seed + _SEEDS)),
             "workers": _WORKERS,
             "settings": {**_FINETUNE, "trainer.device": config.device},

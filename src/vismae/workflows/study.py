@@ -1,47 +1,47 @@
-"""``vismae study``: which start is best at which share of the labels.
+"""``vismae study``: which start is best with how many labels.
 
-Tasks × starts × label fractions × seeds; each cell is one fine-tuning and one evaluation through
-the same functions as the commands. Arms share the labelled patients, the first weights of new
-parts and the order of the data, so that they differ in their start alone.
+Tasks × starts × label budgets × folds × seeds; each cell is one fine-tuning and one evaluation
+through the same functions as the commands. Arms share the labelled patients, the first weights of
+new parts and the order of the data, so that they differ in their start alone.
+
+::
+
+    OUT/scores.parquet             all finished runs, one row per run, test patient, class, metric
+    OUT/runs.csv                   every run: finished, failed (why) or to do
+    OUT/left_out.csv               label budgets that a task cannot have, and why
+    OUT/comparison.csv             every start against the baseline
+    OUT/report/index.html          all of it on one page
+    OUT/runs/TASK/START/LABELS/SEED/scores.parquet    there when that run is finished
+
+The parts are in ``label_study/``: what is run in which order (``plan``), the tasks (``tasks``),
+one run in a process (``run``), how far it is (``progress``).
 """
 
 import logging
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
-import torch
 
-from vismae.core.config import EvaluateConfig, FinetuneConfig, StudyConfig
-from vismae.core.errors import DataError, SettingError
-from vismae.core.processes import spawning_without_main
+from vismae.core.config import FinetuneConfig
+from vismae.core.errors import SettingError, TrainingError
+from vismae.core.executor import CLUSTER_PREFIX, Limits, Lost, open_executor
+from vismae.core.processes import available_cores
 from vismae.core.rundir import open_run, write_bytes, write_text
 from vismae.core.settings import build_config
-from vismae.workflows.evaluate import EvaluateResult, evaluate
-from vismae.workflows.finetune import finetune
-from vismae.workflows.ingest import open_or_ingest
-from vismae.workflows.study_report import compare_starts, write_study_report
+from vismae.core.study_config import StudyConfig
+from vismae.workflows.adapted_network import require_start_possible
+from vismae.workflows.label_study.plan import SCORES, Budget, Cell, cells_of, folds_of
+from vismae.workflows.label_study.progress import StudyProgress, study_progress
+from vismae.workflows.label_study.run import Job, Outcome, run_cell
+from vismae.workflows.label_study.tasks import prepare_task
+from vismae.workflows.study_report import compare_starts, flat, write_study_report
+
+_PRELOAD = ("vismae.workflows.label_study.run",)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a study."""
-
-    task: str
-    start: str
-    fraction: float
-    seed: int
-
-    def folder(self, out: Path) -> Path:
-        """Return where the run lies."""
-        return out / "runs" / self.task / self.start / f"{self.fraction:g}" / str(self.seed)
 
 
 @dataclass(frozen=True)
@@ -49,170 +49,239 @@ class StudyResult:
     """Where a study ended.
 
     Attributes:
-        folder: Holds ``scores.parquet``, ``comparison.csv`` and ``report/index.html``.
-        comparison: One row per task, fraction and start: the score, and the difference from the
-            baseline with its interval.
-        runs: Number of runs.
+        folder: Holds ``scores.parquet``, ``comparison.csv``, ``runs.csv``, ``report/index.html``.
+        comparison: One row per task, label budget and start: the score, and the difference from
+            the baseline with its interval.
+        runs: Number of finished runs.
+        to_do: Number of runs that are not.
     """
 
     folder: Path
     comparison: pd.DataFrame
     runs: int
+    to_do: int = 0
 
     def summary(self) -> str:
         """Say how many runs there were and where the report lies."""
-        return f"{self.runs} runs. Report: {self.folder / 'report' / 'index.html'}"
+        rest = f", {self.to_do} to do" if self.to_do else ""
+        return f"{self.runs} runs{rest}. Report: {self.folder / 'report' / 'index.html'}"
 
 
 def study(config: StudyConfig) -> StudyResult:
     """Run what is missing of a study and report on all of it.
+
+    A run that fails is recorded with its cause and the others go on.
 
     Raises:
         DataError: A task cannot be read.
         SettingError: A setting of a task or start is no setting of fine-tuning, or a task has
             several classes per image.
         RunFolderError: The output folder cannot be used.
+        TrainingError: Runs failed; all the others are done and reported.
     """
     with open_run(
         config.out, "study", config, resume=config.resume, overwrite=config.overwrite
     ) as folder:
-        cells = list(_cells(config))
+        return _Study(config, folder).run()
+
+
+class _Study:
+    """The steps of a study, in order."""
+
+    def __init__(self, config: StudyConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
         # All settings are checked before anything is read or run, which may take hours.
-        _require_one_class_per_image({c: _finetune_config(config, c, folder) for c in cells})
-        stores = {
-            name: open_or_ingest(task.sources, folder / "stores" / name, task=task.kind).folder
-            for name, task in config.tasks.items()
+        self._check_settings()
+        self.tasks = {
+            name: prepare_task(config, name, folder, self._of_folds(name)) for name in config.tasks
         }
-        finetunings = {cell: _finetune_config(config, cell, stores[cell.task]) for cell in cells}
-        missing = [cell for cell in cells if not _scores_path(folder, cell).is_file()]
-        logger.info("%d runs, %d of them to do", len(cells), len(missing))
-        jobs = [(config, cell, finetunings[cell], _scores_path(folder, cell)) for cell in missing]
-        for number, cell in enumerate(_run_all(jobs, config.workers), start=1):
-            logger.info("run %d of %d is done: %s", number, len(missing), cell)
-        scores = pd.concat([pd.read_parquet(_scores_path(folder, cell)) for cell in cells])
-        write_bytes(folder / "scores.parquet", scores.to_parquet(index=False))
-        comparison = compare_starts(scores, config)
-        write_text(folder / "comparison.csv", _flat(comparison).to_csv(index=False))
-        write_study_report(config, folder, scores, comparison)
-    return StudyResult(folder, comparison, len(cells))
+        self.cells = list(cells_of(config, {n: task.budgets for n, task in self.tasks.items()}))
+        self.failures: dict[Cell, str] = {}
+        self._write_left_out()
 
+    def run(self) -> StudyResult:
+        missing = [cell for cell in self.cells if not self._is_finished(cell)]
+        logger.info("%d runs, %d of them to do", len(self.cells), len(missing))
+        if missing and not self.config.only_report:
+            self._run_all(missing)
+        result = self._write_results()
+        if self.failures:
+            raise TrainingError(self._failed_text())
+        return result
 
-_Job = tuple[StudyConfig, Cell, FinetuneConfig, Path]
+    def _run_all(self, missing: list[Cell]) -> None:
+        config = self.config
+        limits = Limits(None if config.run_hours is None else 3600 * config.run_hours)
+        with (
+            study_progress(len(self.cells), config.workers) as progress,
+            open_executor(config.executor, config.workers, limits, _PRELOAD) as executor,
+        ):
+            self._count_finished(progress)
+            left = list(missing)
+            for outcome in executor.run(run_cell, self._jobs(missing)):
+                ended = _ended(outcome)
+                left.remove(ended.cell)
+                if ended.failure is not None:
+                    self.failures[ended.cell] = ended.failure
+                    logger.warning("%s failed: %s", ended.cell, ended.failure)
+                progress.finished(ended, left)
+                if left and _share_of(left[0]) != _share_of(ended.cell):
+                    # One repetition of everything is done: a study stopped later is of use.
+                    self._write_results()
 
+    def _count_finished(self, progress: StudyProgress) -> None:
+        for cell in self.cells:
+            if self._is_finished(cell):
+                seconds = pd.read_parquet(cell.scores(self.folder), columns=["seconds"])
+                progress.known(cell, float(seconds["seconds"].iloc[0]))
 
-def _run_all(jobs: list[_Job], workers: int) -> Iterator[Cell]:
-    """Run jobs here or in several processes; yield each cell when its scores are on disk."""
-    if workers == 1 or len(jobs) < 2:
-        yield from map(_run_job, jobs)
-        return
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    # Forking a process that already runs torch threads can deadlock.
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
-    ) as pool:
-        with spawning_without_main():
-            futures = [pool.submit(_run_job, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _run_job(job: _Job) -> Cell:
-    config, cell, finetuning, path = job
-    write_bytes(path, _run(config, cell, finetuning).to_parquet(index=False))
-    return cell
-
-
-def _cells(config: StudyConfig) -> Iterator[Cell]:
-    for task in config.tasks:
-        for fraction in sorted(set(config.label_fractions)):
-            for seed in config.seeds:
-                for start in config.starts:
-                    yield Cell(task, start, fraction, seed)
-
-
-def _require_one_class_per_image(finetunings: Mapping[Cell, FinetuneConfig]) -> None:
-    for cell, finetuning in finetunings.items():
-        if finetuning.task.multi_label:
-            raise SettingError(
-                f"Task '{cell.task}' has several classes per image (task.multi_label), which a "
-                "study cannot compare; it compares balanced accuracy of one class per image. Use "
-                "vismae finetune and vismae evaluate for this task."
+    def _jobs(self, cells: Sequence[Cell]) -> Iterator[Job]:
+        first = self.cells[0].run
+        for cell in cells:
+            task = self.tasks[cell.task]
+            yield Job(
+                cell,
+                self._finetuning(cell, task.stores[cell.fold], task.training_patients[cell.fold]),
+                task.pictured if cell.run == first else (),
+                self.config.keep_models,
+                self._threads(),
             )
 
+    def _threads(self) -> int | None:
+        """Return the threads of a run; on a cluster the machine's cores are Dask's to divide."""
+        if self.config.executor == "here":
+            return None
+        if self.config.executor.startswith(CLUSTER_PREFIX):
+            return int(os.environ.get("OMP_NUM_THREADS", "1"))
+        return max(1, available_cores() // self.config.workers)
 
-def _scores_path(folder: Path, cell: Cell) -> Path:
-    return folder / "scores" / f"{cell.task}--{cell.start}--{cell.fraction:g}--{cell.seed}.parquet"
+    def _check_settings(self) -> None:
+        for name, task in self.config.tasks.items():
+            meanings: dict[str, str] = {}
+            for start in self.config.starts:
+                if not self.config.takes_part(start, name):
+                    continue
+                cell = Cell(name, start, Budget(fraction=1.0), None, 0)
+                settings = self._finetuning(cell, self.folder)
+                if settings.task.multi_label:
+                    raise SettingError(
+                        f"Task '{name}' has several classes per image (task.multi_label), which a "
+                        "study cannot compare; it compares balanced accuracy of one class per "
+                        "image. Use vismae finetune and vismae evaluate for this task."
+                    )
+                require_start_possible(settings.init, settings.model.network_for(task.kind))
+                meanings[start] = str((settings.task.classes, settings.data.modality))
+            if not meanings:
+                raise SettingError(
+                    f"No start takes part in task '{name}'. Name it in starts.*.tasks, or leave "
+                    "the task out."
+                )
+            if len(set(meanings.values())) > 1:
+                raise SettingError(
+                    f"The starts of task '{name}' differ in task.classes or data.modality: "
+                    f"{meanings}. Set these for the task, so that all are tested on the same."
+                )
 
+    def _of_folds(self, task: str) -> dict[int | None, FinetuneConfig]:
+        start = next(name for name in self.config.starts if self.config.takes_part(name, task))
+        cells = (Cell(task, start, Budget(fraction=1.0), f, 0) for f in folds_of(self.config))
+        return {cell.fold: self._finetuning(cell, self.folder) for cell in cells}
 
-def _finetune_config(config: StudyConfig, cell: Cell, store: Path) -> FinetuneConfig:
-    task, start = config.tasks[cell.task], config.starts[cell.start]
-    options = {
-        **config.settings,
-        **task.settings,
-        **start.settings,
-        "task.kind": task.kind,
-        "data.sources": [store],
-        "out": cell.folder(config.out),
-        "init": start.init,
-        "label_fraction": cell.fraction,
-        "seed": cell.seed,
-        "subset_seed": cell.seed,
-        "overwrite": True,
-    }
-    return build_config(FinetuneConfig, "finetune", options=options)
+    def _finetuning(self, cell: Cell, store: Path, training_patients: int = 1) -> FinetuneConfig:
+        """Return the settings of one run; those of the start weigh most."""
+        config = self.config
+        task, start = config.tasks[cell.task], config.starts[cell.start]
+        options = {
+            **config.settings,
+            **task.settings,
+            **start.settings,
+            **(start.segment if task.kind == "segment" else start.classify),
+            "task.kind": task.kind,
+            "data.sources": [store],
+            "out": cell.folder(config.out),
+            "init": start.init,
+            "label_fraction": cell.budget.of(training_patients),
+            "fold": cell.fold,
+            "seed": cell.seed,
+            "subset_seed": cell.seed,
+            "overwrite": True,
+        }
+        return build_config(FinetuneConfig, "finetune", options=options)
 
+    def _is_finished(self, cell: Cell) -> bool:
+        return cell.scores(self.folder).is_file()
 
-def _run(config: StudyConfig, cell: Cell, finetuning: FinetuneConfig) -> pd.DataFrame:
-    """Fine-tune and evaluate one cell; return its scores, one row per case, class and metric."""
-    result = finetune(finetuning)
-    evaluated = evaluate(
-        EvaluateConfig(
-            model=result.model,
-            out=finetuning.out / "evaluation",
-            data=finetuning.data,
-            bootstrap=100,
-            report=False,
-            seed=cell.seed,
-            device=finetuning.trainer.device,
+    def _write_left_out(self) -> None:
+        rows = [
+            {"task": entry.task, "labels": entry.budget.name, "reason": entry.reason}
+            for task in self.tasks.values()
+            for entry in task.left_out
+        ]
+        frame = pd.DataFrame(rows, columns=pd.Index(["task", "labels", "reason"]))
+        write_text(self.folder / "left_out.csv", frame.to_csv(index=False))
+
+    def _write_results(self) -> StudyResult:
+        """Join the scores of what is finished, compare, and report."""
+        finished = [cell for cell in self.cells if self._is_finished(cell)]
+        write_text(self.folder / "runs.csv", self._run_table().to_csv(index=False))
+        if not finished:
+            raise TrainingError(
+                f"No run of the study is finished. {self._failed_text()}"
+                if self.failures
+                else f"No run of the study in {self.folder} is finished, so there is nothing to "
+                "report. Leave out only_report."
+            )
+        scores = pd.concat(
+            [pd.read_parquet(cell.scores(self.folder)) for cell in finished], ignore_index=True
         )
-    )
-    scores = pd.read_parquet(evaluated.folder / "scores.parquet").assign(
-        task=cell.task,
-        start=cell.start,
-        fraction=cell.fraction,
-        seed=cell.seed,
-        labelled_patients=_labelled_patients(finetuning),
-        unit_of_cases=evaluated.unit,
-        validation=result.validation,
-    )
-    _tidy(config, finetuning.out, evaluated)
-    return scores
+        write_bytes(self.folder / SCORES, scores.to_parquet(index=False))
+        comparison = compare_starts(scores, self.config)
+        write_text(self.folder / "comparison.csv", flat(comparison).to_csv(index=False))
+        write_study_report(self.config, self.folder, scores, comparison)
+        to_do = len(self.cells) - len(finished)
+        return StudyResult(self.folder, comparison, len(finished), to_do)
+
+    def _run_table(self) -> pd.DataFrame:
+        def state(cell: Cell) -> str:
+            if self._is_finished(cell):
+                return "finished"
+            return "failed" if cell in self.failures else "to do"
+
+        return pd.DataFrame(
+            {
+                "task": cell.task,
+                "start": cell.start,
+                "labels": cell.budget.name,
+                "fold": cell.fold,
+                "seed": cell.seed,
+                "state": state(cell),
+                "cause": self.failures.get(cell),
+                "folder": cell.folder(Path()).as_posix(),
+            }
+            for cell in self.cells
+        )
+
+    def _failed_text(self) -> str:
+        most = 5
+        lines = [f"{cell}: {cause}" for cell, cause in list(self.failures.items())[:most]]
+        more = len(self.failures) - most
+        return (
+            f"{len(self.failures)} of {len(self.cells)} runs failed; the others are done and "
+            f"reported. {'; '.join(lines)}{f'; and {more} more' if more > 0 else ''}. "
+            f"{self.folder / 'runs.csv'} lists them. When the cause is mended, the same command "
+            "with --resume runs them again."
+        )
 
 
-def _labelled_patients(finetuning: FinetuneConfig) -> int:
-    table = finetuning.out / "training_patients.csv"
-    if not table.is_file():
-        raise DataError(f"{table} is missing; the run was not made by this version of vismae.")
-    return len(pd.read_csv(table))
+def _share_of(cell: Cell) -> tuple[int | None, int]:
+    return cell.fold, cell.seed
 
 
-def _tidy(config: StudyConfig, run: Path, evaluated: EvaluateResult) -> None:
-    """Remove what only a resume would need; a study has many runs and disks have an end."""
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    if not config.keep_models:
-        shutil.rmtree(run / "model", ignore_errors=True)
-
-
-def _flat(comparison: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparison with intervals as columns of numbers."""
-    flat = comparison.drop(columns=["score", "difference"])
-    for name in ("score", "difference"):
-        intervals = comparison[name]
-        flat[name] = [interval.estimate for interval in intervals]
-        flat[f"{name}_low"] = [interval.low for interval in intervals]
-        flat[f"{name}_high"] = [interval.high for interval in intervals]
-    return flat
+def _ended(outcome: Outcome | Lost[Job]) -> Outcome:
+    """Return a run that took its process down as a failed one."""
+    if isinstance(outcome, Outcome):
+        return outcome
+    how = {"died": "its process ended", "time": "it took too long", "memory": "out of memory"}
+    during = f" while {outcome.step}" if outcome.step else ""
+    failure = f"{how[outcome.cause]}{during} ({outcome.detail})"
+    return Outcome(outcome.task.cell, float("nan"), failure=failure)

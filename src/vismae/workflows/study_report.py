@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vismae.core.config import StudyConfig
 from vismae.core.settings import to_yaml
+from vismae.core.study_config import StudyConfig
 from vismae.evaluation.figures import label_efficiency_figure
 from vismae.evaluation.report import Report
 from vismae.evaluation.statistics import (
@@ -48,10 +48,17 @@ def compare_starts(scores: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
         for start in config.starts:
             own = part[part["start"] == start]
             runs = per_run(own)
+            if not runs:
+                continue
+            shared = sorted(set(runs) & set(baseline))
             undefined = Interval(float("nan"), float("nan"), float("nan"), 0)
             difference = undefined
-            if start != config.baseline:
-                difference = two_level_difference(runs, baseline, n=config.bootstrap).interval
+            if start != config.baseline and shared:
+                difference = two_level_difference(
+                    {run: runs[run] for run in shared},
+                    {run: baseline[run] for run in shared},
+                    n=config.bootstrap,
+                ).interval
             rows.append(
                 {
                     "task": task,
@@ -66,6 +73,17 @@ def compare_starts(scores: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def flat(comparison: pd.DataFrame) -> pd.DataFrame:
+    """Return the comparison with intervals as columns of numbers."""
+    table = comparison.drop(columns=["score", "difference"])
+    for name in ("score", "difference"):
+        intervals = comparison[name]
+        table[name] = [interval.estimate for interval in intervals]
+        table[f"{name}_low"] = [interval.low for interval in intervals]
+        table[f"{name}_high"] = [interval.high for interval in intervals]
+    return table
 
 
 def _pairs(scores: pd.DataFrame) -> list[tuple[str, float]]:
@@ -85,7 +103,7 @@ def _accuracy_runs(part: pd.DataFrame) -> Runs:
 def _by_run(part: pd.DataFrame, values: Callable[[pd.DataFrame], pd.Series]) -> Runs:
     return {
         str(seed): {str(patient): float(value) for patient, value in values(run).items()}
-        for seed, run in part.groupby("seed")
+        for seed, run in part.groupby("run")
     }
 
 
@@ -130,7 +148,7 @@ def _accuracy_interval(part: pd.DataFrame, resamples: int) -> Interval:
     """
     chosen = part[part["metric"] == "probability"]
     # All runs have the same cases, so a class's recall over all of them is its mean over runs.
-    hits = pd.concat([_hits(run) for _, run in chosen.groupby("seed")])
+    hits = pd.concat([_hits(run) for _, run in chosen.groupby("run")])
     own, hit = hits["own"].to_numpy(), hits["hit"].to_numpy(float)
 
     def balanced_accuracy(rows: np.ndarray) -> list[float]:
@@ -159,6 +177,8 @@ def add_study(
     """Add a study's curves and tables to a report, a section for each task."""
     for task in config.tasks:
         part = comparison[comparison["task"] == task]
+        if part.empty:
+            continue
         unit = str(scores.loc[scores["task"] == task, "unit_of_cases"].iloc[0])
         metric = str(part["metric"].iloc[0])
         report.section(f"Task: {task}")

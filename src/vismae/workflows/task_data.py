@@ -32,6 +32,7 @@ from vismae.workflows.preparation import of_modality, open_images
 
 logger = logging.getLogger(__name__)
 
+LABEL_COLUMNS = ("patient_id", "modality", "split", "label", "has_label_map")
 # Class shares are a matter of percents; this many label maps give them.
 _MOST_COUNTED_LABEL_MAPS = 500
 
@@ -69,9 +70,8 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
         DataError: There are no labels, or splits or classes do not fit.
     """
     store = open_images(config.data.sources, folder / "store", config.task.kind, config.fold)
-    index = store.columns(["patient_id", "modality", "split", "label", "has_label_map"])
-    rows = _labelled(of_modality(index, config.data.modality, store.address), config)
-    splits = _divide(store, rows, config)
+    index = store.columns(LABEL_COLUMNS)
+    rows, splits = divide_task(store, config)
     if is_main_process():
         write_splits_csv(folder / "splits.csv", splits)
     chosen = label_fraction_patients(
@@ -98,12 +98,33 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
         len(val),
         len(test),
     )
-    if config.task.kind == "segment":
-        card = _segmentation_card(store, config)
-        return TaskData(store, train, val, test, withheld, card)
-    card = _classification_card(rows, config)
-    labels = _encode_all(index, rows, card)
+    card = task_card(store, rows, config)
+    labels = None if config.task.kind == "segment" else _encode_all(index, rows, card)
     return TaskData(store, train, val, test, withheld, card, labels)
+
+
+def divide_task(store: Store, config: FinetuneConfig) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the labelled rows of a task, labelled by row number, and patient -> split.
+
+    No seed enters: runs that differ in seed or label fraction must share their test patients.
+
+    Raises:
+        DataError: There are no labels, or the splits do not fit.
+    """
+    index = store.columns(LABEL_COLUMNS)
+    rows = _labelled(of_modality(index, config.data.modality, store.address), config)
+    return rows, _divide(store, rows, config)
+
+
+def task_card(store: Store, rows: pd.DataFrame, config: FinetuneConfig) -> TaskCard:
+    """Return the classes of a task and the meaning of its labels.
+
+    Raises:
+        DataError: The labels do not fit the settings, or there is nothing to tell apart.
+    """
+    if config.task.kind == "segment":
+        return _segmentation_card(store, config)
+    return _classification_card(rows, config)
 
 
 def _labelled(rows: pd.DataFrame, config: FinetuneConfig) -> pd.DataFrame:
@@ -124,10 +145,7 @@ def _labelled(rows: pd.DataFrame, config: FinetuneConfig) -> pd.DataFrame:
 
 
 def _divide(store: Store, rows: pd.DataFrame, config: FinetuneConfig) -> dict[str, str]:
-    """Return patient -> split; a fold of the reference's layout is already divided.
-
-    No seed enters: runs that differ in seed or label fraction must share their test patients.
-    """
+    """Return patient -> split; a fold of the reference's layout is already divided."""
     if config.fold is None or store.manifest.get("fold") == config.fold:
         return split_patients(rows)
     return fold_split(rows, config.fold)

@@ -1,0 +1,168 @@
+"""One run of a study, in whichever process it is put: fine-tune, score, keep little."""
+
+import logging
+import shutil
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vismae.core.config import EvaluateConfig, FinetuneConfig
+from vismae.core.errors import DataError, ModelError, VismaeError
+from vismae.core.executor import Step
+from vismae.core.rundir import write_bytes, write_text
+from vismae.data.store import Store
+from vismae.inference.predictor import Predictor, choose_device
+from vismae.models.weights import load_model
+from vismae.workflows.evaluate import EvaluateResult, evaluate
+from vismae.workflows.finetune import FinetuneResult, finetune
+from vismae.workflows.label_study.devices import take_gpu
+from vismae.workflows.label_study.plan import SCORES, Cell
+
+FAILURE = "failure.txt"
+PICTURED = "pictured.npz"
+# The widest a score's interval can be in a single run is of no interest here.
+_RESAMPLES = 100
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to know of a run.
+
+    Attributes:
+        cell: Which run.
+        finetuning: Its settings.
+        pictured: Rows whose predicted label maps are kept for the report.
+        keep_model: Keep the model folder.
+        threads: Of this process; None leaves them as they are.
+    """
+
+    cell: Cell
+    finetuning: FinetuneConfig
+    pictured: tuple[int, ...]
+    keep_model: bool
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        cell: Which run.
+        seconds: Time it took.
+        validation: Score on the validation patients; NaN where there is none, or it failed.
+        failure: Why it failed; None when its scores are on disk.
+    """
+
+    cell: Cell
+    seconds: float
+    validation: float = float("nan")
+    failure: str | None = None
+
+
+def run_cell(job: Job, step: Step) -> Outcome:
+    """Do a run; whatever goes wrong in it comes back as its failure.
+
+    The scores are written last and at once: a run that is stopped at any moment has none.
+    """
+    started = time.perf_counter()
+    run = job.finetuning.out
+    try:
+        if job.threads is not None:
+            take_gpu(str(run.parents[4]))
+            torch.set_num_threads(job.threads)
+        step("fine-tuning")
+        # The network of the run is gone when the next one asks for the same memory.
+        result = finetune(job.finetuning)
+        step("scoring")
+        scores = _score(job, result, step).assign(seconds=time.perf_counter() - started)
+        _tidy(run, job.keep_model)
+        write_bytes(run / SCORES, scores.to_parquet(index=False))
+    except Exception as error:
+        _tidy(run, keep_model=False)
+        failure = str(error) if isinstance(error, VismaeError) else _first_line(error)
+        if run.is_dir():
+            write_text(run / FAILURE, traceback.format_exc())
+        logger.warning("%s failed: %s", job.cell, failure)
+        return Outcome(job.cell, time.perf_counter() - started, failure=failure)
+    return Outcome(job.cell, time.perf_counter() - started, result.validation)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def _score(job: Job, result: FinetuneResult, step: Step) -> pd.DataFrame:
+    """Return the scores of the test patients, one row per patient (case), class and metric."""
+    finetuning, cell = job.finetuning, job.cell
+    evaluated = evaluate(
+        EvaluateConfig(
+            model=result.model,
+            out=finetuning.out / "evaluation",
+            data=finetuning.data,
+            fold=finetuning.fold,
+            bootstrap=_RESAMPLES,
+            report=False,
+            seed=cell.seed,
+            device=finetuning.trainer.device,
+        )
+    )
+    step("picturing")
+    _keep_label_maps(job, result.model)
+    return _labelled(job, result, evaluated)
+
+
+def _labelled(job: Job, result: FinetuneResult, evaluated: EvaluateResult) -> pd.DataFrame:
+    """Say in every row which run it is of, so that the tables of all runs can be joined."""
+    cell = job.cell
+    patients = job.finetuning.out / "training_patients.csv"
+    if not patients.is_file():
+        raise DataError(f"{patients} is missing; it lists the labelled patients of a run.")
+    return pd.read_parquet(evaluated.folder / SCORES).assign(
+        task=cell.task,
+        start=cell.start,
+        budget=cell.budget.name,
+        fraction=job.finetuning.label_fraction,
+        labelled_patients=len(pd.read_csv(patients)),
+        run=cell.run,
+        fold=0 if cell.fold is None else cell.fold,
+        seed=cell.seed,
+        unit_of_cases=evaluated.unit,
+        validation=result.validation,
+        best_step=result.best_step,
+    )
+
+
+def _keep_label_maps(job: Job, folder: Path) -> None:
+    """Keep the predicted label map of one slice of each test patient, a few kilobytes in all."""
+    if not job.pictured or job.finetuning.task.kind != "segment":
+        return
+    model = load_model(folder)
+    if model.preprocessing is None:
+        raise ModelError(f"{folder} does not say how images are prepared; fine-tune it again.")
+    predictor = Predictor(
+        model.to(choose_device(job.finetuning.trainer.device)),
+        model.preprocessing,
+        job.finetuning.data.batch_size,
+    )
+    store = Store(job.finetuning.data.sources[0])
+    predicted = predictor.label_maps(store, np.array(job.pictured))
+    maps = {str(row): classes.astype(np.uint8) for row, classes in predicted}
+    # Compressed as a whole: a label map is mostly runs of one number.
+    np.savez_compressed(job.finetuning.out / PICTURED, **maps)  # pyright: ignore[reportArgumentType]
+
+
+def _tidy(run: Path, keep_model: bool) -> None:
+    """Remove what only a resume would need; a study has many runs and disks have an end."""
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    shutil.rmtree(run / "figures", ignore_errors=True)
+    shutil.rmtree(run / "evaluation", ignore_errors=True)
+    if not keep_model:
+        shutil.rmtree(run / "model", ignore_errors=True)

@@ -1,0 +1,292 @@
+"""A study's tasks before the first run: stores, label budgets, test patients, what to picture."""
+
+import csv
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vismae.core.config import FinetuneConfig
+from vismae.core.errors import DataError
+from vismae.core.rundir import write_bytes
+from vismae.core.study_config import StudyConfig, StudyTask
+from vismae.data.labels import apply_mapping, label_names
+from vismae.data.sources import fold_tables
+from vismae.data.splits import label_fraction_patients, patients_of
+from vismae.data.store import Store
+from vismae.workflows.ingest import open_or_ingest
+from vismae.workflows.label_study.plan import Budget, budgets_of, folds_of
+from vismae.workflows.task_data import divide_task, task_card
+
+SUBGROUPS = ("scanner", "manufacturer", "site", "hospital", "centre", "center", "sex", "age_band")
+"""Columns that are shown apart wherever the data have them."""
+_IN_EVERY_STORE = ("manufacturer", "sex", "age_band")
+# More pictures than anyone looks at, and few enough to keep for every run.
+_MOST_PICTURED = 200
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A label budget that a task cannot have, and why."""
+
+    task: str
+    budget: Budget
+    reason: str
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task that is ready to be run.
+
+    Attributes:
+        name: Of the task.
+        stores: Fold -> store of the images.
+        training_patients: Fold -> how many there are.
+        budgets: Those it can have, from few labels to many.
+        left_out: Those it cannot have.
+        pictured: A row of the store for each test patient: what pictures of its cases show.
+    """
+
+    name: str
+    stores: dict[int | None, Path]
+    training_patients: dict[int | None, int]
+    budgets: tuple[Budget, ...]
+    left_out: tuple[LeftOut, ...]
+    pictured: tuple[int, ...]
+
+
+def prepare_task(
+    config: StudyConfig, name: str, folder: Path, finetunings: Mapping[int | None, FinetuneConfig]
+) -> PreparedTask:
+    """Ingest a task where needed, and look at what its label budgets would hold.
+
+    Writes ``tasks/NAME/patients.parquet``: modality and subgroups of every test patient.
+
+    Args:
+        config: The study.
+        name: Of the task.
+        folder: Of the study.
+        finetunings: Fold -> settings of a run of this task; its data may name anything.
+
+    Raises:
+        DataError: The data cannot be read, or hold nobody to test.
+    """
+    stores = _stores(config, name, folder)
+    divided = {
+        fold: _Divided(Store(path), finetunings[fold], name) for fold, path in stores.items()
+    }
+    budgets, left_out = _choose_budgets(config, name, divided)
+    first = next(iter(divided.values()))
+    write_bytes(
+        folder / "tasks" / name / "patients.parquet",
+        first.test_patients(config.tasks[name]).to_parquet(index=False),
+    )
+    return PreparedTask(
+        name,
+        stores,
+        {fold: len(part.train) for fold, part in divided.items()},
+        budgets,
+        left_out,
+        first.pictured(),
+    )
+
+
+def _stores(config: StudyConfig, name: str, folder: Path) -> dict[int | None, Path]:
+    """Return the store of each fold; folds of the reference's layout are stores of their own."""
+    task = config.tasks[name]
+    columns = _subgroup_columns(task)
+    stores: dict[int | None, Path] = {}
+    shared: Path | None = None
+    for fold in folds_of(config):
+        if shared is None:
+            at = name if fold is None else f"{name}, fold {fold}"
+            store = open_or_ingest(
+                task.sources,
+                folder / "stores" / at,
+                task=task.kind,
+                fold=fold,
+                keep_column=columns,
+            )
+            stores[fold] = store.folder
+            # What does not hold the division of this very fold serves all folds.
+            shared = None if store.manifest.get("fold") == fold and fold else store.folder
+        else:
+            stores[fold] = shared
+    return stores
+
+
+def _subgroup_columns(task: StudyTask) -> tuple[str, ...]:
+    """Return the columns of the task's csv tables that are to be shown apart."""
+    tables = [table for source in task.sources for table in _tables(source)]
+    headers = [_header(table) for table in tables]
+    if not headers:
+        return ()
+    wanted = {name.lower() for name in (*SUBGROUPS, *task.subgroups)}
+    return tuple(n for n in headers[0] if n in wanted and all(n in other for other in headers))
+
+
+def _tables(source: Path) -> Iterable[Path]:
+    if source.suffix.lower() == ".csv":
+        return [source]
+    manifest = source / "manifest.csv"
+    if manifest.is_file():
+        return [manifest]
+    return [path for splits in fold_tables(source).values() for path in splits.values()]
+
+
+def _header(table: Path) -> list[str]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            return [name.strip().lower() for name in next(csv.reader(file), [])]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{table} cannot be read ({error}). Check the path.") from error
+
+
+class _Divided:
+    """A task's rows in one fold: who learns, who is tested, and which classes rows hold."""
+
+    def __init__(self, store: Store, config: FinetuneConfig, name: str) -> None:
+        self.store, self.config = store, config
+        self.rows, self.splits = divide_task(store, config)
+        self.card = task_card(store, self.rows, config)
+        self.train = patients_of(self.splits, ["train"])
+        self.test = patients_of(self.splits, ["test"])
+        if not self.test:
+            raise DataError(
+                f"Task '{name}' has no test patients: its data have splits, but no test. Mark rows "
+                "in column split as test, or leave the column out to divide by patient."
+            )
+        self._found: dict[int, frozenset[str]] = {}
+
+    def missing_classes(self, patients: Sequence[str]) -> list[str]:
+        """Return the classes of the training patients of which these have no image."""
+        missing = set(self._training_classes)
+        for row in self._rows_of(patients):
+            missing -= self._classes_of(row)
+            if not missing:
+                break
+        return sorted(missing)
+
+    @cached_property
+    def _training_classes(self) -> frozenset[str]:
+        """Classes of all training patients; a class of none of them is nobody's fault."""
+        found: set[str] = set()
+        known = set(self.card.classes[1:] if self._segments else self.card.classes)
+        for row in self._rows_of(self.train):
+            found |= self._classes_of(row) & known
+            if found == known:
+                break
+        return frozenset(found)
+
+    @property
+    def _segments(self) -> bool:
+        return self.config.task.kind == "segment"
+
+    def _rows_of(self, patients: Sequence[str]) -> np.ndarray:
+        return self.rows.index[self.rows["patient_id"].isin(set(patients))].to_numpy()
+
+    def _classes_of(self, row: int) -> frozenset[str]:
+        """Return the classes of an image; a label map is read once, however many ask."""
+        if row not in self._found:
+            self._found[row] = self._look_at(row)
+        return self._found[row]
+
+    def _look_at(self, row: int) -> frozenset[str]:
+        if not self._segments:
+            return frozenset(label_names(self.rows.at[row, "label"], self.card.multi_label))
+        found = np.unique(self._label_map(row))
+        return frozenset(self.card.classes[k] for k in found if k > 0)
+
+    def _label_map(self, row: int) -> np.ndarray:
+        label_map = self.store.read(int(row)).label_map
+        if label_map is None or self.card.label_values is None:
+            raise DataError(f"{self.store.address}, row {row} has no label map.")
+        return apply_mapping(label_map, self.card.label_values)
+
+    def pictured(self) -> tuple[int, ...]:
+        """Return for each test patient the slice with most of the classes, else the first."""
+        chosen: list[int] = []
+        for patient in self.test[:_MOST_PICTURED]:
+            rows = self._rows_of([patient])
+            if self._segments:
+                chosen.append(max((int(row) for row in rows), key=self._content))
+            else:
+                chosen.append(int(rows[0]))
+        return tuple(chosen)
+
+    def _content(self, row: int) -> tuple[int, int]:
+        label_map = self._label_map(row)
+        return len(np.unique(label_map)), int(np.count_nonzero(label_map))
+
+    def test_patients(self, task: StudyTask) -> pd.DataFrame:
+        """Return patient_id, modality and subgroups of the test patients, one row for each."""
+        wanted = dict.fromkeys((*SUBGROUPS, *(name.lower() for name in task.subgroups)))
+        there = self.store.column_names
+        columns = {name: f"extra_{name}" for name in wanted if f"extra_{name}" in there}
+        columns |= {n: n for n in _IN_EVERY_STORE if n in wanted and n not in columns}
+        rows = self._rows_of(self.test)
+        values = self.store.columns(["patient_id", "modality", *columns.values()], rows)
+        values = values.astype(object).rename(columns={at: name for name, at in columns.items()})
+        table = values.groupby("patient_id", sort=True).agg(_one_value).reset_index()
+        return table.dropna(axis="columns", how="all").astype(str)
+
+
+def _one_value(values: pd.Series) -> str | None:
+    """Return the value that a patient's images share, or all of them, joined."""
+    found = sorted({str(value) for value in values.dropna() if str(value)})
+    return " and ".join(found) if found else None
+
+
+def _choose_budgets(
+    config: StudyConfig, name: str, divided: Mapping[int | None, _Divided]
+) -> tuple[tuple[Budget, ...], tuple[LeftOut, ...]]:
+    """Return the budgets that every fold and seed can have, rising, and the others."""
+    chosen: dict[tuple[int, ...], Budget] = {}
+    left_out: list[LeftOut] = []
+    for budget in budgets_of(config):
+        reason = _why_not(budget, config.seeds, divided)
+        counts = tuple(_count(budget, len(part.train)) for part in divided.values())
+        if reason is None and counts in chosen:
+            reason = f"the same {counts[0]} patients as {chosen[counts].name}"
+        if reason is None:
+            chosen[counts] = budget
+        else:
+            left_out.append(LeftOut(name, budget, reason))
+            logger.info("%s: %s of the labels is left out: %s", name, budget.name, reason)
+    if not chosen:
+        raise DataError(
+            f"Task '{name}' can have none of the label budgets: "
+            + "; ".join(f"{entry.budget.name}: {entry.reason}" for entry in left_out)
+            + ". Give larger label_fractions or label_patients."
+        )
+    return tuple(chosen[counts] for counts in sorted(chosen)), tuple(left_out)
+
+
+def _count(budget: Budget, training_patients: int) -> int:
+    """Return how many patients a budget takes, as ``label_fraction_patients`` does."""
+    return max(1, int(budget.of(training_patients) * training_patients + 0.5))
+
+
+def _why_not(
+    budget: Budget, seeds: Sequence[int], divided: Mapping[int | None, _Divided]
+) -> str | None:
+    for fold, part in divided.items():
+        patients, share = len(part.train), budget.of(len(part.train))
+        if share > 1:
+            return f"there are only {patients} training patients"
+        # A billionth for 0.1 of 10, which is not quite 1 in binary.
+        if share * patients < 1 - 1e-9:
+            return f"less than one of {patients} training patients"
+        for seed in seeds:
+            labelled = label_fraction_patients(part.rows, part.train, share, seed)
+            missing = part.missing_classes(labelled)
+            if missing:
+                where = f"seed {seed}" if fold is None else f"fold {fold}, seed {seed}"
+                return f"no image of class {', '.join(missing)} with {where}"
+    return None
