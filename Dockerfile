@@ -17,7 +17,8 @@ RUN pip install "torch==${TORCH}" --index-url "https://download.pytorch.org/whl/
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-# hadolint ignore=DL3013 (the project itself; its dependencies are bounded in pyproject.toml)
+# The project itself, which has no version to pin; its dependencies are bounded in pyproject.toml.
+# hadolint ignore=DL3013
 RUN pip install ".[${EXTRAS}]"
 
 FROM python:${PYTHON}-slim-bookworm

@@ -102,7 +102,7 @@ def forwarded(root: str, lose_answer: bool = False) -> Answer:
     def answer(handler: BaseHTTPRequestHandler, body: bytes) -> None:
         kept = {
             name: handler.headers[name]
-            for name in ("Accept", "Content-Type")
+            for name in ("Accept", "Authorization", "Content-Type")
             if name in handler.headers
         }
         got = requests.request(

@@ -6,9 +6,17 @@ from typing import Annotated
 import typer
 
 import vismae
-from vismae.cli_options import Assignments, ConfigFile, OutputFolder, Overwrite, Quiet, Verbose
+from vismae.cli_options import (
+    Assignments,
+    ConfigFile,
+    OutputFolder,
+    Overwrite,
+    Query,
+    Quiet,
+    Verbose,
+    pairs,
+)
 from vismae.console import run_command
-from vismae.core.errors import SettingError
 
 
 def ingest(
@@ -52,13 +60,7 @@ def ingest(
     salt: Annotated[
         Path | None, typer.Option(help="File of the secret behind all pseudonyms.", metavar="FILE")
     ] = None,
-    query: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What to ask a DICOMweb server for, such as Modality=CT; repeatable.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    query: Query = None,
     max_rejected_fraction: Annotated[
         float | None,
         typer.Option(help="Fail if more than this share is unreadable.", metavar="F"),
@@ -99,7 +101,7 @@ def ingest(
             keep_column=keep_column or None,
             keep_ids=keep_ids,
             salt=salt,
-            query=_pairs(query, "--query") or None,
+            query=pairs(query, "--query") or None,
             max_rejected_fraction=max_rejected_fraction,
             workers=workers,
             executor=executor,
@@ -110,17 +112,6 @@ def ingest(
         verbose,
         quiet,
     )
-
-
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """Return KEY=VALUE texts as a table."""
-    pairs: dict[str, str] = {}
-    for text in texts or ():
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise SettingError(f"{option} {text}: expected KEY=VALUE, such as Modality=CT.")
-        pairs[key] = value
-    return pairs
 
 
 def inspect(

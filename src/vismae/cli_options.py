@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from vismae.core.errors import SettingError
+
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file with settings.", metavar="FILE")
 ]
@@ -51,3 +53,26 @@ Init = Annotated[
 Fold = Annotated[
     int | None, typer.Option("--fold", help="Fold number, counted from 1.", metavar="K")
 ]
+Query = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--query",
+        help="What to ask a DICOMweb server for, such as Modality=CT; repeatable.",
+        metavar="KEY=VALUE",
+    ),
+]
+
+
+def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """Return KEY=VALUE texts of a repeatable option as a table.
+
+    Raises:
+        SettingError: One is something else.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise SettingError(f"{option} {text}: expected KEY=VALUE, such as Modality=CT.")
+        found[key] = value
+    return found

@@ -12,8 +12,10 @@ from vismae.cli_options import (
     Device,
     OutputFolder,
     Overwrite,
+    Query,
     Quiet,
     Verbose,
+    pairs,
 )
 from vismae.console import run_command
 
@@ -27,7 +29,7 @@ def predict(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Images, DICOM series, folders and zip archives.",
+            help="Images, DICOM series, folders, zip archives, or dicomweb+https://host/path.",
             metavar="INPUT...",
             show_default=False,
         ),
@@ -39,9 +41,14 @@ def predict(
         ),
     ] = None,
     out: OutputFolder = None,
+    query: Query = None,
+    send: Annotated[
+        bool | None,
+        typer.Option("--send", help="Store results on the DICOMweb server the images came from."),
+    ] = None,
     format: Annotated[
-        Literal["nifti", "png", "dicomseg"] | None,
-        typer.Option(help="Format of label maps; like the input if not given."),
+        Literal["nifti", "png", "dicomseg", "dicomsr"] | None,
+        typer.Option(help="Format of results; like the input if not given."),
     ] = None,
     modality: Annotated[
         str | None,
@@ -110,6 +117,8 @@ def predict(
                 inputs=inputs or None,
                 config=config,
                 set=assignments,
+                query=pairs(query, "--query") or None,
+                send=send,
                 out=out,
                 format=format,
                 modality=modality,

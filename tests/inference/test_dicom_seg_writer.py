@@ -251,10 +251,43 @@ def test_the_same_request_gives_the_same_object(tmp_path: Path) -> None:
     assert first.SeriesInstanceUID == second.SeriesInstanceUID != third.SeriesInstanceUID
 
 
-def test_headers_that_carry_no_segmentation_are_refused(tmp_path: Path) -> None:
-    files = files_of(write_dicom_series(tmp_path / "ct", volume()))
-    with pytest.raises(DataError, match="FrameOfReferenceUID"):
-        write_dicom_seg(tmp_path / "seg.dcm", files, two_boxes(), FACTS)
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"FrameOfReferenceUID": None},
+        {"ImagePositionPatient": [0.0, 0.0, 5.0], **PLACED},
+    ],
+    ids=["anonymised", "one place"],
+)
+def test_slices_without_places_of_their_own_are_told_by_their_image(
+    header: dict[str, Any], tmp_path: Path
+) -> None:
+    paths = [
+        write_dicom_slice(
+            tmp_path / f"{number}.dcm", pixels, Modality="CT", SOPInstanceUID=f"1.2.3.{number}",
+            **header,
+        )
+        for number, pixels in enumerate(volume())
+    ]  # fmt: skip
+    write_dicom_seg(tmp_path / "seg.dcm", files_of(paths), two_boxes(), FACTS)
+    dataset = require_conforming(tmp_path / "seg.dcm", int(np.count_nonzero(two_boxes())))
+    assert references(dataset) == [
+        (1, "1.2.3.1", None), (2, "1.2.3.1", None), (2, "1.2.3.3", None),
+    ]  # fmt: skip
+    [series] = dataset.ReferencedSeriesSequence
+    assert len(series.ReferencedInstanceSequence) == len(paths)
+
+
+def test_a_lone_slice_of_unknown_thickness_has_its_segmentation(tmp_path: Path) -> None:
+    path = write_dicom_slice(
+        tmp_path / "ct.dcm", volume(1)[0], Modality="CT", SliceThickness=None, **PLACED
+    )
+    labels = two_boxes()[1:2]
+    write_dicom_seg(tmp_path / "seg.dcm", files_of([path]), labels, FACTS)
+    require_conforming(tmp_path / "seg.dcm", int(np.count_nonzero(labels)))
+
+
+def test_headers_that_name_no_study_are_refused(tmp_path: Path) -> None:
     bare = write_dicom_slice(tmp_path / "x.dcm", volume(1)[0], Modality="DX", StudyInstanceUID=None)
     with pytest.raises(DataError, match="StudyInstanceUID"):
         write_dicom_seg(tmp_path / "seg.dcm", files_of([bare]), two_boxes()[:1], FACTS)

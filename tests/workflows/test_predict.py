@@ -412,7 +412,8 @@ def test_explanations_and_error_maps_lie_on_their_image(tmp_path: Path) -> None:
     ("kind", "settings", "part"),
     [
         ("classifier", {"tiling": True}, "tiling is for a segmenter"),
-        ("classifier", {"format": "png"}, "format is for a segmenter"),
+        ("classifier", {"format": "png"}, "format is png"),
+        ("segmenter", {"format": "dicomsr"}, "nifti or png or dicomseg"),
         ("segmenter", {"explain": True}, "explain is for a classifier"),
         ("segmenter", {"largest_component": ["liver"]}, "no class 'liver'"),
         ("mae", {"flips": ["vertical"]}, "flips"),

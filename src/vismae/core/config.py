@@ -236,11 +236,16 @@ class PredictConfig(Settings):
     model: Paths = Field(min_length=1)
     """Model folder; several answer together, as the mean of their probabilities."""
     inputs: Paths = Field(min_length=1)
-    """Images, folders and zip archives to predict."""
+    """Images, folders and zip archives to predict, or ``dicomweb+https://host/path``."""
+    query: dict[str, str] = Field(default_factory=dict)
+    """What to ask a DICOMweb server for: DICOM keyword -> value."""
+    send: bool = False
+    """Store results beside their images on the DICOMweb server that the images came from."""
     out: Path
     """Folder for the results."""
-    format: Literal["nifti", "png", "dicomseg"] | None = None
-    """Format of label maps; when unset nifti for volumes, dicomseg for DICOM, png for pictures."""
+    format: Literal["nifti", "png", "dicomseg", "dicomsr"] | None = None
+    """Format of label maps; when unset nifti for volumes, dicomseg for DICOM, png for pictures.
+    For a classifier dicomsr adds a structured report for each DICOM input to the table."""
     modality: str | None = None
     """Modality of files that do not say: ct, mr, pet, xr, us, other."""
     keep: tuple[Keepable, ...] = ("burned-in",)

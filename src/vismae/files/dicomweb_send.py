@@ -46,7 +46,9 @@ class SendReport:
     failed: tuple[tuple[Path, str], ...]
 
 
-def send_files(server: DicomWebServer, paths: Iterable[Path], ledger: Path) -> SendReport:
+def send_files(
+    server: DicomWebServer, paths: Iterable[Path], ledger: Path, ask_first: bool = False
+) -> SendReport:
     """Send DICOM files to a server, never one that it holds from an earlier try.
 
     Args:
@@ -54,6 +56,8 @@ def send_files(server: DicomWebServer, paths: Iterable[Path], ledger: Path) -> S
         paths: DICOM files.
         ledger: File with a JSON line per object begun and stored, made with mode 600. Give the
             same one again after an interrupted run; one run at a time may use it.
+        ask_first: Ask the server for every object before it is sent: another run, whose ledger is
+            not at hand, may have sent it.
 
     Raises:
         DicomWebError: The server was not reached, or refuses the account. The ledger is kept.
@@ -65,7 +69,7 @@ def send_files(server: DicomWebServer, paths: Iterable[Path], ledger: Path) -> S
     with _Ledger(ledger) as known:
         for path in paths:
             try:
-                (stored if _send(server, path, known) else already_there).append(path)
+                (stored if _send(server, path, known, ask_first) else already_there).append(path)
             except _NotSent as reason:
                 failed.append((path, str(reason)))
     logger.info(
@@ -79,13 +83,13 @@ class _NotSent(Exception):
     """One file was not stored; the text says why."""
 
 
-def _send(server: DicomWebServer, path: Path, ledger: "_Ledger") -> bool:
+def _send(server: DicomWebServer, path: Path, ledger: "_Ledger", ask_first: bool) -> bool:
     """Send one file; False when it was there already."""
     study, series, sop = _identifiers(path)
     if ledger.states.get(sop) == "stored":
         return False
     # A run that ended between sending and writing down may have been successful.
-    unclear = sop in ledger.states
+    unclear = ask_first or sop in ledger.states
     sent_now = False
 
     def action() -> bool:

@@ -19,9 +19,11 @@ class RemoteFile(SourceFile):
         member: StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID, joined by ``/``.
         kind: ``dicom``.
         server: Where it is fetched from.
+        kept: Folder in which fetched objects stay, so that they are fetched once; None keeps none.
     """
 
     server: DicomWebServer
+    kept: Path | None = None
 
     def head(self, count: int) -> bytes:
         """Return the first bytes; the whole object is fetched for them."""
@@ -29,14 +31,18 @@ class RemoteFile(SourceFile):
             return stream.read(count)
 
     def open(self) -> BinaryIO:
-        """Fetch the object as the server stores it; only its bytes stay, in memory.
+        """Fetch the object as the server stores it; its bytes stay in memory, or ``kept``.
 
         Raises:
             UnreadableFileError: The server has it no longer, or it does not arrive whole.
             DicomWebError: The server cannot be used.
         """
-        study, series, instance = (self.member or "").split("/")
+        if self.kept is not None:
+            return io.BytesIO(self._fetched(self.kept))
         with tempfile.TemporaryDirectory(prefix="vismae-") as folder:
-            found = RemoteSeries("", study, series, "", None)
-            fetched = self.server.fetch_instance(found, instance, Path(folder))
-            return io.BytesIO(fetched.read_bytes())
+            return io.BytesIO(self._fetched(Path(folder)))
+
+    def _fetched(self, into: Path) -> bytes:
+        study, series, instance = (self.member or "").split("/")
+        found = RemoteSeries("", study, series, "", None)
+        return self.server.fetch_instance(found, instance, into).read_bytes()

@@ -1,8 +1,9 @@
 """Label maps as DICOM segmentations through highdicom.
 
 Standard: PS3.3 A.51 and C.8.20. Segmentations are BINARY: of the label map kind of 2024
-SimpleITK reads nothing. Images without a frame of reference (ultrasound, radiographs) have no place
-in the patient; their frames are told by the frames they refer to, as C.7.6.16.2.6 allows.
+SimpleITK reads nothing. Images without a frame of reference (ultrasound, radiographs, anonymised
+series) have no place in the patient; their frames are told by the frames they refer to, as
+C.7.6.16.2.6 allows.
 """
 
 import copy
@@ -14,24 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom import Dataset
 from pydicom.pixels.utils import pack_bits
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
-from vismae.core.errors import DataError, SettingError
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import SourceFile
+from vismae.inference.dicom_source import refused, require_highdicom, source_header
 from vismae.inference.output_files import whole_or_none
 
-# Type 2 in the patient and study modules: they must be there, but may be empty.
-_MAY_BE_EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
-    *("StudyID", "AccessionNumber", "ReferringPhysicianName"),
+# Nor is a pixel's size of any use without its place: GDCM refuses the one without the other.
+_NOT_OF_ONE_UNPLACED = (
+    *("NumberOfFrames", "FrameIncrementPointer", "FrameOfReferenceUID", "ImagePositionPatient"),
+    *("ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
+    *("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"),
 )
-
-_GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,6 @@ class SegmentationFacts:
     classes: tuple[str, ...]
     identity: str
     device: str
-
-
-def require_highdicom() -> Any:
-    """Return the package highdicom.
-
-    Raises:
-        SettingError: It is not installed.
-    """
-    try:
-        return importlib.import_module("highdicom")
-    except ImportError as error:
-        raise SettingError(
-            "DICOM segmentations are written by highdicom, which is not installed. Run: "
-            "pip install 'vismae[dicomseg]', or choose --format nifti or png."
-        ) from error
 
 
 def write_dicom_seg(
@@ -83,45 +67,30 @@ def write_dicom_seg(
     """
     require_highdicom()
     with quiet_pydicom():
-        headers = [_header(file) for file in files]
-        if _has_place(headers[0]):
-            made = _placed(headers, labels, facts, files[0].name)
-        elif headers[0].get("ImagePositionPatient"):
-            raise DataError(
-                f"{files[0].name}: the header lacks FrameOfReferenceUID, without which a DICOM "
-                "segmentation has no place in the patient. Use --format nifti or png."
-            )
-        else:
-            made = _unplaced(headers, labels, facts, files[0].name)
+        headers = [source_header(file) for file in files]
+        make = _placed if _has_place(headers) else _unplaced
+        made = make(headers, labels, facts, files[0].name)
         with whole_or_none(path) as place:
             made.save_as(place, enforce_file_format=True)
 
 
-def _header(file: SourceFile) -> Dataset:
-    with file.open() as stream:
-        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
-    for name in _MAY_BE_EMPTY:
-        if name not in header:
-            setattr(header, name, "")
-    # Writers of before 1993 put marks into dates and times, which highdicom will not repeat.
-    for name, mark in (("StudyDate", "."), ("PatientBirthDate", "."), ("StudyTime", ":")):
-        setattr(header, name, str(header.get(name) or "").replace(mark, ""))
-    needed = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-    missing = [name for name in needed if not header.get(name)]
-    if missing:
-        raise DataError(
-            f"{file.name}: the header lacks {', '.join(missing)}, which a DICOM segmentation must "
-            "refer to. Use --format nifti or png."
-        )
-    return header
+def _has_place(headers: list[Dataset]) -> bool:
+    """Tell whether the frames lie at places of their own in one frame of reference.
 
-
-def _has_place(header: Dataset) -> bool:
-    if not header.get("FrameOfReferenceUID"):
+    Anonymisers take the frame of reference out, repeated scans share positions, and a lone slice
+    need not say how thick it is; what is known then is only which image a frame belongs to.
+    """
+    first = headers[0]
+    if not first.get("FrameOfReferenceUID"):
         return False
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        return bool(header.get("PerFrameFunctionalGroupsSequence"))
-    return bool(header.get("ImagePositionPatient") or header.get("SharedFunctionalGroupsSequence"))
+    if int(first.get("NumberOfFrames") or 1) > 1:
+        return bool(first.get("PerFrameFunctionalGroupsSequence"))
+    if not first.get("ImagePositionPatient"):
+        return bool(first.get("SharedFunctionalGroupsSequence"))
+    places = {tuple(header.get("ImagePositionPatient") or ()) for header in headers}
+    alike = {header.get("FrameOfReferenceUID") for header in headers}
+    thick = first.get("SliceThickness") or first.get("SpacingBetweenSlices") or len(headers) > 1
+    return len(places) == len(headers) and len(alike) == 1 and () not in places and bool(thick)
 
 
 def _placed(
@@ -132,20 +101,15 @@ def _placed(
     # Enhanced images say it of each frame.
     if first.get("ImagePositionPatient") and not first.get("SliceThickness"):
         thickness = first.get("SpacingBetweenSlices")
-        if not thickness and len(headers) > 1:
+        if not thickness:
             places = [np.array(header.ImagePositionPatient, dtype=float) for header in headers[:2]]
             thickness = np.linalg.norm(places[1] - places[0])
-        if not thickness:
-            raise DataError(
-                f"{name}: the header lacks SliceThickness, which the DICOM segmentation of a "
-                "single slice must repeat. Use --format nifti or png."
-            )
         for header in headers:
             header.SliceThickness = round(float(thickness), 6)
     try:
         return _segmentation(headers, labels, facts)
     except Exception as error:  # highdicom raises anything on odd source headers
-        raise _refused(name, error) from error
+        raise refused(name, error) from error
 
 
 def _unplaced(
@@ -159,7 +123,7 @@ def _unplaced(
     several_frames = int(single.get("NumberOfFrames") or 1) > 1
     # highdicom asks more of other classes than these frames have; references name the true one.
     single.SOPClassUID = SecondaryCaptureImageStorage
-    for word in ("NumberOfFrames", "FrameIncrementPointer", "FrameOfReferenceUID", *_GROUPS):
+    for word in _NOT_OF_ONE_UNPLACED:
         if word in single:
             del single[word]
     found = [
@@ -171,7 +135,7 @@ def _unplaced(
     try:
         made = _segmentation([single], np.ones((1, *labels.shape[1:]), np.uint8), facts)
     except Exception as error:  # as above
-        raise _refused(name, error) from error
+        raise refused(name, error) from error
     template = made.PerFrameFunctionalGroupsSequence[0]
     frames, pixels = [], []
     for number, segment in found:
@@ -242,12 +206,4 @@ def _segmentation(headers: list[Dataset], labels: np.ndarray, facts: Segmentatio
         software_versions=version,
         device_serial_number=facts.device,
         series_description="vismae segmentation",
-    )
-
-
-def _refused(name: str, error: Exception) -> DataError:
-    # Its own message may quote a header value, which may be a name.
-    return DataError(
-        f"{name}: its header does not carry a DICOM segmentation ({type(error).__name__}). Use "
-        "--format nifti or png."
     )

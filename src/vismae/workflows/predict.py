@@ -1,6 +1,7 @@
 """``vismae predict``: label maps, class probabilities or error maps of people's own files."""
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from vismae.core.errors import (
 from vismae.core.rundir import locked, log_to, open_run, provenance, write_json, write_text
 from vismae.core.settings import to_yaml
 from vismae.core.types import Flag
+from vismae.files.dicomweb_failures import DicomWebError
 from vismae.inference.class_slices import classify_slices
-from vismae.inference.dicom_seg_writer import require_highdicom
+from vismae.inference.dicom_source import require_highdicom
 from vismae.inference.ensemble import Ensemble, load_ensemble
 from vismae.inference.error_slices import error_slices
 from vismae.inference.predictor import choose_device
@@ -40,6 +42,13 @@ from vismae.workflows.prediction.reading import (
     read_input,
 )
 from vismae.workflows.prediction.records import RECORDS, Record, Records, request_of
+from vismae.workflows.prediction.remote import (
+    RemoteInput,
+    remote_inputs,
+    require_sendable,
+    send_results,
+    servers_of,
+)
 from vismae.workflows.prediction.results import (
     Results,
     add_classes,
@@ -53,9 +62,13 @@ logger = logging.getLogger(__name__)
 Key = tuple[ReadInput, Volume, int]
 
 _SHOWN_FAILURES = 5
+_FORMATS = {
+    "segmenter": ("nifti", "png", "dicomseg"),
+    "classifier": ("dicomsr",),
+    "mae": (),
+}
 # Settings that only one kind of model can honour.
 _ONLY_FOR = {
-    "format": "segmenter",
     "tiling": "segmenter",
     "uncertainty": "segmenter",
     "largest_component": "segmenter",
@@ -117,11 +130,12 @@ class _Run:
 
 
 def predict(config: PredictConfig) -> PredictResult:
-    """Predict files, folders and archives with a model folder, or several.
+    """Predict files, folders, archives and series of a PACS with a model folder, or several.
 
     An input that cannot be predicted is listed in ``failed.csv``, and the others go on.
 
     Raises:
+        DicomWebError: A server cannot be used; what is done stays, and ``resume`` goes on.
         SettingError: A setting does not fit the model, or a package is missing.
         ModelError: A folder holds no model, or the models do not fit together.
         UnreadableFileError: An input does not exist.
@@ -131,24 +145,42 @@ def predict(config: PredictConfig) -> PredictResult:
     ensemble = load_ensemble(
         config.model, choose_device(config.device), config.flips, config.precision
     )
-    _require_fitting(config, ensemble)
-    inputs, failures = find_inputs(config.inputs)
-    if not inputs and not failures:
-        raise DataError(
-            f"{', '.join(map(str, config.inputs))}: no image was found. Name images, folders or "
-            "zip archives that hold some."
-        )
-    with _open_results(config) as folder:
-        records = Records(folder)
-        run = _Run(
-            config,
-            ensemble,
-            records,
-            request_of(config, ensemble.digest, metadata.version("vismae")),
-            allot_names(inputs, records.names()),
-            failures,
-        )
+    config = _resolved(config, ensemble)
+    with tempfile.TemporaryDirectory(prefix="vismae-") as scratch:
+        inputs, failures = _find_all(config, Path(scratch))
+        if not inputs and not failures:
+            raise DataError(
+                f"{', '.join(map(str, config.inputs))}: no image was found. Name images, folders "
+                "or zip archives that hold some, or a query that finds some on the server."
+            )
+        with _open_results(config) as folder:
+            return _predict_into(folder, config, ensemble, inputs, failures)
+
+
+def _find_all(config: PredictConfig, scratch: Path) -> tuple[list[Input], list[Failure]]:
+    servers, on_disk = servers_of(config.inputs, config.query)
+    inputs, failures = find_inputs(on_disk)
+    for address, server in servers.items():
+        for found in remote_inputs(address, server, config.query, _kept(config), scratch):
+            (failures if isinstance(found, Failure) else inputs).append(found)
+    return inputs, failures
+
+
+def _predict_into(
+    folder: Path,
+    config: PredictConfig,
+    ensemble: Ensemble,
+    inputs: list[Input],
+    failures: list[Failure],
+) -> PredictResult:
+    records = Records(folder)
+    request = request_of(config, ensemble.digest, metadata.version("vismae"))
+    names = allot_names(inputs, records.names())
+    run = _Run(config, ensemble, records, request, names, failures)
+    try:
         _predict_all(run, inputs)
+    finally:
+        # What is done is told even where the rest was not reached.
         task = None if ensemble.kind == "mae" else ensemble.task
         write_tables(folder, records.all(), task)
         write_failed(folder, run.failures)
@@ -167,12 +199,34 @@ def predict(config: PredictConfig) -> PredictResult:
     return PredictResult(folder, outputs, run.predicted, run.skipped, tuple(run.failures))
 
 
+def _kept(config: PredictConfig) -> frozenset[Flag]:
+    return frozenset(Flag(word) for word in config.keep)
+
+
+def _resolved(config: PredictConfig, ensemble: Ensemble) -> PredictConfig:
+    """Return the settings with the format that sending implies; refuse what does not fit."""
+    _require_fitting(config, ensemble)
+    if not config.send:
+        return config
+    servers, _ = servers_of(config.inputs, config.query)
+    wanted = require_sendable(config.inputs, servers, ensemble.kind, config.format)
+    return config.model_copy(update={"format": wanted})
+
+
 def _require_fitting(config: PredictConfig, ensemble: Ensemble) -> None:
     for name, kind in _ONLY_FOR.items():
         if getattr(config, name) and ensemble.kind != kind:
             raise SettingError(
                 f"{name} is for a {kind}; {config.model[0]} holds a {ensemble.kind}. Leave it out."
             )
+    formats = _FORMATS[ensemble.kind]
+    if config.format is not None and config.format not in formats:
+        raise SettingError(
+            f"format is {config.format}, but {config.model[0]} holds a {ensemble.kind}, whose "
+            f"results have {' or '.join(formats) or 'no such choice'}. Leave it out."
+        )
+    if config.format in ("dicomseg", "dicomsr") or config.send:
+        require_highdicom()
     if config.flips and ensemble.kind == "mae":
         raise SettingError("flips is for segmenters and classifiers. Leave it out.")
     if ensemble.kind == "segmenter":
@@ -184,8 +238,6 @@ def _require_fitting(config: PredictConfig, ensemble: Ensemble) -> None:
                         f"{setting}: the model has no class '{name}'. It has "
                         f"{', '.join(classes[1:])}."
                     )
-        if config.format == "dicomseg":
-            require_highdicom()
 
 
 @contextmanager
@@ -232,16 +284,21 @@ def _read_all(
     run: _Run, inputs: list[Input], count_one: Callable[[], None]
 ) -> Iterator[Slice[Key]]:
     """Yield the slices of all inputs that can be read, one input after the other."""
-    keep = frozenset(Flag(word) for word in run.config.keep)
+    keep = _kept(run.config)
     for item in inputs:
         try:
             fingerprint = item.fingerprint()
             if run.records.is_done(item.identity, fingerprint, run.request):
                 run.skipped += 1
+                _send(run, item)
                 count_one()
                 continue
             run.fingerprints[item.identity] = fingerprint
+            if isinstance(item, RemoteInput):
+                item.fetch()
             read = read_input(item, run.ensemble.cards, run.config.modality, keep)
+        except DicomWebError:
+            raise
         except (UnreadableFileError, PreprocessingError, DataError, MemoryError) as error:
             run.failures.append(_failure(item, error))
             count_one()
@@ -261,15 +318,22 @@ def _failure(item: Input, error: VismaeError | MemoryError) -> Failure:
 
 
 def _finish(run: _Run, read: ReadInput) -> None:
-    """Write the results of an input, and then the record that it is done."""
+    """Write the results of an input, then the record that it is done, and send what is to go."""
     item = read.item
+    _write_results(run, read)
+    if isinstance(item, RemoteInput):
+        item.discard()
+
+
+def _write_results(run: _Run, read: ReadInput) -> None:
+    item = read.item
+    device = run.ensemble.digest[:16]
     results = Results(read, run.names[item.identity], run.records, run.request)
     try:
         if run.ensemble.kind == "segmenter":
-            device = run.ensemble.digest[:16]
             add_label_maps(results, run.config, run.ensemble.task, device)
         elif run.ensemble.kind == "classifier":
-            add_classes(results, run.ensemble.task)
+            add_classes(results, run.config, run.ensemble.task, device)
         else:
             add_errors(results)
     except (DataError, UnreadableFileError, SettingError) as error:
@@ -290,3 +354,12 @@ def _finish(run: _Run, read: ReadInput) -> None:
         )
     )
     run.predicted += 1
+    _send(run, item)
+
+
+def _send(run: _Run, item: Input) -> None:
+    if not run.config.send or not isinstance(item, RemoteInput):
+        return
+    failure = send_results(item, run.records.of(item.identity), run.records)
+    if failure is not None:
+        run.failures.append(failure)

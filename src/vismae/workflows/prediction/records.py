@@ -20,7 +20,9 @@ RECORDS = "records"
 logger = logging.getLogger(__name__)
 
 # What may change without changing a result.
-_NO_REQUEST = {"model", "inputs", "out", "batch_size", "device", "resume", "overwrite"}
+_NO_REQUEST = {
+    *("model", "inputs", "query", "send", "out", "batch_size", "device", "resume", "overwrite"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Records:
             output: record.identity for record in self._known.values() for output in record.outputs
         }
 
+    def private(self, name: str) -> Path:
+        """Return a path beside the records, where nobody else may read."""
+        return self._place / name
+
     def names(self) -> dict[str, str]:
         """Return identity -> name."""
         return {identity: record.name for identity, record in self._known.items()}
@@ -81,6 +87,10 @@ class Records:
     def all(self) -> list[Record]:
         """Return all records in the order of their names."""
         return sorted(self._known.values(), key=lambda record: record.name)
+
+    def of(self, identity: str) -> Record:
+        """Return the record of an input that is done."""
+        return self._known[identity]
 
     def is_done(self, identity: str, fingerprint: str, request: str) -> bool:
         """Tell whether an input's results are there and would come out the same again."""

@@ -15,6 +15,7 @@ from vismae.core.types import Flag
 from vismae.files.discover import SourceFile
 from vismae.inference.class_slices import SliceClasses
 from vismae.inference.dicom_seg_writer import SegmentationFacts, write_dicom_seg
+from vismae.inference.dicom_sr_writer import Finding, ReportFacts, write_dicom_sr
 from vismae.inference.nifti_writer import write_nifti_like, write_nifti_of
 from vismae.inference.picture_writer import write_pictures
 from vismae.inference.postprocess import clean_labels
@@ -22,7 +23,7 @@ from vismae.inference.slices import FULL_SCALE, SliceLabels
 from vismae.workflows.prediction.reading import ReadInput, Volume
 from vismae.workflows.prediction.records import Records
 
-Format = Literal["nifti", "png", "dicomseg"]
+Format = Literal["nifti", "png", "dicomseg", "dicomsr"]
 
 _USUAL_FORMAT: dict[str, Format] = {
     "nifti": "nifti",
@@ -108,12 +109,18 @@ def add_label_maps(results: Results, config: PredictConfig, task: TaskCard, devi
         add_maps(results, unsure, "_uncertainty")
 
 
-def add_classes(results: Results, task: TaskCard) -> None:
-    """Add a row for each slice and one for each volume of several slices, and the evidence."""
+def add_classes(results: Results, config: PredictConfig, task: TaskCard, device: str) -> None:
+    """Add a row for each slice and one for each volume of several slices; evidence and report.
+
+    Raises:
+        DataError: A report is wanted of what is no DICOM.
+    """
     maps: list[np.ndarray] = []
+    means: list[np.ndarray] = []
     for place, volume in enumerate(results.read.volumes, start=1):
         answers = [answer for answer in volume.answers if isinstance(answer, SliceClasses)]
         found = np.stack([answer.probabilities for answer in answers])
+        means.append(found.mean(axis=0))
         shared = {
             "input": results.read.item.source,
             "name": results.name,
@@ -127,11 +134,12 @@ def add_classes(results: Results, task: TaskCard) -> None:
         if len(found) > 1:
             names = {"level": "volume", **shared, "slice": ""}
             flags = "|".join(volume.flags)
-            mean = found.mean(axis=0)
-            results.images.append({**names, **_class_cells(mean, task), "flags": flags})
+            results.images.append({**names, **_class_cells(means[-1], task), "flags": flags})
         evidence = [answer.evidence for answer in answers if answer.evidence is not None]
         if evidence:
             maps.append(_in_full_frame(volume, np.stack(evidence)))
+    if config.format == "dicomsr":
+        _add_report(results, means, task, device)
     if maps:
         add_maps(results, maps, "_evidence")
 
@@ -177,16 +185,18 @@ def _class_cells(probabilities: np.ndarray, task: TaskCard) -> dict[str, Any]:
         f"probability_{name}": round(float(value), 6)
         for name, value in zip(task.classes, probabilities, strict=True)
     }
-    if task.multi_label:
-        thresholds = task.thresholds or (0.5,) * len(task.classes)
-        chosen = [
-            name
-            for name, value, least in zip(task.classes, probabilities, thresholds, strict=True)
-            if value >= least
-        ]
-    else:
-        chosen = [task.classes[int(np.argmax(probabilities))]]
-    return {"predicted": "|".join(chosen), **cells}
+    return {"predicted": "|".join(_predicted(probabilities, task)), **cells}
+
+
+def _predicted(probabilities: np.ndarray, task: TaskCard) -> tuple[str, ...]:
+    if not task.multi_label:
+        return (task.classes[int(np.argmax(probabilities))],)
+    thresholds = task.thresholds or (0.5,) * len(task.classes)
+    return tuple(
+        name
+        for name, value, least in zip(task.classes, probabilities, thresholds, strict=True)
+        if value >= least
+    )
 
 
 def _flags(volume: Volume, number: int) -> str:
@@ -286,26 +296,52 @@ def _add_slices(
 def _add_segmentations(
     results: Results, label_maps: list[np.ndarray], task: TaskCard, device: str
 ) -> None:
-    if results.kind != "dicom":
-        raise DataError(
-            f"{results.read.item.source}: a DICOM segmentation must refer to DICOM images, and "
-            "this is none. Use --format nifti or png."
-        )
-    files = results.read.item.group.files
+    _require_dicom(results, "segmentation", "Use --format nifti or png.")
     facts = SegmentationFacts(task.classes, results.request, device)
+    files = results.read.item.group.files
     if len(files) == 1:
         path = results.place(".dcm")
         write_dicom_seg(path, files, _frames_in_order(results.read.volumes, label_maps), facts)
         results.outputs.append(path)
         return
-    by_name: dict[str, SourceFile] = {file.name: file for file in files}
-    for number, (volume, labels) in enumerate(
-        zip(results.read.volumes, label_maps, strict=True), 1
+    for number, (own, labels) in enumerate(
+        zip(_files_of_volumes(results), label_maps, strict=True), 1
     ):
-        own = [by_name[name] for name in volume.image.details["slice_sources"]]
         path = results.place(".dcm", number)
         write_dicom_seg(path, own, labels, facts)
         results.outputs.append(path)
+
+
+def _add_report(results: Results, means: list[np.ndarray], task: TaskCard, device: str) -> None:
+    _require_dicom(results, "report", "Leave --format out; the table has the probabilities.")
+    findings = [
+        Finding(own, mean, _predicted(mean, task))
+        for own, mean in zip(_files_of_volumes(results), means, strict=True)
+    ]
+    modality = results.read.volumes[0].image.modality
+    path = results.place(".dcm")
+    write_dicom_sr(path, findings, ReportFacts(task.classes, results.request, device, modality))
+    results.outputs.append(path)
+
+
+def _require_dicom(results: Results, what: str, cure: str) -> None:
+    if results.kind != "dicom":
+        raise DataError(
+            f"{results.read.item.source}: a DICOM {what} must refer to DICOM images, and this is "
+            f"none. {cure}"
+        )
+
+
+def _files_of_volumes(results: Results) -> list[tuple[SourceFile, ...]]:
+    """Return the files of each volume in the order of its slices; of frames their one file."""
+    files = results.read.item.group.files
+    if len(files) == 1:
+        return [files for _ in results.read.volumes]
+    by_name = {file.name: file for file in files}
+    return [
+        tuple(by_name[name] for name in volume.image.details["slice_sources"])
+        for volume in results.read.volumes
+    ]
 
 
 def _frames_in_order(volumes: list[Volume], label_maps: list[np.ndarray]) -> np.ndarray:
