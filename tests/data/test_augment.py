@@ -1,18 +1,16 @@
-"""Random changes: ranges kept, image and label map moved alike, nothing but the key decides."""
+"""Random views: ranges kept, and nothing but the key decides."""
 
 import numpy as np
 import pytest
 import torch
 
-from vismae.core.sections import AugmentSettings, PretrainDataSettings
-from vismae.core.types import IGNORED_LABEL
+from vismae.core.sections import PretrainDataSettings
 from vismae.data.augment import (
     affine_matrix,
-    apply_affine,
-    augment_labelled,
     augment_pretrain,
     jitter_intensity,
     random_crop,
+    resample,
     sample_rng,
 )
 
@@ -68,7 +66,7 @@ def test_a_long_image_is_cropped_and_not_squeezed():
 def test_a_quarter_turn_moves_pixels_as_a_quarter_turn_does():
     image = picture((8, 8))
     matrix = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
-    turned, _ = apply_affine(image, None, matrix)
+    turned = resample(image, matrix)
     assert torch.allclose(turned, torch.rot90(image, 1, (1, 2)), atol=1e-5) or torch.allclose(
         turned, torch.rot90(image, -1, (1, 2)), atol=1e-5
     )
@@ -95,53 +93,9 @@ def test_zoom_and_flip_have_their_sizes():
     assert found == {(1, 0, 0), (-1, 0, 0)}
 
 
-def test_image_and_label_map_move_alike_and_the_outside_is_ignored():
-    label_map = torch.zeros(20, 30, dtype=torch.int64)
-    label_map[5:15, 8:20] = 2
-    image = (label_map > 0).float()[None]
-    settings = AugmentSettings(gamma=(1.0, 1.0), noise=0.0, probability=1.0, rotate=30)
-    outside = 0
-    for row in range(10):
-        moved, classes = augment_labelled(image, label_map, sample_rng(0, 0, row), settings)
-        assert classes is not None
-        assert classes.dtype == torch.int64
-        assert set(classes.unique().tolist()) <= {IGNORED_LABEL, 0, 2}
-        # Away from the edges of the square, where bilinear and nearest differ.
-        sure = (moved[0] > 0.9) | (moved[0] < 0.1)
-        inside = classes != IGNORED_LABEL
-        assert (((moved[0] > 0.5) == (classes == 2)) | ~sure | ~inside).all()
-        outside += int((classes == IGNORED_LABEL).sum())
-    assert outside > 0
-
-
-def test_padding_stays_ignored_after_moving():
-    label_map = torch.full((16, 16), IGNORED_LABEL)
-    label_map[:, :8] = 1
-    _, classes = augment_labelled(
-        torch.zeros(1, 16, 16),
-        label_map,
-        sample_rng(0, 0, 0),
-        AugmentSettings(probability=1.0, rotate=0, translate=0, scale=(1.0, 1.0)),
-    )
-    assert classes is not None
-    assert torch.equal(classes, label_map)
-
-
-def test_no_change_is_possible():
+def test_no_jitter_is_possible():
     image = picture()
-    settings = AugmentSettings(probability=0.0)
-    same, label_map = augment_labelled(image, None, sample_rng(0, 0, 0), settings)
-    assert torch.equal(same, image)
-    assert label_map is None
     assert jitter_intensity(image, sample_rng(0, 0, 0), 0.0) is image
-
-
-def test_noise_and_gamma_keep_the_range():
-    settings = AugmentSettings(probability=1.0, noise=1.0, gamma=(0.2, 5.0))
-    for row in range(5):
-        changed, _ = augment_labelled(picture(), None, sample_rng(0, 0, row), settings)
-        assert changed.min() >= 0
-        assert changed.max() <= 1
 
 
 def test_flips_happen_about_half_of_the_time():

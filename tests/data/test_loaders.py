@@ -124,8 +124,12 @@ def test_labels_come_with_their_row_and_changes_only_with_augmentation(tmp_path:
     assert [int(plain[Draw(row, 0)]["label"]) for row in range(4)] == [0, 1, 0, 1]
     assert torch.equal(plain[Draw(1, 0)]["image"], plain[Draw(1, 5)]["image"])
     changed = LabelledImages(store, CONTRACT, labels=labels, augment=AugmentSettings(), seed=1)
-    assert not torch.equal(changed[Draw(1, 0)]["image"], changed[Draw(1, 5)]["image"])
-    assert torch.equal(changed[Draw(1, 5)]["image"], changed[Draw(1, 5)]["image"])
+    assert not torch.equal(changed[Draw(1, 0)]["changes"], changed[Draw(1, 5)]["changes"])
+    assert torch.equal(changed[Draw(1, 5)]["changes"], changed[Draw(1, 5)]["changes"])
+    # Changes are made on the 0..1 scale, before an image is normalised.
+    assert torch.equal(
+        changed.reader.normalise(changed[Draw(1, 0)]["image"]), plain[Draw(1, 0)]["image"]
+    )
 
 
 def test_evaluation_gives_every_row_once_in_order(tmp_path: Path):

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from vismae.core.sections import OptimizerSettings
-from vismae.models import SwinClassifier, SwinMAE, SwinUNet, config_for_size
+from vismae.models import (
+    ComparisonClassifier,
+    SwinClassifier,
+    SwinMAE,
+    SwinUNet,
+    config_for_size,
+    plan_network,
+)
 from vismae.training.optimizer import (
     build_optimizer,
     decays,
@@ -45,6 +52,52 @@ def test_very_short_runs_have_a_rate(steps: int):
     assert all(0 < lr_factor(step, steps, settings) <= 1 for step in range(steps))
 
 
+def test_the_encoder_waits_and_then_everything_warms_up_again():
+    settings = OptimizerSettings(warmup_fraction=0.25, min_lr_fraction=0.0, head_first_fraction=0.2)
+    head = [lr_factor(step, 10, settings) for step in range(10)]
+    encoder = [lr_factor(step, 10, settings, encoder=True) for step in range(10)]
+    assert encoder[:2] == [0.0, 0.0]
+    assert head[:2] == [1.0, 1.0]
+    assert (
+        head[2:]
+        == encoder[2:]
+        == [
+            lr_factor(step, 8, settings.model_copy(update={"head_first_fraction": 0.0}))
+            for step in range(8)
+        ]
+    )
+    assert head[2:4] == [0.5, 1.0]
+
+
+def test_a_waiting_encoder_keeps_its_weights_while_the_rest_learns():
+    model = SwinClassifier(NANO, 2)
+    settings = OptimizerSettings(head_first_fraction=0.5, weight_decay=0.5)
+    groups = parameter_groups(model, 0.1, settings, encoder_layers(model))
+    optimizer, schedule = build_optimizer(groups, settings, 4, fused=True)
+    still = [p.detach().clone() for p in model.encoder.parameters()]
+    for _ in range(2):
+        model(torch.randn(2, 1, 32, 32)).square().sum().backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    assert all(torch.equal(p, q) for p, q in zip(model.encoder.parameters(), still, strict=True))
+    model(torch.randn(2, 1, 32, 32)).square().sum().backward()
+    optimizer.step()
+    assert not all(
+        torch.equal(p, q) for p, q in zip(model.encoder.parameters(), still, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_convolutional_encoders_have_a_layer_for_each_stage(name: str):
+    model = ComparisonClassifier(name, plan_network(name, 1, (32, 32), 8), 2)
+    layers = encoder_layers(model)
+    assert len(layers) == 5
+    names = [n for n, _ in model.named_parameters()]
+    held = {n for n in names for prefixes in layers if n.startswith(prefixes)}
+    assert held == {n for n in names if n.startswith("encoder.")}
+
+
 def test_norms_biases_tables_and_tokens_do_not_decay():
     decaying = {name for name, p in SwinMAE(NANO).named_parameters() if decays(name, p)}
     assert "encoder.layers.0.blocks.0.attn.qkv.weight" in decaying
@@ -57,7 +110,7 @@ def test_norms_biases_tables_and_tokens_do_not_decay():
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
 def test_groups_hold_every_parameter_once(model: torch.nn.Module, layer_decay: float):
     settings = OptimizerSettings(layer_decay=layer_decay)
-    groups = parameter_groups(model, 1.0, settings, encoder_layers(NANO))
+    groups = parameter_groups(model, 1.0, settings, encoder_layers(model))
     held = [id(p) for group in groups for p in group["params"]]  # pyright: ignore[reportGeneralTypeIssues]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
 
@@ -65,7 +118,7 @@ def test_groups_hold_every_parameter_once(model: torch.nn.Module, layer_decay: f
 def test_each_layer_learns_slower_than_the_one_above():
     model = SwinClassifier(NANO, 2)
     groups = parameter_groups(
-        model, 1.0, OptimizerSettings(layer_decay=0.5, weight_decay=0.3), encoder_layers(NANO)
+        model, 1.0, OptimizerSettings(layer_decay=0.5, weight_decay=0.3), encoder_layers(model)
     )
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}  # pyright: ignore[reportGeneralTypeIssues]
     rate = {name: rates[id(p)] for name, p in model.named_parameters()}
@@ -83,7 +136,7 @@ def test_each_layer_learns_slower_than_the_one_above():
 def test_what_does_not_learn_is_in_no_group():
     model = SwinClassifier(NANO, 2)
     model.encoder.requires_grad_(False)
-    groups = parameter_groups(model, 1.0, OptimizerSettings(), encoder_layers(NANO))
+    groups = parameter_groups(model, 1.0, OptimizerSettings(), encoder_layers(model))
     held = sum(len(group["params"]) for group in groups)  # pyright: ignore[reportArgumentType]
     assert held == 4
 

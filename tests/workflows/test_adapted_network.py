@@ -27,6 +27,7 @@ MakeConfig = Callable[..., FinetuneConfig]
 
 LEARN = {
     "augment.probability": 0.0,
+    "augment.intensity_probability": 0.0,
     "model.drop_path": 0.0,
     "optimizer.lr": 3e-3,
     "data.batch_size": 8,

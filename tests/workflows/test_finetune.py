@@ -1,6 +1,7 @@
 """Fine-tuning end to end: it learns, starts where it is told to, and resumes exactly."""
 
 import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import vismae.workflows.finetune as workflow
 from stores import classification_store, segmentation_store
 from vismae.core.config import FinetuneConfig
-from vismae.core.errors import ModelError, PreprocessingError
+from vismae.core.errors import ModelError, PreprocessingError, SettingError
 from vismae.models import SwinClassifier, SwinMAE, SwinUNet, save_reference_checkpoint
 from vismae.models.weights import load_model
 from vismae.training.callbacks import ResumePoint
@@ -22,7 +23,11 @@ from vismae.workflows.finetune import finetune
 
 MakeConfig = Callable[..., FinetuneConfig]
 
-NO_CHANGES = {"augment.probability": 0.0, "model.drop_path": 0.0}
+NO_CHANGES = {
+    "augment.probability": 0.0,
+    "augment.intensity_probability": 0.0,
+    "model.drop_path": 0.0,
+}
 FAST = {**NO_CHANGES, "optimizer.lr": 3e-3, "data.batch_size": 8}
 STILL = {"optimizer.lr": 1e-12, "trainer.max_steps": 1}
 
@@ -170,6 +175,10 @@ def test_a_segmenter_takes_encoder_and_decoder_and_a_classifier_the_encoder(
     assert unet.card.training["pretrain"] == source.card.training["pretrain"]
     assert "decoder" in unet.card.provenance["transfer"]
     assert (tmp_path / "a" / "figures" / "pretraining_fill_in.png").is_file()
+    kept = json.loads((tmp_path / "a" / "transfer.json").read_text())
+    assert kept["audit"]["encoder_arrived"] == 1.0
+    assert kept["audit"]["feature_difference"] < 1e-4
+    assert kept["preprocessing"]["start"]["mean"] == kept["preprocessing"]["run"]["mean"]
     fresh = {**start, "model.decoder": "scratch"}
     unet = load_model(finetune(finetune_config("segment", tmp_path / "b", discs, **fresh)).model)
     assert same("encoder.", source, unet)
@@ -286,6 +295,27 @@ def test_the_average_is_what_is_validated_and_kept(
     kept = load_file(result.model / "model.safetensors")[name]
     assert torch.equal(kept, point["callbacks"]["AveragedWeights"][f"module.{name}"])
     assert not torch.equal(kept, point["state_dict"][f"model.{name}"])
+
+
+def test_mixing_and_a_waiting_encoder_go_through_a_whole_run(
+    pretrained: Path, shades: Path, finetune_config: MakeConfig, tmp_path: Path
+) -> None:
+    settings = {
+        "init": pretrained,
+        "augment.mixup": 0.2,
+        "optimizer.head_first_fraction": 0.5,
+        "trainer.max_steps": 4,
+    }
+    result = finetune(finetune_config("classify", tmp_path / "run", shades, **settings))
+    assert result.steps == 4
+
+
+def test_a_network_without_an_encoder_cannot_let_it_wait(
+    discs: Path, finetune_config: MakeConfig, tmp_path: Path
+) -> None:
+    wish = {"model.network": "unet", "model.width": 8, "optimizer.head_first_fraction": 0.5}
+    with pytest.raises(SettingError, match="head_first_fraction"):
+        finetune(finetune_config("segment", tmp_path / "run", discs, **wish))
 
 
 def test_continuing_from_a_fine_tuned_model_keeps_its_history(

@@ -185,7 +185,7 @@ class FinetuneConfig(Settings):
     preprocessing: PreprocessingSettings = PreprocessingSettings()
     augment: AugmentSettings = AugmentSettings()
     optimizer: OptimizerSettings = OptimizerSettings(betas=(0.9, 0.999))
-    trainer: TrainerSettings = TrainerSettings(max_steps=1000)
+    trainer: TrainerSettings = TrainerSettings(max_steps=1000, ema_decay=0.99)
 
     @model_validator(mode="after")
     def _has_data_and_network(self) -> "FinetuneConfig":

@@ -1,4 +1,4 @@
-"""Random changes to training images (and their label maps alike), on the 0..1 scale.
+"""Random views of unlabelled images, on the 0..1 scale, and what all random changes share.
 
 Every function takes a numpy generator: the caller seeds it from (seed, epoch, row), so a sample's
 changes do not depend on the batch or worker it comes in. C channels, H×W pixels.
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vismae.core.sections import AugmentSettings, PretrainDataSettings
-from vismae.core.types import IGNORED_LABEL
+from vismae.core.sections import PretrainDataSettings
 from vismae.data.geometry import resize_image
 
 
@@ -81,25 +80,12 @@ def affine_matrix(
     )
 
 
-def apply_affine(
-    image: Tensor, label_map: Tensor | None, matrix: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Resample an image (C, H, W) bilinearly and its classes (H, W) by nearest pixel.
-
-    What comes from outside the image is 0, and ``IGNORED_LABEL`` in the label map.
-    """
+def resample(image: Tensor, matrix: Tensor) -> Tensor:
+    """Resample an image (C, H, W) bilinearly; what comes from outside it is 0."""
     grid = functional.affine_grid(matrix[None], [1, *image.shape], align_corners=False)
-    moved = functional.grid_sample(
+    return functional.grid_sample(
         image[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )[0]
-    if label_map is None:
-        return moved, None
-    # What comes from outside becomes 0, which stands for IGNORED_LABEL until it is added again.
-    shifted = (label_map - IGNORED_LABEL).float()[None, None]
-    classes = functional.grid_sample(
-        shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False
-    )[0, 0]
-    return moved, classes.round().to(label_map.dtype) + IGNORED_LABEL
 
 
 def jitter_intensity(image: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
@@ -119,30 +105,7 @@ def augment_pretrain(
     """Return a random view for masked pre-training, (C, h, w) -> (C, H, W), within 0..1."""
     view = random_crop(image, size, rng, settings.crop_scale, settings.crop_aspect)
     if settings.rotate > 0:
-        view, _ = apply_affine(view, None, affine_matrix(rng, size, rotate=settings.rotate))
+        view = resample(view, affine_matrix(rng, size, rotate=settings.rotate))
     if settings.flip and rng.random() < 0.5:
         view = view.flip(-1)
     return jitter_intensity(view, rng, settings.jitter)
-
-
-def augment_labelled(
-    image: Tensor, label_map: Tensor | None, rng: np.random.Generator, settings: AugmentSettings
-) -> tuple[Tensor, Tensor | None]:
-    """Return a changed copy of a fitted image (C, H, W) in 0..1 and its label map (H, W)."""
-    if rng.random() < settings.probability:
-        matrix = affine_matrix(
-            rng,
-            (image.shape[1], image.shape[2]),
-            rotate=settings.rotate,
-            scale=settings.scale,
-            translate=settings.translate,
-            flip_horizontal=settings.flip_horizontal,
-            flip_vertical=settings.flip_vertical,
-        )
-        image, label_map = apply_affine(image, label_map, matrix)
-    if rng.random() < settings.probability:
-        low, high = settings.gamma
-        image = image.clamp(0, 1) ** math.exp(rng.uniform(math.log(low), math.log(high)))
-        noise = rng.standard_normal(image.shape, dtype=np.float32)
-        image = (image + torch.from_numpy(noise) * rng.uniform(0, settings.noise)).clamp(0, 1)
-    return image, label_map

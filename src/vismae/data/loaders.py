@@ -3,7 +3,7 @@
 A sample is decided by (seed, epoch, row) alone, whatever the number of workers or ranks.
 """
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.sections import AugmentSettings, PretrainDataSettings
 from vismae.core.types import Modality, PixelUnit
-from vismae.data.augment import augment_labelled, augment_pretrain, sample_rng
+from vismae.data.augment import augment_pretrain, sample_rng
+from vismae.data.augment_labelled import draw_changes
 from vismae.data.geometry import fit_image, fit_label_map, to_channels
 from vismae.data.intensity import normalise, to_unit_range
 from vismae.data.labels import apply_mapping
@@ -36,13 +37,17 @@ class PretrainItem(TypedDict):
     row: int
 
 
-class LabelledItem(TypedDict, total=False):
-    """One labelled image: image (C, H, W), row, and label_map (H, W) or label."""
+class LabelledItem(TypedDict):
+    """One labelled image: image (C, H, W), row, and label_map (H, W) or label.
+
+    ``changes``, where there are any, are yet to be made, and the image to be normalised after them.
+    """
 
     image: Tensor
     row: int
-    label_map: Tensor
-    label: Tensor
+    label_map: NotRequired[Tensor]
+    label: NotRequired[Tensor]
+    changes: NotRequired[Tensor]
 
 
 class SliceReader:
@@ -104,7 +109,10 @@ class PretrainImages(Dataset[PretrainItem]):
 
 
 class LabelledImages(Dataset[LabelledItem]):
-    """Images with their label map or class, changed at random only when ``augment`` is given.
+    """Images with their label map or class.
+
+    With ``augment`` an image comes on the 0..1 scale with the changes drawn for it, which are made
+    on whole batches (``augment_labelled.apply_changes``); otherwise normalised.
 
     Args:
         store: Where the pixels are.
@@ -133,17 +141,19 @@ class LabelledImages(Dataset[LabelledItem]):
         self.seed = seed
 
     def __getitem__(self, draw: Draw) -> LabelledItem:
-        """Return one image, normalised, with what is known of it."""
+        """Return one image with what is known of it."""
         image, stored = self.reader.read(draw.row)
         image = fit_image(image, self.reader.preprocessing)
         label_map = None
         if self.label_values is not None and stored.label_map is not None:
             classes = torch.from_numpy(apply_mapping(stored.label_map, self.label_values))
             label_map = fit_label_map(classes, self.reader.preprocessing)
+        item: LabelledItem = {"image": image, "row": draw.row}
         if self.augment is not None:
             rng = sample_rng(self.seed, draw.epoch, draw.row)
-            image, label_map = augment_labelled(image, label_map, rng, self.augment)
-        item: LabelledItem = {"image": self.reader.normalise(image), "row": draw.row}
+            item["changes"] = draw_changes(rng, self.reader.preprocessing.image_size, self.augment)
+        else:
+            item["image"] = self.reader.normalise(image)
         if label_map is not None:
             item["label_map"] = label_map
         if self.labels is not None:

@@ -4,6 +4,7 @@ A plain torch loop; nothing of Lightning. Images come from a store, prepared by 
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class Predictor:
         preprocessing: The contract the model was trained under.
         batch_size: Images at a time.
         workers: Loader processes.
+        precision: Arithmetic of the forward pass; logits are float32.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Predictor:
         preprocessing: Preprocessing,
         batch_size: int = 16,
         workers: int = 0,
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self.model = model
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.workers = workers
+        self.precision = precision
 
     def label_maps(self, store: Store, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield row number and predicted classes, (h, w) int64 in the image's own size."""
@@ -82,7 +86,10 @@ class Predictor:
         self.model.eval()
         try:
             for batch in evaluation_loader(images, rows, self.batch_size, self.workers):
-                with torch.inference_mode():
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+                ):
                     logits = self.model(batch["image"].to(device)).float()
                 yield [int(row) for row in batch["row"]], logits
         finally:

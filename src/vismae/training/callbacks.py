@@ -128,12 +128,16 @@ def _require_finite_weights(module: nn.Module, step: int) -> None:
 
 
 class AveragedWeights(L.Callback):
-    """Exponential moving average of the weights, updated after every optimiser step."""
+    """Exponential moving average of the weights, updated after every optimiser step.
+
+    The decay of update n is at most (1 + n) / (10 + n), so that the average of a short run does not
+    stay near the weights it began with.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.average = AveragedModel(
-            model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False
-        )
+        self.average = AveragedModel(model, multi_avg_fn=self._move, use_buffers=False)
+        self._decay = decay
+        self._updates = 0
         self._seen_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -153,6 +157,14 @@ class AveragedWeights(L.Callback):
         if trainer.global_step > self._seen_step and isinstance(pl_module, TrainingModule):
             self._seen_step = trainer.global_step
             self.average.update_parameters(pl_module.model)
+            self._updates += 1
+
+    def _move(self, averaged: Any, current: Any, count: Any) -> None:
+        """Move the averages towards the weights; the first update, by torch, copies them."""
+        # Counted here: ``count`` lies on the device, and reading it would wait for all its work.
+        n = self._updates
+        decay = min(self._decay, (1.0 + n) / (10.0 + n))
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average for the resume point."""
@@ -161,6 +173,7 @@ class AveragedWeights(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the average back from a resume point."""
         self.average.load_state_dict(state_dict)
+        self._updates = int(self.average.n_averaged)
 
 
 class EverySteps(L.Callback):

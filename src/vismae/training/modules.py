@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from vismae.core.sections import OptimizerSettings, TaskSettings
+from vismae.core.preprocessing import Preprocessing
+from vismae.core.sections import AugmentSettings, OptimizerSettings, TaskSettings
+from vismae.data.augment_labelled import apply_changes
 from vismae.models.classifier import classification_loss
 from vismae.models.mae import SwinMAE
 from vismae.models.segmentation_loss import segmentation_loss
@@ -125,17 +127,70 @@ class PretrainModule(TrainingModule):
 
 
 class FinetuneModule(TrainingModule):
-    """Segmentation or classification, by the loss it is given."""
+    """Segmentation or classification, by the loss it is given.
 
-    def __init__(self, loss: Callable[[Any, Batch], Tensor], *args, **kwargs) -> None:
+    Args:
+        loss: Of the network's output and the batch.
+        prepare: Makes the batch the network sees from the one that was loaded, on the device.
+        args: As for ``TrainingModule``.
+        kwargs: As for ``TrainingModule``.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[Any, Batch], Tensor],
+        prepare: Callable[[Batch], Batch],
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._loss = loss
+        self._prepare = prepare
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of the batch."""
+        # Positions of pixels need more digits than bfloat16 has.
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            batch = self._prepare(batch)
         loss = self._loss(self.model(batch["image"]), batch)
         self.last_loss = loss.detach()
         return loss
+
+
+def augmented(preprocessing: Preprocessing, settings: AugmentSettings) -> Callable[[Batch], Batch]:
+    """Return what makes the changes drawn for a batch, mixes its images, and normalises them."""
+    mean, std, alpha = preprocessing.mean, preprocessing.std, settings.mixup
+
+    def prepare(batch: Batch) -> Batch:
+        images, label_maps = apply_changes(batch["image"], batch.get("label_map"), batch["changes"])
+        made = {**batch, "image": (images - mean) / std}
+        if label_maps is not None:
+            made["label_map"] = label_maps
+        elif alpha > 0.0:
+            made |= mixed(made["image"], batch["label"], alpha)
+        return made
+
+    return prepare
+
+
+def mixed(images: Tensor, labels: Tensor, alpha: float) -> Batch:
+    """Mix each image with another of the batch (Zhang et al. 2018, arXiv 1710.09412).
+
+    Args:
+        images: (B, C, H, W).
+        labels: Of each image, (B,) or (B, K).
+        alpha: Of the beta distribution that the share is drawn from, one for the batch.
+
+    Returns:
+        ``image``; ``mixed_label``, that of the other image; ``share``, what the own one counts.
+    """
+    share = torch.distributions.Beta(alpha, alpha).sample().to(images.device)
+    order = torch.randperm(len(images)).to(images.device)
+    return {
+        "image": share * images + (1.0 - share) * images[order],
+        "mixed_label": labels[order],
+        "share": share,
+    }
 
 
 def segmentation_objective(task: TaskSettings) -> Callable[[Outputs, Batch], Tensor]:
@@ -164,12 +219,20 @@ def classification_objective(
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         weights = None if class_weights is None else class_weights.to(logits.device)
-        return classification_loss(
-            logits.float(),
-            batch["label"],
-            class_weights=weights,
-            multi_label=task.multi_label,
-            label_smoothing=task.label_smoothing,
-        )
+
+        def of(labels: Tensor) -> Tensor:
+            """Loss against one label of each image."""
+            return classification_loss(
+                logits.float(),
+                labels,
+                class_weights=weights,
+                multi_label=task.multi_label,
+                label_smoothing=task.label_smoothing,
+            )
+
+        if "share" not in batch:
+            return of(batch["label"])
+        share = batch["share"]
+        return share * of(batch["label"]) + (1.0 - share) * of(batch["mixed_label"])
 
     return loss

@@ -6,6 +6,7 @@ uninterrupted one agree.
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import nn
@@ -22,11 +23,25 @@ def effective_lr(settings: OptimizerSettings, images_per_step: int) -> float:
     return settings.lr * factor
 
 
-def lr_factor(step: int, total_steps: int, settings: OptimizerSettings) -> float:
+def lr_factor(
+    step: int, total_steps: int, settings: OptimizerSettings, encoder: bool = False
+) -> float:
     """Return the share of the peak learning rate at a step: linear rise, then cosine fall.
 
     The first step already learns (factor 1/warm-up), the last reaches ``min_lr_fraction``.
+
+    Args:
+        step: Steps done.
+        total_steps: Of the whole run.
+        settings: Warm-up, floor, and the share of steps that the encoder waits for
+            (``head_first_fraction``): in these the rest rises to its peak and stays there, then
+            all begin anew together.
+        encoder: For the encoder's parameters.
     """
+    waiting = int(settings.head_first_fraction * total_steps)
+    if step < waiting:
+        return 0.0 if encoder else min(1.0, (step + 1) / max(1, waiting // 2))
+    step, total_steps = step - waiting, total_steps - waiting
     warmup = int(settings.warmup_fraction * total_steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -42,12 +57,38 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     )
 
 
-def encoder_layers(config: SwinConfig) -> list[tuple[str, ...]]:
-    """Return the parameter-name prefixes of a Swin encoder's layers, input side first.
+def encoder_layers(network: nn.Module) -> list[tuple[str, ...]]:
+    """Return the parameter-name prefixes of an encoder's layers, input side first.
 
-    The patch embedding is a layer, each block is one, and patch merging belongs to the last block
-    before it.
+    Swin: the patch embedding is a layer, each block is one, and patch merging belongs to the last
+    block before it. ResNet and DenseNet: the stem is a layer and each stage is one. Empty for a
+    network without an encoder of its own.
     """
+    config, name = getattr(network, "config", None), getattr(network, "network", None)
+    if isinstance(config, SwinConfig):
+        return _swin_layers(config)
+    return _CONVOLUTIONAL_LAYERS.get(str(name), [])
+
+
+_RESNET_LAYERS = [
+    ("encoder.conv1.", "encoder.bn1."),
+    *[(f"encoder.layer{stage}.",) for stage in range(1, 5)],
+]
+_CONVOLUTIONAL_LAYERS: dict[str, list[tuple[str, ...]]] = {
+    "resnet18": _RESNET_LAYERS,
+    "resnet50": _RESNET_LAYERS,
+    "densenet121": [
+        ("encoder.features.conv0.", "encoder.features.norm0."),
+        *[
+            (f"encoder.features.denseblock{block}.", f"encoder.features.transition{block}.")
+            for block in range(1, 4)
+        ],
+        ("encoder.features.denseblock4.", "encoder.features.norm5."),
+    ],
+}
+
+
+def _swin_layers(config: SwinConfig) -> list[tuple[str, ...]]:
     layers: list[tuple[str, ...]] = [("encoder.patch_embed.",)]
     for stage, depth in enumerate(config.depths):
         for block in range(depth):
@@ -91,6 +132,7 @@ def parameter_groups(
             "params": parameters,
             "lr": lr * settings.layer_decay ** (len(layers) - layer),
             "weight_decay": settings.weight_decay if decay else 0.0,
+            "encoder": layer < len(layers),
         }
         for (layer, decay), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
@@ -104,5 +146,10 @@ def build_optimizer(
     # Lightning takes this flag of fused optimisers for gradients that still carry a loss scale, and
     # then refuses to clip them under any mixed precision. bfloat16 needs no loss scale.
     optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
-    schedule = LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, settings))
-    return optimizer, schedule
+    schedules = [
+        partial(
+            lr_factor, total_steps=total_steps, settings=settings, encoder=bool(g.get("encoder"))
+        )
+        for g in groups
+    ]
+    return optimizer, LambdaLR(optimizer, schedules)

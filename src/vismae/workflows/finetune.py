@@ -11,24 +11,26 @@ import numpy as np
 from torch import Tensor
 
 from vismae.core.config import FinetuneConfig
+from vismae.core.errors import SettingError
 from vismae.core.model_card import FingerprintCard, ModelCard
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.rundir import MODEL, is_main_process, open_run, provenance, write_bytes
+from vismae.core.rundir import MODEL, is_main_process, open_run, provenance, write_bytes, write_json
 from vismae.data.fingerprint import FINGERPRINT_COLUMNS, WITHHELD, add_stages, fingerprint
 from vismae.data.loaders import LabelledImages
-from vismae.data.sampler import DrawStream
+from vismae.data.sampler import Draw, DrawStream
 from vismae.evaluation.classification import choose_thresholds
 from vismae.inference.predictor import Predictor, choose_device
-from vismae.models.backbone import SwinConfig
 from vismae.models.lora import merge_lora
 from vismae.models.transfer import TransferReport
-from vismae.models.weights import architecture_of, network_of, save_model
+from vismae.models.transfer_audit import audit_transfer
+from vismae.models.weights import Model, architecture_of, network_of, save_model
 from vismae.training.best_model import BestModel
 from vismae.training.callbacks import AveragedWeights
 from vismae.training.metrics_log import MetricsLog
 from vismae.training.modules import (
     Batch,
     FinetuneModule,
+    augmented,
     classification_objective,
     segmentation_objective,
 )
@@ -133,17 +135,24 @@ class _Finetuning:
             lr,
             config.optimizer.layer_decay,
         )
+        layers = encoder_layers(network)
+        if config.optimizer.head_first_fraction and not layers:
+            raise SettingError(
+                f"optimizer.head_first_fraction is {config.optimizer.head_first_fraction:g}, but "
+                f"{network_of(network)} has no encoder that could wait. Set it to 0."
+            )
         decay = config.trainer.ema_decay
         average = AveragedWeights(network, decay) if decay else None
         shown = cast("Network", average.average.module) if average else network
         run_training(
             FinetuneModule(
                 self._objective(),
+                augmented(start.preprocessing, config.augment),
                 network,
                 config.optimizer,
                 lr,
                 schedule.total_steps,
-                encoder_layers(network.config) if isinstance(network.config, SwinConfig) else (),
+                layers,
             ),
             Fit(
                 folder=self.folder,
@@ -186,8 +195,9 @@ class _Finetuning:
             seed=config.seed,
             shares=lambda: pixel_shares(self.data).tolist(),
         )
-        if report is not None:
+        if source is not None and report is not None:
             logger.info("started from %s: %s", config.init, report.text())
+            self._audit(source, network, preprocessing, report)
             self._keep_fill_in()
         learning = sum(value.numel() for value in network.parameters() if value.requires_grad)
         total = sum(value.numel() for value in network.parameters())
@@ -198,6 +208,29 @@ class _Finetuning:
             total / 1e6,
         )
         return _Start(network, preprocessing, report, source.card if source else None)
+
+    def _audit(
+        self,
+        source: Model,
+        network: Network,
+        preprocessing: Preprocessing,
+        report: TransferReport,
+    ) -> None:
+        """Compare what both encoders make of one training image; keep it as ``transfer.json``."""
+        images = LabelledImages(self.data.store, preprocessing)
+        image = images[Draw(int(self.data.train[0]), 0)]["image"]
+        audit = audit_transfer(source, network, image[None], report)
+        logger.info("%s", audit.text())
+        if is_main_process():
+            contracts = {"start": source.preprocessing, "run": preprocessing}
+            kept = {
+                name: contract and contract.model_dump(mode="json")
+                for name, contract in contracts.items()
+            }
+            write_json(
+                self.folder / "transfer.json",
+                {**report.to_dict(), "audit": audit.to_dict(), "preprocessing": kept},
+            )
 
     def _keep_fill_in(self) -> None:
         """Copy the pre-training's picture into this run, for the reports made from it."""
@@ -244,7 +277,12 @@ class _Finetuning:
     def _validate(self, network: Network, preprocessing: Preprocessing) -> float:
         if len(self.data.val) == 0:
             return float("nan")
-        predictor = Predictor(network, preprocessing, self.config.data.batch_size)
+        predictor = Predictor(
+            network,
+            preprocessing,
+            self.config.data.batch_size,
+            precision=self.config.trainer.precision,
+        )
         card, data = self.data.card, self.data
         if card.label_values is not None:
             return mean_dice(predictor, data.store, data.val, card.label_values, len(card.classes))
