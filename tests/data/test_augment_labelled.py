@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vismae.core.sections import AugmentSettings
+from vismae.core.augment_section import AugmentSettings
 from vismae.core.types import IGNORED_LABEL
 from vismae.data.augment import sample_rng
 from vismae.data.augment_labelled import UNCHANGED, apply_changes, draw_changes

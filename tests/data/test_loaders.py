@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from stores import classification_store, pretrain_store, record, segmentation_store
+from vismae.core.augment_section import AugmentSettings
 from vismae.core.errors import DataError
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.sections import AugmentSettings, PretrainDataSettings
+from vismae.core.sections import PretrainDataSettings
 from vismae.core.types import IGNORED_LABEL, Modality, PixelUnit
 from vismae.data.loaders import (
     LabelledImages,

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from vismae.core.augment_section import AugmentSettings
 from vismae.core.sections import (
-    AugmentSettings,
     DataSettings,
     Device,
     Fraction,

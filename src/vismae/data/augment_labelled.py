@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from vismae.core.sections import AugmentSettings
+from vismae.core.augment_section import AugmentSettings
 from vismae.core.types import IGNORED_LABEL
 from vismae.data.augment import affine_matrix
 

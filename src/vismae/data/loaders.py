@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vismae.core.augment_section import AugmentSettings
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.sections import AugmentSettings, PretrainDataSettings
+from vismae.core.sections import PretrainDataSettings
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.augment import augment_pretrain, sample_rng
 from vismae.data.augment_labelled import draw_changes
