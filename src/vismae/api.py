@@ -57,7 +57,7 @@ def pretrain(
     set: Assignments = None,
     **settings: Any,
 ) -> "PretrainResult":
-    """Train a masked autoencoder on images without labels.
+    """Train an encoder on images without labels: a masked autoencoder, or SimCLR.
 
     Args:
         data: Sources to ingest on the way (``data.sources``), in place of ``store``; a mapping

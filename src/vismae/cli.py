@@ -83,6 +83,10 @@ def pretrain(
     data: Data = None,
     out: Run = None,
     init: Init = None,
+    method: Annotated[
+        Literal["mae", "simclr"] | None,
+        typer.Option(help="mae fills in hidden patches; simclr tells views of images apart."),
+    ] = None,
     resume: Resume = None,
     overwrite: Overwrite = None,
     modality: Annotated[
@@ -105,7 +109,7 @@ def pretrain(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a masked autoencoder on images without labels."""
+    """Train an encoder on images without labels."""
     if replay is not None:
         run_command(lambda: vismae.replay(replay, device=device or "auto"), verbose, quiet)
         return
@@ -121,6 +125,7 @@ def pretrain(
             store=store,
             out=out,
             init=init,
+            method=method,
             resume=resume,
             overwrite=overwrite,
         ),

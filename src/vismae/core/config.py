@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from vismae.core.augment_section import AugmentSettings
 from vismae.core.sections import (
+    ContrastiveSettings,
     DataSettings,
     Device,
     Fraction,
@@ -34,6 +35,7 @@ from vismae.core.study_config import StudyConfig
 
 __all__ = [
     "AugmentSettings",
+    "ContrastiveSettings",
     "ConvertConfig",
     "DataSettings",
     "DemoConfig",
@@ -144,7 +146,11 @@ class PretrainConfig(Settings):
     """Licence of the weights, written into the model folder."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything random."""
+    method: Literal["mae", "simclr"] = "mae"
+    """How to learn: mae fills in hidden patches (VIS-MAE), simclr tells views of one image from
+    views of others; settings of masks do not concern simclr, whose batches want to be large."""
     model: MAESettings = MAESettings()
+    contrastive: ContrastiveSettings = ContrastiveSettings()
     data: PretrainDataSettings = PretrainDataSettings()
     preprocessing: PreprocessingSettings = PreprocessingSettings()
     optimizer: OptimizerSettings = OptimizerSettings(lr_scaling="sqrt")
@@ -155,6 +161,12 @@ class PretrainConfig(Settings):
     def _one_source(self) -> "PretrainConfig":
         if (self.store is None) == (not self.data.sources):
             raise ValueError("give either store (--store) or data.sources (--data), one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _others_to_compare_with(self) -> "PretrainConfig":
+        if self.method == "simclr" and self.data.batch_size < 2:
+            raise ValueError("data.batch_size is 1, but simclr compares images; use at least 2")
         return self
 
 

@@ -50,7 +50,7 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = MODEL_FORMAT_VERSION
-    kind: Literal["mae", "segmenter", "classifier"]
+    kind: Literal["mae", "contrastive", "segmenter", "classifier"]
     architecture: dict[str, Any]
     preprocessing: Preprocessing
     task: TaskCard | None = None

@@ -205,6 +205,8 @@ class PretrainDataSettings(DataSettings):
     """Largest random rotation in degrees."""
     jitter: float = Field(default=0.2, ge=0.0, le=1.0)
     """Strength of the random gamma, contrast and brightness."""
+    blur: float = Field(default=0.0, ge=0.0, le=3.0)
+    """Largest standard deviation of the blur of half of the views, in pixels."""
     use_test_rows: bool = False
     """Also learn from rows whose split is val or test."""
     min_side: int = Field(default=24, ge=1)
@@ -261,6 +263,15 @@ class MAESettings(Settings):
     """Compute the inside of each block again for its gradients: less memory, more time."""
     compile: bool = False
     """Compile the forward and backward pass with torch.compile; needs a C++ compiler."""
+
+
+class ContrastiveSettings(Settings):
+    """SimCLR, the other way to pre-train the same encoder (``method: simclr``)."""
+
+    temperature: float = Field(default=0.1, gt=0.0)
+    """Divides the similarities; lower looks harder at the most similar images."""
+    projection_dim: int = Field(default=128, ge=2)
+    """Numbers that views are compared by."""
 
 
 SegmentationNetwork = Literal[

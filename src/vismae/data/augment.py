@@ -14,6 +14,8 @@ from torch.nn import functional
 from vismae.core.sections import PretrainDataSettings
 from vismae.data.geometry import resize_image
 
+_BLUR_RADIUS = 4
+
 
 def sample_rng(seed: int, epoch: int, row: int) -> np.random.Generator:
     """Return the generator that decides everything random about one sample."""
@@ -99,13 +101,36 @@ def jitter_intensity(image: Tensor, rng: np.random.Generator, strength: float) -
     return ((image.clamp(0, 1) ** gamma - mean) * contrast + mean + brightness).clamp(0, 1)
 
 
+def gaussian_blur(images: Tensor, sigma_px: Tensor) -> Tensor:
+    """Blur each image (B, C, H, W) with a Gaussian of its own width (B,); edges repeat."""
+    batch, channels, height, width = images.shape
+    offsets = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=images.device).float()
+    # A spread near 0 leaves the middle weight alone.
+    weights = torch.exp(-0.5 * (offsets / sigma_px.clamp(min=1e-3)[:, None]) ** 2)
+    weights = (weights / weights.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+    x = images.reshape(1, batch * channels, height, width)
+    for shape, padding in (
+        ((-1, 1, 1, 2 * _BLUR_RADIUS + 1), (_BLUR_RADIUS, _BLUR_RADIUS, 0, 0)),
+        ((-1, 1, 2 * _BLUR_RADIUS + 1, 1), (0, 0, _BLUR_RADIUS, _BLUR_RADIUS)),
+    ):
+        x = functional.conv2d(
+            functional.pad(x, padding, mode="replicate"),
+            weights.view(shape),
+            groups=batch * channels,
+        )
+    return x.view_as(images)
+
+
 def augment_pretrain(
     image: Tensor, size: tuple[int, int], rng: np.random.Generator, settings: PretrainDataSettings
 ) -> Tensor:
-    """Return a random view for masked pre-training, (C, h, w) -> (C, H, W), within 0..1."""
+    """Return a random view for pre-training, (C, h, w) -> (C, H, W), within 0..1."""
     view = random_crop(image, size, rng, settings.crop_scale, settings.crop_aspect)
     if settings.rotate > 0:
         view = resample(view, affine_matrix(rng, size, rotate=settings.rotate))
     if settings.flip and rng.random() < 0.5:
         view = view.flip(-1)
-    return jitter_intensity(view, rng, settings.jitter)
+    view = jitter_intensity(view, rng, settings.jitter)
+    if settings.blur > 0 and rng.random() < 0.5:
+        view = gaussian_blur(view[None], torch.tensor([rng.uniform(0.1, settings.blur)]))[0]
+    return view

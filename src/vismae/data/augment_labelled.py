@@ -21,9 +21,7 @@ from torch.nn import functional as F
 
 from vismae.core.augment_section import AugmentSettings
 from vismae.core.types import IGNORED_LABEL
-from vismae.data.augment import affine_matrix
-
-_BLUR_RADIUS = 4
+from vismae.data.augment import affine_matrix, gaussian_blur
 
 
 class _Places(NamedTuple):
@@ -101,7 +99,7 @@ def apply_changes(
     """
     changes = changes.to(images.device)
     moved, labels = _move(images.float(), label_maps, changes[:, :6].view(-1, 2, 3))
-    moved = _blur(moved, changes[:, _AT.blur_px])
+    moved = gaussian_blur(moved, changes[:, _AT.blur_px])
     moved = _coarsen(moved, changes[:, _AT.resolution])
     by_image = changes[:, :, None, None, None]
     mean = moved.mean(dim=(1, 2, 3), keepdim=True)
@@ -128,24 +126,6 @@ def _move(
     )[:, 0]
     classes = classes.round().to(label_maps.dtype) + IGNORED_LABEL
     return moved, torch.where(still[:, None, None], label_maps, classes)
-
-
-def _blur(images: Tensor, sigma_px: Tensor) -> Tensor:
-    """Blur each image with a Gaussian of its own; edges repeat."""
-    batch, channels, height, width = images.shape
-    offsets = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=images.device).float()
-    # A spread near 0 leaves the middle weight alone.
-    weights = torch.exp(-0.5 * (offsets / sigma_px.clamp(min=1e-3)[:, None]) ** 2)
-    weights = (weights / weights.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
-    x = images.reshape(1, batch * channels, height, width)
-    for shape, padding in (
-        ((-1, 1, 1, 2 * _BLUR_RADIUS + 1), (_BLUR_RADIUS, _BLUR_RADIUS, 0, 0)),
-        ((-1, 1, 2 * _BLUR_RADIUS + 1, 1), (0, 0, _BLUR_RADIUS, _BLUR_RADIUS)),
-    ):
-        x = F.conv2d(
-            F.pad(x, padding, mode="replicate"), weights.view(shape), groups=batch * channels
-        )
-    return x.view_as(images)
 
 
 def _coarsen(images: Tensor, resolution: Tensor) -> Tensor:

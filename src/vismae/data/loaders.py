@@ -30,12 +30,14 @@ class PretrainItem(TypedDict):
     """One view: image (C, H, W), the key that decides its hidden patches, and where it is from.
 
     ``modality`` is the place of its modality in ``Modality``, ``row`` its row of the store.
+    ``second`` is another view of the same image, where two are wanted.
     """
 
     image: Tensor
     key: int
     modality: int
     row: int
+    second: NotRequired[Tensor]
 
 
 class LabelledItem(TypedDict):
@@ -81,7 +83,15 @@ class SliceReader:
 
 
 class PretrainImages(Dataset[PretrainItem]):
-    """Random views of unlabelled images."""
+    """Random views of unlabelled images.
+
+    Args:
+        store: Where the pixels are.
+        preprocessing: The contract.
+        settings: How a view is made.
+        seed: Decides the views.
+        pairs: Give two views of each image.
+    """
 
     def __init__(
         self,
@@ -89,10 +99,12 @@ class PretrainImages(Dataset[PretrainItem]):
         preprocessing: Preprocessing,
         settings: PretrainDataSettings,
         seed: int,
+        pairs: bool = False,
     ) -> None:
         self.reader = SliceReader(store, preprocessing)
         self.settings = settings
         self.seed = seed
+        self.pairs = pairs
 
     def __getitem__(self, draw: Draw) -> PretrainItem:
         """Return the view of one draw and its key."""
@@ -101,12 +113,17 @@ class PretrainImages(Dataset[PretrainItem]):
         view = augment_pretrain(image, self.reader.preprocessing.image_size, rng, self.settings)
         key = int(rng.integers(0, 2**62))
         modality = Modality(self.reader.store.compact("modality")[draw.row])
-        return {
+        item: PretrainItem = {
             "image": self.reader.normalise(view),
             "key": key,
             "modality": MODALITY_CODES[modality],
             "row": draw.row,
         }
+        if self.pairs:
+            size = self.reader.preprocessing.image_size
+            second = augment_pretrain(image, size, rng, self.settings)
+            item["second"] = self.reader.normalise(second)
+        return item
 
 
 class LabelledImages(Dataset[LabelledItem]):

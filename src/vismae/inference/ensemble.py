@@ -59,7 +59,7 @@ class Ensemble:
         self._flips = list(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
 
     @property
-    def kind(self) -> Literal["mae", "segmenter", "classifier"]:
+    def kind(self) -> Literal["mae", "contrastive", "segmenter", "classifier"]:
         """What the models give."""
         return self.cards[0].kind
 
@@ -73,7 +73,7 @@ class Ensemble:
         """The task they share.
 
         Raises:
-            ModelError: A masked autoencoder has none.
+            ModelError: A model that was only pre-trained has none.
         """
         task = self.cards[0].task
         if task is None:

@@ -1,8 +1,9 @@
 """Floor 1: the networks and their losses, as plain PyTorch modules.
 
 One backbone (``swin.py``, ``backbone.py``), the models on it (``mae.py``, ``unet.py``,
-``hybrid.py``, ``classifier.py``), networks to compare with (``comparison.py``), and their files
-(``weights.py``, ``reference.py``, ``foreign_swin.py``, ``transfer.py``).
+``hybrid.py``, ``classifier.py``, ``contrastive.py``), networks to compare with
+(``comparison.py``), and their files (``weights.py``, ``reference.py``, ``foreign_swin.py``,
+``transfer.py``).
 """
 
 from vismae.models.backbone import (
@@ -16,6 +17,7 @@ from vismae.models.backbone import (
 from vismae.models.classifier import SwinClassifier, classification_loss
 from vismae.models.comparison import ComparisonClassifier, ComparisonSegmenter
 from vismae.models.comparison_plan import ComparisonConfig, plan_network
+from vismae.models.contrastive import SwinSimCLR, nt_xent
 from vismae.models.hybrid import HybridUNet
 from vismae.models.lora import add_lora, merge_lora
 from vismae.models.mae import MAEOutput, SwinMAE
@@ -52,6 +54,7 @@ __all__ = [
     "SwinDecoder",
     "SwinEncoder",
     "SwinMAE",
+    "SwinSimCLR",
     "SwinUNet",
     "TransferReport",
     "add_lora",
@@ -67,6 +70,7 @@ __all__ = [
     "load_reference_checkpoint",
     "merge_lora",
     "network_of",
+    "nt_xent",
     "patchify",
     "plan_network",
     "read_card",

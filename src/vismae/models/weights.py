@@ -21,6 +21,7 @@ from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
 from vismae.models.comparison import ComparisonClassifier, ComparisonSegmenter
 from vismae.models.comparison_plan import CLASSIFIERS, SEGMENTERS, ComparisonConfig
+from vismae.models.contrastive import SwinSimCLR
 from vismae.models.hybrid import HybridUNet
 from vismae.models.mae import SwinMAE
 from vismae.models.unet import SwinUNet
@@ -28,13 +29,20 @@ from vismae.models.unet import SwinUNet
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
 
-Kind = Literal["mae", "segmenter", "classifier"]
+Kind = Literal["mae", "contrastive", "segmenter", "classifier"]
 Model = (
-    SwinMAE | SwinUNet | HybridUNet | ComparisonSegmenter | SwinClassifier | ComparisonClassifier
+    SwinMAE
+    | SwinSimCLR
+    | SwinUNet
+    | HybridUNet
+    | ComparisonSegmenter
+    | SwinClassifier
+    | ComparisonClassifier
 )
 
 NETWORKS: dict[Kind, dict[str, type[Model]]] = {
     "mae": {"swin_mae": SwinMAE},
+    "contrastive": {"simclr": SwinSimCLR},
     "segmenter": {
         "swin_unet": SwinUNet,
         "swin_unet_conv": SwinUNet,
@@ -90,7 +98,7 @@ def build_module(kind: str, architecture: Mapping[str, Any], task: TaskCard | No
     """Make an untrained network from what ``architecture_of`` gave.
 
     Args:
-        kind: ``mae``, ``segmenter`` or ``classifier``.
+        kind: ``mae``, ``contrastive``, ``segmenter`` or ``classifier``.
         architecture: Entry ``architecture`` of a model card.
         task: Entry ``task``; names the classes and, again, the segmentation network.
 

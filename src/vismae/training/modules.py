@@ -13,6 +13,7 @@ from vismae.core.preprocessing import Preprocessing
 from vismae.core.sections import OptimizerSettings, TaskSettings
 from vismae.data.augment_labelled import apply_changes
 from vismae.models.classifier import classification_loss
+from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
 from vismae.models.segmentation_loss import segmentation_loss
 from vismae.training.modality_losses import image_losses
@@ -125,6 +126,29 @@ class PretrainModule(TrainingModule):
         if self.gives_image_losses:
             self.last_image_losses = image_losses(self.model, batch["image"], output)
         return output.loss
+
+
+class ContrastiveModule(TrainingModule):
+    """Two views of each image are told from those of all others.
+
+    Args:
+        compiled: Run through ``torch.compile``.
+        args: As for ``TrainingModule``.
+        kwargs: As for ``TrainingModule``.
+    """
+
+    model: SwinSimCLR
+
+    def __init__(self, *args: Any, compiled: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        forward = self.model.loss
+        self._forward = torch.compile(forward, dynamic=False) if compiled else forward
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the contrastive loss."""
+        loss = self._forward(batch["image"], batch["second"])
+        self.last_loss = loss.detach()
+        return loss
 
 
 class FinetuneModule(TrainingModule):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vismae.core.errors import TrainingError
 from vismae.core.rundir import CHECKPOINT, write_bytes, write_json
 from vismae.models.weights import Model, architecture_of, kind_of
-from vismae.training.modules import Batch, PretrainModule, TrainingModule
+from vismae.training.modules import Batch, ContrastiveModule, PretrainModule, TrainingModule
 
 NAN_STEP = Path("nan_step")
 STEP_FILE = "step.json"
@@ -124,7 +124,7 @@ class FiniteLoss(L.Callback):
             _keep_step(kept / rank, self._folder, pending)
         what = "gradient" if own and not gradient else "loss"
         again = ""
-        if isinstance(pending.module, PretrainModule):
+        if isinstance(pending.module, PretrainModule | ContrastiveModule):
             again = f" 'vismae pretrain --replay {kept}' says where it begins."
         raise TrainingError(
             f"The {what} of step {pending.step} is not a finite number. The step is kept in "

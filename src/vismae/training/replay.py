@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vismae.core.errors import TrainingError
+from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
 from vismae.models.weights import build_module, load_exactly, read_safetensors
 from vismae.training.nonfinite import BATCH_FILE, STEP_FILE, STEP_FORMAT, STEP_WEIGHTS_FILE
@@ -85,7 +86,7 @@ def replay_step(folder: Path, device: torch.device) -> ReplayResult:
     }
     state = read_safetensors(folder / STEP_WEIGHTS_FILE)
     model = build_module(kept["kind"], kept["architecture"])
-    if not isinstance(model, SwinMAE):
+    if not isinstance(model, SwinMAE | SwinSimCLR):
         raise TrainingError(
             f"{folder} keeps a step of a '{kept['kind']}'; only steps of pre-training can be run "
             f"again. {BATCH_FILE} and {STEP_WEIGHTS_FILE} there are what it began with."
@@ -95,7 +96,10 @@ def replay_step(folder: Path, device: torch.device) -> ReplayResult:
     layers, gradients = _watch_layers(model), _watch_gradients(model)
     torch.manual_seed(kept["seed"])
     with torch.autocast(device.type, torch.bfloat16, enabled=kept["precision"] == "bf16-mixed"):
-        loss = model(batch["image"], keys=batch["key"]).loss
+        if isinstance(model, SwinMAE):
+            loss = model(batch["image"], keys=batch["key"]).loss
+        else:
+            loss = model.loss(batch["image"], batch["second"])
     loss.backward()
     layer, given_finite = layers[0] if layers else ("", True)
     return ReplayResult(

@@ -114,8 +114,9 @@ def _load(folder: Path) -> tuple[nn.Module, ModelCard, TaskCard]:
     card = model.card
     if not isinstance(card, ModelCard) or card.kind not in _SCORED_KINDS or card.task is None:
         raise ModelError(
-            f"{folder} holds a masked autoencoder, which has no classes to score. Fine-tune it "
-            "first (vismae finetune segment|classify --init) and evaluate that run's model."
+            f"{folder} holds a model that was only pre-trained and has no classes to score. "
+            "Fine-tune it first (vismae finetune segment|classify --init) and evaluate the model "
+            "of that run."
         )
     return model, card, card.task
 

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vismae.core.config import PretrainConfig
 from vismae.core.errors import TrainingError
 from vismae.core.rundir import CHECKPOINT
+from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
 from vismae.models.weights import load_model
 from vismae.training.trainer import Schedule, plan_schedule
@@ -110,9 +111,9 @@ def plan(config: PretrainConfig) -> PretrainPlan:
         images_per_step = config.data.batch_size * config.trainer.accumulate
         rate, wait, memory = _measured(run / "metrics.csv", images_per_step)
         disk = _disk_bytes(run)
-        picture = (run / "figures" / "fill_in.png").stat().st_size
-    if not isinstance(model, SwinMAE) or model.card is None:
-        raise TrainingError(f"{run} did not end with a masked autoencoder.")
+        picture = sum(path.stat().st_size for path in run.glob("figures/fill_in.png"))
+    if not isinstance(model, SwinMAE | SwinSimCLR) or model.card is None:
+        raise TrainingError(f"{run} did not end with a pre-trained model.")
     learnt = model.card.training["pretrain"].images
     schedule = plan_schedule(config.trainer, config.data.batch_size, learnt)
     every = config.trainer.picture_every
@@ -130,7 +131,7 @@ def plan(config: PretrainConfig) -> PretrainPlan:
     )
 
 
-def flops_per_image(model: SwinMAE, image_size: tuple[int, int]) -> int:
+def flops_per_image(model: SwinMAE | SwinSimCLR, image_size: tuple[int, int]) -> int:
     """Count the operations of one image, forward and backward.
 
     Args:
@@ -140,7 +141,10 @@ def flops_per_image(model: SwinMAE, image_size: tuple[int, int]) -> int:
     image = torch.zeros(1, model.config.in_channels, *image_size)
     # Written out, attention is matrix products, which the counter knows on every machine.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(image, keys=torch.zeros(1, dtype=torch.int64)).loss.backward()
+        if isinstance(model, SwinMAE):
+            model(image, keys=torch.zeros(1, dtype=torch.int64)).loss.backward()
+        else:
+            model.loss(image, image).backward()
     model.zero_grad(set_to_none=True)
     return counter.get_total_flops()
 

@@ -1,4 +1,4 @@
-"""``vismae pretrain``: a masked autoencoder learns from unlabelled images."""
+"""``vismae pretrain``: an encoder learns from unlabelled images, by masks or by contrast."""
 
 import logging
 from dataclasses import dataclass
@@ -22,15 +22,14 @@ from vismae.data.loaders import PretrainImages, SliceReader
 from vismae.data.sampler import DrawStream
 from vismae.data.store import Store
 from vismae.data.store_curation import SKIPPABLE, kept_rows
-from vismae.models.backbone import SwinDecoder
+from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
-from vismae.models.transfer import transfer
-from vismae.models.weights import Model, architecture_of, save_model
+from vismae.models.weights import Model, architecture_of, kind_of, save_model
 from vismae.training.callbacks import AveragedWeights
 from vismae.training.fill_in import draw_fill_in_sheet
 from vismae.training.metrics_log import MetricsLog
 from vismae.training.mlflow_record import has_mlflow
-from vismae.training.modules import PretrainModule
+from vismae.training.modules import ContrastiveModule, PretrainModule
 from vismae.training.monitor import Monitor
 from vismae.training.optimizer import effective_lr
 from vismae.training.probes import labelled_halves
@@ -38,12 +37,12 @@ from vismae.training.time_share import TimeShare
 from vismae.training.trainer import Fit, Schedule, plan_schedule, resume_step, run_training
 from vismae.workflows.preparation import (
     load_start,
-    network_config,
     of_modality,
     open_images,
     resolve_preprocessing,
     with_units,
 )
+from vismae.workflows.pretraining_network import build_pretraining, start_from
 
 logger = logging.getLogger(__name__)
 
@@ -146,10 +145,10 @@ def _train(
         config.preprocessing, config.data.image_size, config.model.in_channels, start
     )
     preprocessing, modalities = with_units(wanted, rows, store.address)
-    model = _build_model(config, source)
+    model = build_pretraining(config, source)
     transferred = None
     if source is not None:
-        transferred = _start_from(source, model)
+        transferred = start_from(source, model)
         logger.info("started from %s: %s", config.init, transferred)
     lr = effective_lr(config.optimizer, schedule.images_per_step)
     _announce(config, rows, model, schedule, lr)
@@ -160,18 +159,22 @@ def _train(
     share = TimeShare(config.monitor.most_time_fraction)
 
     def picture(step: int, log: MetricsLog) -> None:
+        if not isinstance(model, SwinMAE):
+            return
         path = folder / "figures" / f"fill_in_{step:07d}.png"
         with share.timed():
             draw_fill_in_sheet(path, model, examples, preprocessing)
             log.picture(step, "fill_in", path)
 
+    contrasts = config.method == "simclr"
+    module_type = ContrastiveModule if contrasts else PretrainModule
     run_training(
-        PretrainModule(
+        module_type(
             model, config.optimizer, lr, schedule.total_steps, compiled=config.model.compile
         ),
         Fit(
             folder=folder,
-            dataset=PretrainImages(store, preprocessing, config.data, config.seed),
+            dataset=PretrainImages(store, preprocessing, config.data, config.seed, pairs=contrasts),
             stream=DrawStream(
                 rows.index.to_numpy(),
                 rows["modality"].cat.codes.to_numpy(),
@@ -191,13 +194,14 @@ def _train(
         config.trainer,
         average,
     )
-    final = cast("SwinMAE", average.average.module) if average else model
+    final = cast("SwinMAE | SwinSimCLR", average.average.module) if average else model
     if is_main_process():
         learnt = store.columns(FINGERPRINT_COLUMNS, rows.index.to_numpy())
         card = _card(config, model, preprocessing, modalities, learnt)
         if source is not None:
             card = _with_start(card, source, transferred)
-        draw_fill_in_sheet(folder / "figures" / "fill_in.png", final, examples, preprocessing)
+        if isinstance(final, SwinMAE):
+            draw_fill_in_sheet(folder / "figures" / "fill_in.png", final, examples, preprocessing)
         save_model(final, card, folder / MODEL)
     return PretrainResult(folder / MODEL, schedule.total_steps)
 
@@ -205,7 +209,7 @@ def _train(
 def _looks(
     config: PretrainConfig,
     folder: Path,
-    model: SwinMAE,
+    model: SwinMAE | SwinSimCLR,
     reader: SliceReader,
     rows: pd.DataFrame,
     share: TimeShare,
@@ -235,49 +239,12 @@ def _spread(rows: np.ndarray, most: int) -> np.ndarray:
     return rows[places.round().astype(int)]
 
 
-def _build_model(config: PretrainConfig, source: Model | None) -> SwinMAE:
-    settings = config.model
-    changes: dict[str, Any] = {
-        "in_channels": settings.in_channels,
-        "drop_path": settings.drop_path,
-    }
-    if settings.window_size is not None:
-        changes["window_size"] = settings.window_size
-    # The seed alone decides the first weights, whatever was drawn before.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = SwinMAE(
-            network_config(source, settings.size, **changes),
-            mask_ratio=settings.mask_ratio,
-            mask_unit_px=settings.mask_unit_px,
-            strategy=settings.mask_strategy,
-            background_weight=settings.background_weight,
-            normalise_patches=settings.normalise_patches,
-            normalise_eps=settings.normalise_eps,
-            encoder_input=settings.encoder_input,
-        )
-    model.set_checkpointing(settings.checkpointing)
-    return model
-
-
-def _start_from(source: Model, model: SwinMAE) -> str:
-    """Move what fits of a trained model into a new one, and say what did."""
-    has_decoder = isinstance(getattr(source, "decoder", None), SwinDecoder)
-    parts = ("encoder", "decoder") if has_decoder else ("encoder",)
-    report = transfer(source, model, parts=parts).text()
-    if (
-        isinstance(source, SwinMAE)
-        and source.config.in_channels == model.config.in_channels
-        and source.mask_token.shape == model.mask_token.shape
-    ):
-        model.mask_token.data.copy_(source.mask_token.data)
-        model.decoder_pred.load_state_dict(source.decoder_pred.state_dict())
-        report += "\nmask_token and decoder_pred copied: the same task goes on"
-    return report
-
-
 def _announce(
-    config: PretrainConfig, rows: pd.DataFrame, model: SwinMAE, schedule: Schedule, lr: float
+    config: PretrainConfig,
+    rows: pd.DataFrame,
+    model: SwinMAE | SwinSimCLR,
+    schedule: Schedule,
+    lr: float,
 ) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in rows["modality"].value_counts().items())
     logger.info(
@@ -313,14 +280,15 @@ def _examples(
 
 def _card(
     config: PretrainConfig,
-    model: SwinMAE,
+    model: SwinMAE | SwinSimCLR,
     preprocessing: Preprocessing,
     modalities: tuple[Modality, ...],
     learnt: pd.DataFrame,
 ) -> ModelCard:
-    settings = config.model_dump(mode="json", include={"model", "optimizer", "seed"})
+    included = {"method", "model", "contrastive", "optimizer", "seed"}
+    settings = config.model_dump(mode="json", include=included)
     return ModelCard(
-        kind="mae",
+        kind=kind_of(model),
         architecture=architecture_of(model),
         preprocessing=preprocessing,
         modalities=modalities,

@@ -1,0 +1,80 @@
+"""The network that is pre-trained, by the settings, and what it takes over from a start model."""
+
+from typing import Any
+
+import torch
+
+from vismae.core.config import PretrainConfig
+from vismae.models.backbone import SwinDecoder
+from vismae.models.contrastive import SwinSimCLR
+from vismae.models.mae import SwinMAE
+from vismae.models.transfer import transfer
+from vismae.models.weights import Model
+from vismae.workflows.preparation import network_config
+
+
+def build_pretraining(config: PretrainConfig, source: Model | None) -> SwinMAE | SwinSimCLR:
+    """Return the network to pre-train, at its first weights.
+
+    Args:
+        config: Method, sizes and seed.
+        source: Start model, whose encoder is to fit.
+
+    Raises:
+        SettingError: A setting is outside its range.
+        ModelError: The start model has no Swin encoder.
+    """
+    settings = config.model
+    changes: dict[str, Any] = {
+        "in_channels": settings.in_channels,
+        "drop_path": settings.drop_path,
+    }
+    if settings.window_size is not None:
+        changes["window_size"] = settings.window_size
+    # The seed alone decides the first weights, whatever was drawn before.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = network_config(source, settings.size, **changes)
+        if config.method == "simclr":
+            contrast = config.contrastive
+            model = SwinSimCLR(network, contrast.projection_dim, contrast.temperature)
+            model.set_checkpointing(settings.checkpointing)
+            return model
+        model = SwinMAE(
+            network,
+            mask_ratio=settings.mask_ratio,
+            mask_unit_px=settings.mask_unit_px,
+            strategy=settings.mask_strategy,
+            background_weight=settings.background_weight,
+            normalise_patches=settings.normalise_patches,
+            normalise_eps=settings.normalise_eps,
+            encoder_input=settings.encoder_input,
+        )
+    model.set_checkpointing(settings.checkpointing)
+    return model
+
+
+def start_from(source: Model, model: SwinMAE | SwinSimCLR) -> str:
+    """Move what fits of a trained model into a new one, and say what did.
+
+    Raises:
+        ModelError: A part does not fit whole.
+    """
+    both = all(isinstance(getattr(m, "decoder", None), SwinDecoder) for m in (source, model))
+    parts = ("encoder", "decoder") if both else ("encoder",)
+    report = transfer(source, model, parts=parts).text()
+    if isinstance(source, SwinSimCLR) and isinstance(model, SwinSimCLR):
+        if source.projection_dim == model.projection_dim:
+            model.norm.load_state_dict(source.norm.state_dict())
+            model.projection.load_state_dict(source.projection.state_dict())
+            report += "\nprojection copied: the same task goes on"
+    elif (
+        isinstance(source, SwinMAE)
+        and isinstance(model, SwinMAE)
+        and source.config.in_channels == model.config.in_channels
+        and source.mask_token.shape == model.mask_token.shape
+    ):
+        model.mask_token.data.copy_(source.mask_token.data)
+        model.decoder_pred.load_state_dict(source.decoder_pred.state_dict())
+        report += "\nmask_token and decoder_pred copied: the same task goes on"
+    return report
