@@ -125,6 +125,13 @@ def test_a_task_that_kills_worker_after_worker_is_lost_alone(where) -> None:
     assert second == Lost(1, None, "died", "2 Dask workers died of it")
 
 
+def test_tasks_that_stood_beside_it_are_done(where) -> None:
+    with open_executor(where, 1, LIMITS) as executor:
+        outcomes = list(executor.run(tasks.kill_the_worker_beside_others, range(6)))
+    assert outcomes.pop(1) == Lost(1, None, "died", "2 Dask workers died of it")
+    assert outcomes == [0, 2, 3, 4, 5]
+
+
 def test_workers_with_another_version_of_vismae_are_refused(where, tmp_path) -> None:
     (tmp_path / "vismae-0.0.1.dist-info").mkdir()
     metadata = "Metadata-Version: 2.1\nName: vismae\nVersion: 0.0.1\n"

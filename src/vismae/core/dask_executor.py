@@ -2,14 +2,16 @@
 
 Every thread of a Dask worker hands its calls to a child of its own, so a file that hangs or crashes
 costs neither the worker nor its other tasks. When a whole worker is lost, Dask runs its tasks again
-elsewhere; a task that takes worker after worker down (``distributed.scheduler.allowed-failures``)
-comes back as lost. Imported only when a cluster is asked for.
+elsewhere. Tasks that were there when worker after worker died
+(``distributed.scheduler.allowed-failures``) are tried once more, each alone on the cluster: the one
+that takes workers down by itself comes back as lost. Imported only when a cluster is asked for.
 """
 
 import logging
 from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from uuid import uuid4
@@ -34,7 +36,15 @@ _UNREACHABLE = (OSError, CancelledError, ClosedClientError)
 _GUARDS: dict[str, Guards] = {}
 
 
-class DaskExecutor(QueuedExecutor[Any]):
+@dataclass(eq=False)
+class _Call:
+    """A call that was handed over: what it is, and Dask's future of it."""
+
+    pickled: bytes
+    future: Any
+
+
+class DaskExecutor(QueuedExecutor[_Call]):
     """All workers of a Dask cluster; those that join later are used too.
 
     Args:
@@ -55,6 +65,7 @@ class DaskExecutor(QueuedExecutor[Any]):
         self._limits = limits
         self._preload = tuple(preload)
         self._ticket = uuid4().hex
+        self._under_way: list[_Call] = []
         # Dask types its clients and futures only in part.
         self._client: Any = self._connect(address if "://" in address else f"tcp://{address}")
         try:
@@ -69,27 +80,46 @@ class DaskExecutor(QueuedExecutor[Any]):
             threads = sum(self._client.nthreads().values())
         return TASKS_PER_WORKER * max(self._workers, threads)
 
-    def submit(self, pickled: bytes) -> Any:
+    def submit(self, pickled: bytes) -> _Call:
         """Hand a call to the scheduler."""
+        call = _Call(pickled, self._future(pickled))
+        self._under_way.append(call)
+        return call
+
+    def take(self, call: _Call) -> bytes | Loss | Failure:
+        """Fetch what became of a call, and let the cluster forget it."""
+        try:
+            with self._answering():
+                try:
+                    return call.future.result()
+                except KilledWorker:
+                    return self._take_alone(call)
+        except KilledWorker as error:
+            return Loss(None, "died", f"{error.allowed_failures + 1} Dask workers died of it")
+        finally:
+            self._under_way.remove(call)
+            call.future.release()
+
+    def _take_alone(self, call: _Call) -> bytes | Loss | Failure:
+        """Run a call again while no other of ours runs, so that it answers for itself alone."""
+        for other in self._under_way:
+            if other is not call:
+                other.future.exception()  # Waits for its end, whatever it is.
+        call.future.release()
+        call.future = self._future(call.pickled)
+        return call.future.result()
+
+    def _future(self, pickled: bytes) -> Any:
         return self._client.submit(
             call_guarded, self._ticket, self._limits, self._preload, pickled, pure=False
         )
 
-    def take(self, call: Any) -> bytes | Loss | Failure:
-        """Fetch what became of a call, and let the cluster forget it."""
-        try:
-            with self._answering():
-                return call.result()
-        except KilledWorker as error:
-            return Loss(None, "died", f"{error.allowed_failures + 1} Dask workers died of it")
-        finally:
-            call.release()
-
-    def abort(self, calls: list[Any]) -> None:
+    def abort(self, calls: list[_Call]) -> None:
         """Stop calls on all workers."""
         with suppress(*_UNREACHABLE):  # A scheduler that is gone runs nothing more.
-            self._client.cancel(calls)
+            self._client.cancel([call.future for call in calls])
             self._stop_guards()
+        self._under_way.clear()
         self._ticket = uuid4().hex
 
     def end(self) -> None:
