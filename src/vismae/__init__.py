@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from vismae.api import (
         demo,
         evaluate,
-        export,
         finetune,
         plan_pretrain,
         predict,
@@ -21,15 +20,19 @@ if TYPE_CHECKING:
         study,
     )
     from vismae.api_data import convert, ingest, inspect
+    from vismae.api_model import embed, export
     from vismae.data.store import Store
     from vismae.models.reference import load_reference_checkpoint
     from vismae.models.weights import load_model
+    from vismae.workflows.image_features import ImageFeatures
 
 __all__ = [
+    "ImageFeatures",
     "Store",
     "__version__",
     "convert",
     "demo",
+    "embed",
     "evaluate",
     "export",
     "finetune",
@@ -47,13 +50,15 @@ __all__ = [
 __version__ = version("vismae")
 
 _HOME = {
+    "ImageFeatures": "vismae.workflows.image_features",
     "Store": "vismae.data.store",
     "load_model": "vismae.models.weights",
     "load_reference_checkpoint": "vismae.models.reference",
     "convert": "vismae.api_data",
     "demo": "vismae.api",
+    "embed": "vismae.api_model",
     "evaluate": "vismae.api",
-    "export": "vismae.api",
+    "export": "vismae.api_model",
     "finetune": "vismae.api",
     "ingest": "vismae.api_data",
     "inspect": "vismae.api_data",

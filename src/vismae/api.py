@@ -29,7 +29,6 @@ from vismae.api_settings import (
 from vismae.core.config import (
     DemoConfig,
     EvaluateConfig,
-    ExportConfig,
     FinetuneConfig,
     PredictConfig,
     PretrainConfig,
@@ -261,27 +260,6 @@ def study(*, config: ConfigFrom = None, set: Assignments = None, **settings: Any
     """
     built = configure(StudyConfig, "study", config, set, settings)
     from vismae.workflows.study import study as run
-
-    return run(built)
-
-
-def export(*, config: ConfigFrom = None, set: Assignments = None, **settings: Any) -> Path:
-    """Write a model folder in another program's file format.
-
-    Args:
-        config: YAML file or ``ExportConfig``.
-        set: Dotted names with values.
-        **settings: ``model`` and ``out`` are needed; see ``ExportConfig``.
-
-    Returns:
-        Path of the written file.
-
-    Raises:
-        SettingError: A setting is unknown or wrong.
-        ModelError: The format cannot hold this model.
-    """
-    built = configure(ExportConfig, "export", config, set, settings)
-    from vismae.workflows.export import export as run
 
     return run(built)
 

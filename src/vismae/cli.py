@@ -15,6 +15,7 @@ import typer
 
 import vismae
 from vismae.cli_data import convert, ingest, inspect
+from vismae.cli_embed import embed
 from vismae.cli_options import (
     Assignments,
     ConfigFile,
@@ -214,6 +215,7 @@ def evaluate(
 
 
 app.command()(predict)
+app.command()(embed)
 
 
 @app.command()

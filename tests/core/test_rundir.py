@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from vismae.core import rundir
-from vismae.core.config import ExportConfig, PretrainConfig
+from vismae.core.config import PretrainConfig
+from vismae.core.config_model import ExportConfig
 from vismae.core.errors import RunFolderError
 from vismae.core.settings import build_config
 

@@ -8,12 +8,12 @@ from pydantic import BaseModel
 from vismae.core.config import (
     DemoConfig,
     EvaluateConfig,
-    ExportConfig,
     FinetuneConfig,
     IngestConfig,
     InspectConfig,
     PretrainConfig,
 )
+from vismae.core.config_model import ExportConfig
 from vismae.core.errors import SettingError
 from vismae.core.settings import build_config, setting_names, to_yaml
 from vismae.core.types import Modality

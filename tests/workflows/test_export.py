@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vismae.core.config import ExportConfig
+from vismae.core.config_model import ExportConfig
 from vismae.core.errors import ModelError, RunFolderError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing

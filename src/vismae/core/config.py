@@ -17,6 +17,7 @@ from vismae.core.sections import (
     Device,
     Fraction,
     InitPath,
+    Keepable,
     MAESettings,
     Modalities,
     MonitorSettings,
@@ -41,11 +42,11 @@ __all__ = [
     "DemoConfig",
     "Device",
     "EvaluateConfig",
-    "ExportConfig",
     "FinetuneConfig",
     "Fraction",
     "IngestConfig",
     "InspectConfig",
+    "Keepable",
     "MAESettings",
     "Modalities",
     "MonitorSettings",
@@ -63,9 +64,6 @@ __all__ = [
     "TrainerSettings",
     "Words",
 ]
-
-
-Keepable = Literal["burned-in", "secondary-capture", "localizer"]
 
 
 class IngestConfig(Settings):
@@ -285,19 +283,6 @@ class PredictConfig(Settings):
     """Classes whose holes are filled."""
     resume: bool = False
     """Skip inputs whose results are there and were asked for in the same way."""
-    overwrite: bool = False
-    """Empty ``out`` first."""
-
-
-class ExportConfig(Settings):
-    """Settings of ``vismae export``."""
-
-    model: Path
-    """Model folder."""
-    out: Path
-    """Folder to write into."""
-    format: Literal["reference"] = "reference"
-    """File format: reference is the checkpoint layout of the published VIS-MAE code."""
     overwrite: bool = False
     """Empty ``out`` first."""
 

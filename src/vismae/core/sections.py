@@ -1,7 +1,7 @@
 """Groups of settings that commands share: data, network, optimiser, trainer and so on.
 
-Every default and description is written once, here or in ``core/config.py``; the table in
-``docs/settings.md`` and the messages about wrong values are made from them.
+Every default and description is written once, here or in ``core/config.py`` and its neighbours; the
+table in ``docs/settings.md`` and the messages about wrong values are made from them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from vismae.core.types import Modality
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Keepable = Literal["burned-in", "secondary-capture", "localizer"]
 Pixels = Annotated[int, Field(ge=1)]
 
 

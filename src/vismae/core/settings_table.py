@@ -13,7 +13,6 @@ from vismae.core.config import (
     ConvertConfig,
     DemoConfig,
     EvaluateConfig,
-    ExportConfig,
     FinetuneConfig,
     IngestConfig,
     InspectConfig,
@@ -21,6 +20,7 @@ from vismae.core.config import (
     PretrainConfig,
     StudyConfig,
 )
+from vismae.core.config_model import EmbedConfig, ExportConfig
 from vismae.core.settings import section_of
 
 COMMANDS: dict[str, type[BaseModel]] = {
@@ -30,6 +30,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "embed": EmbedConfig,
     "study": StudyConfig,
     "export": ExportConfig,
     "convert": ConvertConfig,

@@ -1,29 +1,16 @@
 """What an encoder makes of whole images, and how many directions of its space that uses.
 
-Shapes: B batch, K image channels, H×W pixels, h×w patch grid, C channels, N images.
+Shapes: B batch, C channels, N images.
 """
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vismae.models.backbone import SwinEncoder
-
-
-def pooled_features(encoder: SwinEncoder, images: Tensor) -> Tensor:
-    """Return one vector per image, (B, C) in float32: the mean of its normalised tokens.
-
-    What the classifier of this package sees before it has learnt anything. Nothing is hidden.
-
-    Args:
-        encoder: In evaluation mode.
-        images: Normalised images, (B, K, H, W).
-    """
-    tokens = encoder(images).tokens.float()  # (B, h, w, C)
-    return F.layer_norm(tokens, tokens.shape[-1:]).mean(dim=(1, 2))
+from vismae.models.features import pooled_features
 
 
 def features_of(encoder: SwinEncoder, batches: Iterable[Tensor]) -> Iterator[np.ndarray]:

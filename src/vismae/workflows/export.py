@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from vismae.core.config import ExportConfig
+from vismae.core.config_model import ExportConfig
 from vismae.core.errors import ModelError
 from vismae.core.rundir import open_run
 from vismae.models.reference import (

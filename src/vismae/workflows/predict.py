@@ -3,7 +3,6 @@
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -14,10 +13,7 @@ from vismae.core.errors import (
     PreprocessingError,
     SettingError,
     UnreadableFileError,
-    VismaeError,
 )
-from vismae.core.rundir import locked, log_to, open_run, provenance, write_json, write_text
-from vismae.core.settings import to_yaml
 from vismae.core.types import Flag
 from vismae.files.dicomweb_failures import DicomWebError
 from vismae.inference.class_slices import classify_slices
@@ -32,7 +28,6 @@ from vismae.workflows.prediction.inputs import (
     allot_names,
     failure_of,
     find_inputs,
-    is_no_input,
 )
 from vismae.workflows.prediction.progress import progress_bar
 from vismae.workflows.prediction.reading import (
@@ -55,7 +50,13 @@ from vismae.workflows.prediction.results import (
     add_errors,
     add_label_maps,
 )
-from vismae.workflows.prediction.tables import FAILED, write_failed, write_tables
+from vismae.workflows.prediction.results_folder import open_results
+from vismae.workflows.prediction.tables import (
+    FAILED,
+    failure_from,
+    write_failed,
+    write_tables,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def predict(config: PredictConfig) -> PredictResult:
                 f"{', '.join(map(str, config.inputs))}: no image was found. Name images, folders "
                 "or zip archives that hold some, or a query that finds some on the server."
             )
-        with _open_results(config) as folder:
+        with open_results(config, "predict", RECORDS) as folder:
             return _predict_into(folder, config, ensemble, inputs, failures)
 
 
@@ -240,26 +241,6 @@ def _require_fitting(config: PredictConfig, ensemble: Ensemble) -> None:
                     )
 
 
-@contextmanager
-def _open_results(config: PredictConfig) -> Iterator[Path]:
-    """Hold the folder of results; with ``resume`` one that is there, even under other settings.
-
-    Every input's record says what was asked for, so other settings only mean predicting anew.
-    """
-    folder = config.out
-    if not (config.resume and (folder / RECORDS).is_dir()):
-        with open_run(folder, "predict", config, overwrite=config.overwrite) as opened:
-            yield opened
-        return
-    if config.overwrite:
-        raise SettingError("resume and overwrite contradict each other; give one of them.")
-    with locked(folder):
-        write_text(folder / "config.yaml", to_yaml(config.model_copy(update={"resume": False})))
-        write_json(folder / "provenance.json", provenance("predict"))
-        with log_to(folder):
-            yield folder
-
-
 def _predict_all(run: _Run, inputs: list[Input]) -> None:
     with progress_bar(len(inputs)) as count_one:
         slices = _read_all(run, inputs, count_one)
@@ -300,21 +281,11 @@ def _read_all(
         except DicomWebError:
             raise
         except (UnreadableFileError, PreprocessingError, DataError, MemoryError) as error:
-            run.failures.append(_failure(item, error))
+            run.failures.append(failure_from(item, error))
             count_one()
             continue
         run.failures.extend(failure_of(rejected, item.named) for rejected in read.rejected)
         yield from prepared_slices(read, run.ensemble.preprocessing)
-
-
-def _failure(item: Input, error: VismaeError | MemoryError) -> Failure:
-    if isinstance(error, UnreadableFileError):
-        left_out = is_no_input(str(error.reason), item.named)
-        return Failure(item.source, str(error.reason), str(error), left_out)
-    if isinstance(error, VismaeError):
-        return Failure(item.source, error.code, str(error))
-    message = f"{item.source}: not enough memory to read it. Divide the file."
-    return Failure(item.source, "memory", message)
 
 
 def _finish(run: _Run, read: ReadInput) -> None:
@@ -339,7 +310,7 @@ def _write_results(run: _Run, read: ReadInput) -> None:
     except (DataError, UnreadableFileError, SettingError) as error:
         for path in results.outputs:
             path.unlink(missing_ok=True)
-        run.failures.append(_failure(item, error))
+        run.failures.append(failure_from(item, error))
         return
     run.records.write(
         Record(

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from vismae.core.errors import UnreadableFileError, VismaeError
 from vismae.core.model_card import TaskCard
 from vismae.core.rundir import write_text
-from vismae.workflows.prediction.inputs import Failure
+from vismae.workflows.prediction.inputs import Failure, Input, is_no_input
 from vismae.workflows.prediction.records import Record
 from vismae.workflows.prediction.results import patient_rows
 
@@ -22,6 +23,17 @@ def write_tables(folder: Path, records: list[Record], task: TaskCard | None) -> 
         write_text(folder / "predictions.csv", pd.DataFrame(rows).to_csv(index=False))
     if volumes:
         write_text(folder / "volumes.csv", pd.DataFrame(volumes).to_csv(index=False))
+
+
+def failure_from(item: Input, error: VismaeError | MemoryError) -> Failure:
+    """Return an input that could not be read or answered, with the reason."""
+    if isinstance(error, UnreadableFileError):
+        left_out = is_no_input(str(error.reason), item.named)
+        return Failure(item.source, str(error.reason), str(error), left_out)
+    if isinstance(error, VismaeError):
+        return Failure(item.source, error.code, str(error))
+    message = f"{item.source}: not enough memory to read it. Divide the file."
+    return Failure(item.source, "memory", message)
 
 
 def write_failed(folder: Path, failures: list[Failure]) -> None:

@@ -1,0 +1,1 @@
+"""Parts of ``vismae embed``: what is embedded, what is kept of it, and the looks at the result."""
