@@ -27,9 +27,10 @@ FLOORS = {
     "training": 2,
     "inference": 2,
     "workflows": 3,
-    "door": 4,
+    "web": 4,
+    "door": 5,
 }
-HEAVY = ("torch", "monai", "lightning")
+HEAVY = ("torch", "monai", "lightning", "fastapi", "uvicorn")
 REFUSED = ("torchvision", "timm", "lightly", "pytorch_lightning")
 
 

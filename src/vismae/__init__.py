@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         predict,
         pretrain,
         replay,
+        serve,
         study,
     )
     from vismae.api_data import convert, ingest, inspect
@@ -44,6 +45,7 @@ __all__ = [
     "predict",
     "pretrain",
     "replay",
+    "serve",
     "study",
 ]
 
@@ -66,6 +68,7 @@ _HOME = {
     "predict": "vismae.api",
     "pretrain": "vismae.api",
     "replay": "vismae.api",
+    "serve": "vismae.api",
     "study": "vismae.api",
 }
 

@@ -33,10 +33,12 @@ from vismae.core.config import (
     PredictConfig,
     PretrainConfig,
     StudyConfig,
+    WebConfig,
 )
 
 if TYPE_CHECKING:
     from vismae.training.replay import ReplayResult
+    from vismae.web.server import WebResult
     from vismae.workflows.demo import DemoResult
     from vismae.workflows.evaluate import EvaluateResult
     from vismae.workflows.finetune import FinetuneResult
@@ -240,6 +242,31 @@ def predict(
     named = {"model": paths(model), "inputs": paths(inputs)}
     built = configure(PredictConfig, "predict", config, set, named | settings)
     from vismae.workflows.predict import predict as run
+
+    return run(built)
+
+
+def serve(
+    *,
+    model: AnyPath | Iterable[AnyPath] | None = None,
+    config: ConfigFrom = None,
+    set: Assignments = None,
+    **settings: Any,
+) -> "WebResult":
+    """Serve the page and the REST routes of ``vismae web``; returns when the server is stopped.
+
+    Args:
+        model: Model folder; several are offered side by side.
+        config: YAML file or ``WebConfig``.
+        set: Dotted names with values.
+        **settings: See ``WebConfig``.
+
+    Raises:
+        SettingError: A setting is unknown or wrong, the address is taken, or a package is missing.
+        ModelError: A folder holds no model.
+    """
+    built = configure(WebConfig, "web", config, set, {"model": paths(model), **settings})
+    from vismae.web.server import serve as run
 
     return run(built)
 

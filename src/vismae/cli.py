@@ -33,6 +33,7 @@ from vismae.cli_options import (
     Verbose,
 )
 from vismae.cli_predict import predict
+from vismae.cli_web import web
 from vismae.console import run_command
 
 app = typer.Typer(
@@ -216,6 +217,7 @@ def evaluate(
 
 app.command()(predict)
 app.command()(embed)
+app.command()(web)
 
 
 @app.command()

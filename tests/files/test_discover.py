@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import vismae.files.discover as discover_module
+import vismae.files.archive as archive_module
 from factories import (
     write_dicom_series,
     write_dicom_slice,
@@ -169,7 +169,7 @@ def test_damaged_and_oversized_members_are_rejected(
     big = tmp_path / "big.zip"
     with zipfile.ZipFile(big, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.png", bytes(2000))
-    monkeypatch.setattr(discover_module, "MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr(archive_module, "MAX_MEMBER_BYTES", 1000)
     assert names_and_kinds(big) == [("big.zip!bomb.png", "too-large")]
 
 

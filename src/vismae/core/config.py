@@ -62,6 +62,7 @@ __all__ = [
     "StudyConfig",
     "TaskSettings",
     "TrainerSettings",
+    "WebConfig",
     "Words",
 ]
 
@@ -285,6 +286,41 @@ class PredictConfig(Settings):
     """Skip inputs whose results are there and were asked for in the same way."""
     overwrite: bool = False
     """Empty ``out`` first."""
+
+
+class WebConfig(Settings):
+    """Settings of ``vismae web``."""
+
+    model: Paths = Field(min_length=1)
+    """Model folder; several are offered side by side."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any but a loopback address needs the access token on every request."""
+    allow_host: Words = ()
+    """Further names under which browsers may reach the server, such as its DNS name."""
+    device: Device = "auto"
+    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
+    batch_size: int = Field(default=16, ge=1)
+    """Slices that go through the network at a time."""
+    evaluation: Paths = ()
+    """Folder of ``vismae evaluate`` that tells how far a classifier's probabilities came true."""
+    uncertainty: bool = False
+    """Offer the entropy of a segmenter's class probabilities as a layer."""
+    waiting: int = Field(default=8, ge=1)
+    """Uploads that are taken on at a time; further ones are answered with 'busy'."""
+    max_upload_mib: int = Field(default=1024, ge=1)
+    """Largest upload, in MiB."""
+    max_expanded_mib: int = Field(default=4096, ge=1)
+    """Most that an upload may unpack or decode to, in MiB."""
+    memory_gib: float = Field(default=8.0, gt=0)
+    """Memory of the process that reads and computes (Linux), in GiB above what it starts with."""
+    seconds: float = Field(default=300.0, gt=0)
+    """Longest time for one step: reading the upload, or one batch, in seconds."""
+    keep_minutes: float = Field(default=30.0, gt=0)
+    """Results are deleted so long after they were last asked for, in minutes."""
+    stop_after: float | None = Field(default=None, gt=0)
+    """Stop after so many seconds without a request; when unset the server runs until Ctrl-C."""
 
 
 PublicLayout = Literal[

@@ -19,6 +19,7 @@ from vismae.core.config import (
     PredictConfig,
     PretrainConfig,
     StudyConfig,
+    WebConfig,
 )
 from vismae.core.config_model import EmbedConfig, ExportConfig
 from vismae.core.settings import section_of
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "embed": EmbedConfig,
+    "web": WebConfig,
     "study": StudyConfig,
     "export": ExportConfig,
     "convert": ConvertConfig,

@@ -4,17 +4,14 @@ Nothing is unpacked to disk, and no pixel is decoded here.
 """
 
 import io
-import lzma
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from vismae.core.errors import UnreadableFileError
+from vismae.files.archive import no_access, open_archive, read_member
 from vismae.files.reasons import Reason
 from vismae.files.signatures import (
     DETACHED_PIXEL_SUFFIXES,
@@ -23,9 +20,6 @@ from vismae.files.signatures import (
     content_of,
     is_nifti_pair_header,
 )
-
-MAX_MEMBER_BYTES = 4 * 1024**3
-"""Largest archive member that is read; its unpacked bytes are held in memory."""
 
 _WHOLE_BYTES = 2**26
 _LARGE_READ_BYTES = 2**16
@@ -66,14 +60,14 @@ class SourceFile:
             UnreadableFileError: The file is gone, locked, or the archive is damaged.
         """
         if self.member is not None:
-            return io.BytesIO(_read_member(self.path, self.member, -1))
+            return io.BytesIO(read_member(self.path, self.member, -1))
         try:
             if self.path.stat().st_size <= _WHOLE_BYTES:
                 # Readers take headers in many small pieces, which is faster from memory.
                 return io.BytesIO(self.path.read_bytes())
             return _ClippedReader(self.path)
         except OSError as error:
-            raise _no_access(self.name, error) from error
+            raise no_access(self.name, error) from error
 
     def head(self, count: int) -> bytes:
         """Return the first ``count`` bytes, fewer if the file is shorter.
@@ -82,7 +76,7 @@ class SourceFile:
             UnreadableFileError: As for ``open``.
         """
         if self.member is not None:
-            return _read_member(self.path, self.member, count)
+            return read_member(self.path, self.member, count)
         return _head(self.path, count)
 
     def read_bytes(self) -> bytes:
@@ -214,11 +208,11 @@ def find_file(path: Path, member: str | None = None) -> FoundFile:
     try:
         status = path.stat()
     except OSError as error:
-        raise _no_access(str(path), error) from error
+        raise no_access(str(path), error) from error
     if member is None:
         return FoundFile(path, None, status.st_size, status.st_mtime_ns)
     try:
-        size = _archive(path).getinfo(member).file_size
+        size = open_archive(path).getinfo(member).file_size
     except KeyError as error:
         raise UnreadableFileError(
             Reason.NOT_FOUND,
@@ -231,7 +225,7 @@ def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
     """Yield the files in a zip archive in sorted order, companions passed over."""
     try:
         changed_ns = path.stat().st_mtime_ns
-        members = sorted(_archive(path).infolist(), key=lambda info: info.filename)
+        members = sorted(open_archive(path).infolist(), key=lambda info: info.filename)
     except OSError as error:
         yield _no_access_to(str(path), error)
         return
@@ -249,7 +243,7 @@ def identify(
     """Say what a file is from its first bytes; ``archive`` for a zip archive on disk."""
     name = str(path) if member is None else f"{path}!{member}"
     try:
-        head = _head(path) if member is None else _read_member(path, member, HEAD_BYTES)
+        head = _head(path) if member is None else read_member(path, member, HEAD_BYTES)
     except UnreadableFileError as error:
         return RejectedFile(name, Reason(error.reason), str(error))
     if member is None and content_of(head, path.name) == "zip":
@@ -263,7 +257,7 @@ def source_file(path: Path, member: str | None = None) -> SourceFile:
     Raises:
         UnreadableFileError: It does not exist or is no image.
     """
-    head = _head(path) if member is None else _read_member(path, member, HEAD_BYTES)
+    head = _head(path) if member is None else read_member(path, member, HEAD_BYTES)
     found = _classify(path, member, head)
     if isinstance(found, RejectedFile):
         raise UnreadableFileError(found.reason, found.message)
@@ -328,69 +322,9 @@ def _head(path: Path, count: int = HEAD_BYTES) -> bytes:
         with path.open("rb", buffering=0) as stream:
             return stream.read(count)
     except OSError as error:
-        raise _no_access(str(path), error) from error
+        raise no_access(str(path), error) from error
 
 
 def _no_access_to(name: str, error: OSError) -> RejectedFile:
-    found = _no_access(name, error)
+    found = no_access(name, error)
     return RejectedFile(name, Reason(found.reason), str(found))
-
-
-def _no_access(name: str, error: OSError) -> UnreadableFileError:
-    if isinstance(error, FileNotFoundError):
-        return UnreadableFileError(
-            Reason.NOT_FOUND, f"{name}: no such file. Check the path, or the link if it is one."
-        )
-    return UnreadableFileError(
-        Reason.UNREADABLE, f"{name}: cannot be opened ({error.strerror}). Check its permissions."
-    )
-
-
-def _archive(path: Path) -> zipfile.ZipFile:
-    try:
-        status = path.stat()
-        return _open_archive(path, status.st_mtime_ns, status.st_size, os.getpid())
-    except OSError as error:
-        raise _no_access(str(path), error) from error
-    except zipfile.BadZipFile as error:
-        raise UnreadableFileError(
-            Reason.UNREADABLE, f"{path}: damaged zip archive ({error}). Copy it again."
-        ) from error
-
-
-@lru_cache(maxsize=4)
-def _open_archive(path: Path, changed_ns: int, size: int, process: int) -> zipfile.ZipFile:
-    # Kept open because listing an archive of 8,000 members for each member is quadratic. A changed
-    # file gets a new entry; so does a forked process, which would share the position in the file.
-    return zipfile.ZipFile(path)
-
-
-_INFLATE_ERRORS = (zlib.error, lzma.LZMAError)
-
-
-def _read_member(path: Path, member: str, count: int) -> bytes:
-    """Return the first ``count`` bytes of an archive member, all if negative."""
-    name = f"{path}!{member}"
-    archive = _archive(path)
-    try:
-        info = archive.getinfo(member)
-        if info.flag_bits & 1:
-            raise UnreadableFileError(
-                Reason.ENCRYPTED, f"{name}: protected by a password. Unpack the archive first."
-            )
-        if info.file_size > MAX_MEMBER_BYTES:
-            raise UnreadableFileError(
-                Reason.TOO_LARGE,
-                f"{name}: {info.file_size} bytes unpacked, at most {MAX_MEMBER_BYTES} are read "
-                f"from an archive. Unpack the archive first.",
-            )
-        with archive.open(info) as stream:
-            return stream.read(count)
-    except KeyError as error:
-        raise UnreadableFileError(
-            Reason.NOT_FOUND, f"{name}: the archive has no such member. Check the name."
-        ) from error
-    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, *_INFLATE_ERRORS) as error:
-        raise UnreadableFileError(
-            Reason.UNREADABLE, f"{name}: cannot be unpacked ({error}). Copy the archive again."
-        ) from error

@@ -12,6 +12,8 @@ import numpy as np
 
 from vismae.core.types import Spacing
 
+_PLANES = ("axial", "coronal", "sagittal")
+
 # An axis counts as the slice axis if its voxels are this much longer than any other's.
 _THICKER = 1.2
 
@@ -98,3 +100,63 @@ def _slice_axis(shape: tuple[int, int, int], sizes: np.ndarray, patient_axis: np
     if sizes[thickest] > _THICKER * np.delete(sizes, thickest).max():
         return thickest
     return int(np.flatnonzero(patient_axis == 2)[0])
+
+
+@dataclass(frozen=True)
+class PatientOrientation:
+    """How slices become a volume whose axes follow the patient, and back.
+
+    The volume's first axis runs from feet to head, the second from front to back, the third from
+    the patient's right to left (DICOM's own directions, LPS). Each axis of the slices goes to the
+    nearest one of the patient; nothing is resampled.
+
+    Attributes:
+        axes: Axes of the slices (0 slice, 1 row, 2 column) that become head, back and left.
+        flips: Whether each of these runs backwards.
+        angle_deg: Largest angle between an axis and that of the patient it stands for.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    angle_deg: float
+
+    @property
+    def native_plane(self) -> str:
+        """The plane in which the slices were taken: axial, coronal or sagittal."""
+        return _PLANES[self.axes.index(0)]
+
+    @property
+    def _flipped(self) -> tuple[int, ...]:
+        return tuple(place for place, flip in enumerate(self.flips) if flip)
+
+    def to_patient(self, slices: np.ndarray) -> np.ndarray:
+        """Turn slices (S, H, W, ...) into (head, back, left, ...); a view."""
+        turned = slices.transpose(*self.axes, *range(3, slices.ndim))
+        return np.flip(turned, self._flipped)
+
+    def to_slices(self, volume: np.ndarray) -> np.ndarray:
+        """Undo ``to_patient``; a view."""
+        back = np.flip(volume, self._flipped)
+        inverse = [self.axes.index(axis) for axis in range(3)]
+        return back.transpose(*inverse, *range(3, volume.ndim))
+
+
+def patient_orientation(affine: np.ndarray) -> PatientOrientation | None:
+    """Return how slices lie in the patient; None where the affine has no direction for an axis.
+
+    Args:
+        affine: Voxel (column, row, slice) to RAS mm, (4, 4), as of ``MedicalImage``.
+    """
+    codes = nib.io_orientation(affine)
+    if np.isnan(codes).any():
+        return None
+    # RAS axis of each axis of the slices; theirs are the affine's in reverse.
+    nearest = [int(codes[2 - axis, 0]) for axis in range(3)]
+    sign = [float(codes[2 - axis, 1]) for axis in range(3)]
+    axes = (nearest.index(2), nearest.index(1), nearest.index(0))
+    wanted = (1.0, -1.0, -1.0)
+    flips = [sign[axis] != direction for axis, direction in zip(axes, wanted, strict=True)]
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = [abs(affine[nearest[axis], 2 - axis]) / lengths[2 - axis] for axis in range(3)]
+    angle = float(np.degrees(np.arccos(min(1.0, min(cosines)))))
+    return PatientOrientation(axes, (flips[0], flips[1], flips[2]), angle)

@@ -1,5 +1,9 @@
 """Checks and repairs that every reader makes to an array of pixels or of labels."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import numpy as np
 
 from vismae.core.errors import UnreadableFileError
@@ -7,6 +11,18 @@ from vismae.files.reasons import Reason
 
 MAX_IMAGE_BYTES = 8 * 1024**3
 """Largest decoded image or volume; headers that promise more are damaged or hostile."""
+
+_most_bytes: ContextVar[int] = ContextVar("most_bytes", default=MAX_IMAGE_BYTES)
+
+
+@contextmanager
+def image_limit(most_bytes: int) -> Iterator[None]:
+    """Refuse images that decode to more than so many bytes while inside."""
+    before = _most_bytes.set(min(most_bytes, MAX_IMAGE_BYTES))
+    try:
+        yield
+    finally:
+        _most_bytes.reset(before)
 
 
 def require_size(shape: tuple[int, ...], bytes_per_pixel: int, name: str) -> None:
@@ -22,11 +38,12 @@ def require_size(shape: tuple[int, ...], bytes_per_pixel: int, name: str) -> Non
         raise UnreadableFileError(
             Reason.NO_PIXELS, f"{name}: shape {shape} holds no pixels. Leave the file out."
         )
-    if count * bytes_per_pixel > MAX_IMAGE_BYTES:
+    most = _most_bytes.get()
+    if count * bytes_per_pixel > most:
         raise UnreadableFileError(
             Reason.TOO_LARGE,
             f"{name}: shape {shape} needs {count * bytes_per_pixel} bytes, at most "
-            f"{MAX_IMAGE_BYTES} are read. Divide the file, or leave it out.",
+            f"{most} are read. Divide the file, or leave it out.",
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from torch import Tensor
 
 from vismae.core.errors import PreprocessingError, UnreadableFileError
 from vismae.core.model_card import ModelCard
@@ -98,7 +99,7 @@ def read_input(
     images = _read_images(item.group, modality, keep)
     for image in images:
         for card in cards:
-            _require_known(image, card)
+            require_known(image, card)
     count = images[0].details.get("volumes_in_file", len(images))
     if count != len(images):
         raise UnreadableFileError(
@@ -121,18 +122,32 @@ def prepared_slices(
         if image.unit not in _WINDOWED:
             low, high = scale_range(stored, image.slope, image.intercept)
         for number, pixels in enumerate(stored):
-            values = to_unit_range(
-                pixels,
-                modality=image.modality,
-                unit=image.unit,
-                slope=image.slope,
-                intercept=image.intercept,
-                scale_low=low,
-                scale_high=high,
-                preprocessing=preprocessing,
-            )
-            prepared = to_channels(values, preprocessing.in_channels)
+            prepared = prepared_slice(pixels, image, (low, high), preprocessing)
             yield Slice((read, volume, number), prepared)
+
+
+def prepared_slice(
+    pixels: np.ndarray, image: MedicalImage, scale: tuple[float, float], contract: Preprocessing
+) -> Tensor:
+    """Return a stored slice on the network's 0..1 scale, (C, H, W).
+
+    Args:
+        pixels: As a store keeps them.
+        image: Facts of its volume.
+        scale: ``scale_range`` of the volume; HU and SUV are windowed by the contract instead.
+        contract: Of the network.
+    """
+    values = to_unit_range(
+        pixels,
+        modality=image.modality,
+        unit=image.unit,
+        slope=image.slope,
+        intercept=image.intercept,
+        scale_low=scale[0],
+        scale_high=scale[1],
+        preprocessing=contract,
+    )
+    return to_channels(values, contract.in_channels)
 
 
 def _volume(image: MedicalImage) -> Volume:
@@ -158,7 +173,12 @@ def _read_images(group: Group, word: str | None, keep: frozenset[Flag]) -> list[
     return images
 
 
-def _require_known(image: MedicalImage, card: ModelCard) -> None:
+def require_known(image: MedicalImage, card: ModelCard) -> None:
+    """Refuse an image that a model was not made for.
+
+    Raises:
+        PreprocessingError: Another modality, or values without the unit of the contract.
+    """
     if card.modalities and image.modality not in card.modalities:
         known = ", ".join(card.modalities)
         cure = (

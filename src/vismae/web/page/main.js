@@ -1,0 +1,259 @@
+// The page: takes files, follows their way through the queue, and shows what came of them.
+
+import { Panels, byId, bytesText, make } from './panels.js';
+import { Reconstruction } from './reconstruction.js';
+import { Problem, ask, upload } from './server.js';
+import { Viewer } from './viewer.js';
+
+const STUDIES = '/page/studies';
+const POLL_MS = 300;
+const ORDINALS = ['', 'next', 'second', 'third'];
+const KINDS = { segmenter: 'segments', classifier: 'classifies', mae: 'reconstructs' };
+
+class Page {
+  constructor() {
+    this.viewer = new Viewer(byId('views'), (what) => this.changed(what));
+    this.panels = new Panels(this.viewer);
+    this.reconstruction = new Reconstruction(this.viewer, () => `${this.address}/reconstruction`);
+    this.panels.calibration = (number) => this.offer.models[number].calibration;
+    this.listen();
+  }
+
+  get address() { return `${STUDIES}/${this.study}`; }
+
+  async start() {
+    try {
+      this.offer = await ask('/v1/model');
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    const { limits, models } = this.offer;
+    byId('promise').textContent = `The file is deleted as soon as it was worked on, results when this page is closed or ${Math.round(limits.keep_seconds / 60)} minutes after they were last looked at. Up to ${bytesText(limits.upload_bytes)}.`;
+    byId('foot').textContent = `vismae ${this.offer.vismae}. For research; not a medical device.`;
+    models.forEach(({ name, kind }, number) => {
+      const box = make('input', { type: 'checkbox', checked: true, value: name, name: 'models' });
+      byId('models').append(make('label', {}, box, make('span', { textContent: name }), make('span', { className: 'kind', textContent: KINDS[kind] })));
+      this.offer.models[number].number = number;
+    });
+    this.state('empty');
+  }
+
+  // Shows one of: empty, working, problem, views.
+  state(name) {
+    document.body.dataset.state = name;
+    for (const each of ['empty', 'working', 'problem']) byId(each).hidden = each !== name;
+    const shown = name === 'views';
+    const mode = document.querySelector('input[name="mode"]:checked').value;
+    byId('views').hidden = !shown || mode !== 'planes';
+    byId('reconstruction').hidden = !shown || mode !== 'reconstruction';
+    byId('reconstruction-section').hidden = byId('reconstruction').hidden;
+    byId('keys-section').hidden = !shown;
+    byId('close').hidden = name === 'empty';
+    byId('file-bar').hidden = !this.file || name === 'empty';
+    if (!shown) byId('mode').hidden = true;
+  }
+
+  listen() {
+    const input = byId('file');
+    const choose = () => { input.value = ''; input.click(); };
+    for (const id of ['open', 'drop', 'another']) byId(id).addEventListener('click', choose);
+    input.addEventListener('change', () => input.files.length && this.open(input.files[0]));
+    byId('close').addEventListener('click', () => this.close());
+    byId('cancel').addEventListener('click', () => this.close());
+    byId('again').addEventListener('click', () => this.open(this.file));
+    byId('image-choice').addEventListener('change', (event) => this.showImage(Number(event.target.value)));
+    for (const box of document.querySelectorAll('input[name="mode"]')) {
+      box.addEventListener('change', () => { this.state('views'); this.viewer.redraw(); this.reconstruction.refresh(); });
+    }
+    const holdsFile = (event) => event.dataTransfer?.types.includes('Files');
+    let depth = 0;
+    addEventListener('dragenter', (event) => { if (holdsFile(event)) { depth += 1; byId('veil').hidden = false; } });
+    addEventListener('dragleave', (event) => { if (holdsFile(event) && (depth -= 1) <= 0) byId('veil').hidden = true; });
+    addEventListener('dragover', (event) => { if (holdsFile(event)) event.preventDefault(); });
+    addEventListener('drop', (event) => {
+      depth = 0;
+      byId('veil').hidden = true;
+      if (!event.dataTransfer?.files.length) return;
+      event.preventDefault();
+      if (event.dataTransfer.files.length > 1) this.fail(new Problem('several', 'One file at a time. Put the files of a DICOM series into a zip archive.'));
+      else this.open(event.dataTransfer.files[0]);
+    });
+    addEventListener('keydown', (event) => this.key(event));
+    addEventListener('pagehide', () => this.forget(true));
+  }
+
+  key(event) {
+    if (document.body.dataset.state !== 'views' || event.ctrlKey || event.metaKey || event.altKey) return;
+    const target = event.target.tagName;
+    if (target === 'INPUT' || target === 'SELECT') return;
+    const key = event.key.toLowerCase();
+    if (key === 'l') this.panels.toggleOverlay();
+    else if (key === 'r') this.viewer.resetWindow();
+    else if ('123'.includes(key) && this.viewer.views.length === 3) this.viewer.enlarge(['axial', 'coronal', 'sagittal'][Number(key) - 1]);
+    else if (target === 'BODY' && this.viewer.main?.key(event)) event.preventDefault();
+  }
+
+  changed(what) {
+    if (what === 'window') this.panels.showWindow();
+    if (what === 'slice') {
+      this.panels.showClasses();
+      this.reconstruction.refresh();
+    }
+  }
+
+  say(text) { byId('status').textContent = text; }
+
+  working(title, share = null, detail = '') {
+    byId('working-title').textContent = title;
+    byId('working-detail').textContent = detail;
+    const bar = byId('working-bar');
+    if (share === null) bar.removeAttribute('value'); else bar.value = share;
+    this.state('working');
+    this.say(title);
+  }
+
+  fail(error) {
+    if (error.name === 'AbortError') return;
+    byId('problem-message').textContent = error.message;
+    byId('problem-code').textContent = error.code ? `Reason: ${error.code}` : '';
+    byId('again').hidden = !this.file;
+    this.viewer.close();
+    this.panels.close();
+    this.state('problem');
+    this.say('');
+  }
+
+  // Lets the server delete what it has of the file shown.
+  forget(leaving = false) {
+    this.abort?.abort();
+    if (this.study) fetch(`${STUDIES}/${this.study}`, { method: 'DELETE', keepalive: leaving }).catch(() => {});
+    this.study = null;
+  }
+
+  close() {
+    this.forget();
+    this.file = null;
+    this.viewer.close();
+    this.panels.close();
+    byId('again').hidden = true;
+    this.say('');
+    this.state('empty');
+    byId('drop').focus();
+  }
+
+  async open(file) {
+    this.forget();
+    this.viewer.close();
+    this.panels.close();
+    this.file = file;
+    this.images = null;
+    byId('file-name').textContent = file.name;
+    byId('image-choice').hidden = true;
+    document.querySelector('input[name="mode"][value="planes"]').checked = true;
+    const abort = new AbortController();
+    this.abort = abort;
+    try {
+      this.study = await this.send(file, abort.signal);
+      await this.follow(abort.signal);
+    } catch (error) {
+      if (!abort.signal.aborted) this.fail(error);
+    }
+  }
+
+  async send(file, signal) {
+    const most = this.offer.limits.upload_bytes;
+    if (file.size > most) throw new Problem('too-large', `${file.name} has ${bytesText(file.size)}; at most ${bytesText(most)} are taken. Send a part of it, or use vismae predict.`);
+    const form = new FormData();
+    if (byId('modality').value) form.append('modality', byId('modality').value);
+    form.append('models', [...document.querySelectorAll('input[name="models"]:checked')].map(({ value }) => value).join(','));
+    form.append('file', file);
+    for (;;) {
+      this.working('Sending', 0, bytesText(file.size));
+      try {
+        const { key } = await upload(STUDIES, form, (share) => this.working('Sending', share, bytesText(file.size)), signal);
+        return key;
+      } catch (error) {
+        if (!error.retrySeconds) throw error;
+        this.working('The server is busy', null, `All places are taken; trying again in ${error.retrySeconds} s.`);
+        await new Promise((resolve) => { setTimeout(resolve, 1000 * error.retrySeconds); });
+        if (signal.aborted) throw new DOMException('aborted', 'AbortError');
+      }
+    }
+  }
+
+  // Asks how far the upload is until it is done; shows images as soon as they are there.
+  async follow(signal) {
+    for (;;) {
+      const found = await ask(`${STUDIES}/${this.study}`, { signal });
+      if (found.state === 'failed') throw new Problem(found.error.code, found.error.message);
+      if (found.images && !this.images) this.showImages(found);
+      if (found.state === 'done') {
+        this.done(found);
+        return;
+      }
+      this.progress(found);
+      await new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
+      if (signal.aborted) return;
+    }
+  }
+
+  progress(found) {
+    if (found.state === 'queued') {
+      const place = ORDINALS[found.place] ?? `number ${found.place}`;
+      this.working('Waiting', null, `This file is ${place} in the queue.`);
+    } else if (found.stage === 'reading') this.working('Reading');
+    else {
+      const share = found.done / found.total;
+      const text = `${found.model}: slice ${found.done} of ${found.total}`;
+      if (this.images) this.say(text); else this.working('Asking the models', share, text);
+    }
+  }
+
+  showImages(found) {
+    this.images = found.images;
+    this.answers = [];
+    this.left = found.left_out.map(({ message }) => message);
+    const choice = byId('image-choice');
+    choice.replaceChildren(...found.images.map(({ number, title }) => new Option(title, number)));
+    choice.hidden = found.images.length < 2;
+    byId('again').hidden = false;
+    this.showImage(0);
+  }
+
+  async showImage(number) {
+    const image = this.images[number];
+    const { abort } = this;
+    const path = (name) => `${STUDIES}/${this.study}/numbers/${name}`;
+    this.state('views');
+    try {
+      const opened = this.viewer.open(image, path(`${number}.pixels`), (share) => {
+        if (share < 1 && !this.answers.length) this.say(`Loading the image: ${Math.round(100 * share)} %`);
+      });
+      this.panels.open(image, path);
+      this.showAnswers();
+      await opened;
+      if (!byId('status').textContent.includes('slice')) this.say(image.title);
+    } catch (error) {
+      if (!abort.signal.aborted && error.name !== 'AbortError') this.fail(error);
+    }
+  }
+
+  done(found) {
+    this.answers = found.answers;
+    this.panels.showResults(found.answers, (number, name) => `${STUDIES}/${this.study}/results/${number}${name === null ? '' : `/${name.split('/').map(encodeURIComponent).join('/')}`}`);
+    this.showAnswers();
+    this.say(`${this.images[Number(byId('image-choice').value) || 0].title} · done`);
+    document.body.dataset.done = this.study;
+  }
+
+  showAnswers() {
+    this.panels.show(this.answers, this.left);
+    const shown = this.viewer.shown.number;
+    this.reconstruction.open(this.answers
+      .filter((answer) => answer.kind === 'mae' && answer.images.some(({ image }) => image === shown))
+      .map((answer) => this.offer.models[answer.number]));
+  }
+}
+
+new Page().start();
