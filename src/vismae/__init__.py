@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         serve,
         study,
     )
-    from vismae.api_data import convert, ingest, inspect
+    from vismae.api_data import convert, ingest, inspect, select
     from vismae.api_model import embed, export
     from vismae.data.store import Store
     from vismae.models.reference import load_reference_checkpoint
@@ -45,6 +45,7 @@ __all__ = [
     "predict",
     "pretrain",
     "replay",
+    "select",
     "serve",
     "study",
 ]
@@ -69,6 +70,7 @@ _HOME = {
     "pretrain": "vismae.api",
     "replay": "vismae.api",
     "serve": "vismae.api",
+    "select": "vismae.api_data",
     "study": "vismae.api",
 }
 

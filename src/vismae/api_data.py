@@ -1,15 +1,16 @@
-"""Functions that bring data in and show it: ingest, convert, inspect; see ``vismae.api``."""
+"""Functions that bring data in, show it and choose from it: convert, ingest, inspect, select; see ``vismae.api``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vismae.api_settings import AnyPath, Assignments, ConfigFrom, configure
-from vismae.core.config import ConvertConfig, IngestConfig, InspectConfig
+from vismae.core.config import ConvertConfig, IngestConfig, InspectConfig, SelectConfig
 
 if TYPE_CHECKING:
     from vismae.workflows.convert import ConvertResult
     from vismae.workflows.ingest import IngestResult
     from vismae.workflows.inspect import InspectReport
+    from vismae.workflows.select import SelectResult
 
 
 def ingest(
@@ -87,5 +88,26 @@ def inspect(
     """
     built = configure(InspectConfig, "inspect", config, set, {"store": store, **settings})
     from vismae.workflows.inspect import inspect as run
+
+    return run(built)
+
+
+def select(
+    *, config: ConfigFrom = None, set: Assignments = None, **settings: Any
+) -> "SelectResult":
+    """Rank a store's unlabelled patients: which to label next.
+
+    Args:
+        config: YAML file or ``SelectConfig``.
+        set: Dotted names with values.
+        **settings: ``model``, ``store`` and ``out`` are needed; see ``SelectConfig``.
+
+    Raises:
+        SettingError: A setting is unknown or wrong, or the strategy does not go with the model.
+        ModelError: The folder holds no model, or one without what the strategy needs.
+        DataError: Nobody is left to choose.
+    """
+    built = configure(SelectConfig, "select", config, set, settings)
+    from vismae.workflows.select import select as run
 
     return run(built)

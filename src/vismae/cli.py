@@ -33,6 +33,7 @@ from vismae.cli_options import (
     Verbose,
 )
 from vismae.cli_predict import predict
+from vismae.cli_select import select
 from vismae.cli_web import web
 from vismae.console import run_command
 
@@ -75,6 +76,7 @@ def _root(
 app.command()(ingest)
 app.command()(inspect)
 app.command()(convert)
+app.command()(select)
 
 
 @app.command()

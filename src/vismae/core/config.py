@@ -57,6 +57,7 @@ __all__ = [
     "PreprocessingSettings",
     "PretrainConfig",
     "PretrainDataSettings",
+    "SelectConfig",
     "Settings",
     "Size2D",
     "StudyConfig",
@@ -321,6 +322,41 @@ class WebConfig(Settings):
     """Results are deleted so long after they were last asked for, in minutes."""
     stop_after: float | None = Field(default=None, gt=0)
     """Stop after so many seconds without a request; when unset the server runs until Ctrl-C."""
+
+
+class SelectConfig(Settings):
+    """Settings of ``vismae select``."""
+
+    model: Path
+    """Model folder; a fine-tuned one for entropy and hybrid."""
+    store: Path
+    """Store with the patients to choose from."""
+    out: Path
+    """Folder for the list and the pictures."""
+    n: int = Field(default=20, ge=1)
+    """Patients to choose."""
+    strategy: Literal["random", "entropy", "core-set", "hybrid"] | None = None
+    """How: random, entropy (the most uncertain), core-set (the most unlike any labelled one), or
+    hybrid (core-set among the uncertain); when unset hybrid, or core-set for a masked
+    autoencoder."""
+    labelled: Path | None = None
+    """csv with a column patient_id: further patients whose labels are there."""
+    ignore_labels: bool = False
+    """Choose also among patients with labels in the store or known to the model."""
+    split: Words = ()
+    """Choose only among these splits of the store; when empty all but val and test."""
+    modality: Modalities = ()
+    """Modalities to look at; the model's when empty."""
+    images_per_patient: int = Field(default=8, ge=1)
+    """Most images of a patient to look at, evenly spread."""
+    batch_size: int = Field(default=16, ge=1)
+    """Images at a time."""
+    device: Device = "auto"
+    """Where to compute."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of chance, which decides between equals."""
+    overwrite: bool = False
+    """Empty ``out`` first."""
 
 
 PublicLayout = Literal[

@@ -18,6 +18,7 @@ from vismae.core.config import (
     InspectConfig,
     PredictConfig,
     PretrainConfig,
+    SelectConfig,
     StudyConfig,
     WebConfig,
 )
@@ -36,6 +37,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "study": StudyConfig,
     "export": ExportConfig,
     "convert": ConvertConfig,
+    "select": SelectConfig,
     "demo": DemoConfig,
 }
 """The settings class of every command."""

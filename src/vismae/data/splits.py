@@ -141,6 +141,11 @@ def label_fraction_patients(
     return sorted(order[:count])
 
 
+def rank_patients(patients: Iterable[str], seed: int = 0) -> list[str]:
+    """Return patients in the order that chance gives; the same for the same ids and seed."""
+    return sorted(set(patients), key=lambda patient: _rank(f"rank {seed}", patient))
+
+
 def patient_strata(index: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """Return patient -> all labels and modalities of its images, sorted."""
     strata: defaultdict[str, set[str]] = defaultdict(set)

@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import vismae
+from models_on_disk import write_classifier, write_mae, write_segmenter
+from stores import record
+from vismae.core.errors import DataError, SettingError
+from vismae.core.types import Modality
+from vismae.data.store import StoreWriter
+
+
+def _store(folder: Path) -> Path:
+    """Twelve patients of three images; P00 and P01 have labels, P11 is set aside for testing."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(folder) as writer:
+        for patient in range(12):
+            for place in range(3):
+                pixels = rng.integers(0, 256, (40, 36)).astype(np.uint8)
+                writer.add(
+                    record(
+                        f"image-{patient}-{place}",
+                        pixels,
+                        patient_id=f"P{patient:02d}",
+                        volume_id=f"V{patient}",
+                        slice_index=place,
+                        label="bright" if patient < 2 else None,
+                        split="test" if patient == 11 else None,
+                    ),
+                    pixels,
+                )
+    return folder
+
+
+def test_the_list_leaves_out_labelled_and_test_patients(tmp_path: Path) -> None:
+    store = _store(tmp_path / "store")
+    model = write_classifier(tmp_path / "model", modalities=(Modality.XR,))
+    result = vismae.select(model=model, store=store, n=4, out=tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "selection.csv")
+    assert (result.strategy, result.candidates, result.labelled) == ("hybrid", 9, 2)
+    assert table["patient_id"].tolist() == list(result.patients)
+    assert table["rank"].tolist() == [1, 2, 3, 4]
+    assert not set(result.patients) & {"P00", "P01", "P11"}
+    assert table["uncertainty"].between(0, 1).all()
+    assert Image.open(tmp_path / "out" / "contact_sheet.png").size[0] > 100
+
+
+def test_entropy_takes_the_patients_a_model_is_least_sure_of(tmp_path: Path) -> None:
+    store = _store(tmp_path / "store")
+    model = write_segmenter(tmp_path / "model")
+    all_of_them = vismae.select(
+        model=model, store=store, n=99, strategy="entropy", out=tmp_path / "all"
+    )
+    table = pd.read_csv(tmp_path / "all" / "selection.csv")
+    assert len(all_of_them.patients) == 9
+    assert table["uncertainty"].is_monotonic_decreasing
+    first = vismae.select(model=model, store=store, n=2, strategy="entropy", out=tmp_path / "two")
+    assert first.patients == all_of_them.patients[:2]
+
+
+def test_a_masked_autoencoder_chooses_by_look_and_not_by_uncertainty(tmp_path: Path) -> None:
+    store = _store(tmp_path / "store")
+    model = write_mae(tmp_path / "model")
+    result = vismae.select(model=model, store=store, n=3, out=tmp_path / "out")
+    assert result.strategy == "core-set"
+    table = pd.read_csv(tmp_path / "out" / "selection.csv")
+    assert np.isfinite(table["distance"]).all()  # the labelled patients are where it starts
+    with pytest.raises(SettingError, match="predicts no classes"):
+        vismae.select(model=model, store=store, strategy="entropy", out=tmp_path / "other")
+
+
+def test_a_list_of_labelled_patients_counts_and_strangers_are_named(tmp_path: Path) -> None:
+    store = _store(tmp_path / "store")
+    model = write_mae(tmp_path / "model")
+    listed = tmp_path / "labelled.csv"
+    listed.write_text("patient_id\nP05\nP06\n")
+    result = vismae.select(
+        model=model, store=store, n=99, strategy="random", labelled=listed, out=tmp_path / "out"
+    )
+    assert (result.candidates, result.labelled) == (7, 4)
+    listed.write_text("patient_id\nnobody\n")
+    with pytest.raises(DataError, match="patient nobody"):
+        vismae.select(model=model, store=store, labelled=listed, out=tmp_path / "again")
+
+
+def test_chance_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    store = _store(tmp_path / "store")
+    model = write_mae(tmp_path / "model")
+
+    def chosen(seed: int, out: str) -> tuple[str, ...]:
+        return vismae.select(
+            model=model, store=store, n=9, strategy="random", seed=seed, out=tmp_path / out
+        ).patients
+
+    assert chosen(0, "a") == chosen(0, "b")
+    assert chosen(0, "c") != chosen(1, "d")
+
+
+def test_nobody_left_is_an_error_that_says_why(tmp_path: Path) -> None:
+    store = _store(tmp_path / "store")
+    model = write_mae(tmp_path / "model")
+    listed = tmp_path / "labelled.csv"
+    listed.write_text("patient_id\n" + "\n".join(f"P{number:02d}" for number in range(12)))
+    with pytest.raises(DataError, match="nobody is left"):
+        vismae.select(model=model, store=store, labelled=listed, out=tmp_path / "out")
