@@ -1,4 +1,4 @@
-"""Functions that bring data in, show it and choose from it: convert, ingest, inspect, select; see ``vismae.api``."""
+"""Functions that bring data in, show it and choose from it; see ``vismae.api``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
