@@ -1,7 +1,8 @@
 """What surrounds a command: log lines, the summary at the end, errors in plain sentences.
 
 Exit status: 0 done; 1 the command could not do its work (the message says why); 2 a setting or
-option is wrong; 70 a defect in vismae (the traceback is kept in a file); 130 interrupted.
+option is wrong; 70 a defect in vismae (the traceback is kept in a file); 75 the time of a job is
+nearly up, --resume goes on; 130 interrupted.
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import typer
 
 from vismae.core.errors import VismaeError
+from vismae.core.launch import is_main_process
 
 DEFECT_STATUS = 70
 INTERRUPTED_STATUS = 130
@@ -30,8 +32,8 @@ class Result(Protocol):
 
 def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -> None:
     """Do a command's work, print its summary, and turn errors into sentences and exit status."""
-    _set_up_logging(verbose, quiet)
     try:
+        _set_up_logging(verbose, quiet)
         result = work()
     except KeyboardInterrupt:
         _complain(
@@ -50,7 +52,8 @@ def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -
         raise typer.Exit(1) from None
     except Exception as error:
         raise typer.Exit(_report_unforeseen(error, verbose)) from None
-    typer.echo(result if isinstance(result, Path) else result.summary())
+    if is_main_process():
+        typer.echo(result if isinstance(result, Path) else result.summary())
 
 
 def _complain(message: str, *, show_traceback: bool = False) -> None:
@@ -94,6 +97,8 @@ def _set_up_logging(verbose: bool, quiet: bool) -> None:
     """Show vismae's own news, and only warnings of the libraries below it."""
     handler = _StderrHandler()
     handler.setFormatter(_Formatter())
+    # Of processes that train together the first one tells the news.
+    quiet = quiet or not is_main_process()
     handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     handler.addFilter(lambda record: _concerns_user(record, verbose))
     logging.basicConfig(handlers=[handler], force=True)

@@ -10,9 +10,11 @@ from vismae.data.augment import (
     augment_pretrain,
     jitter_intensity,
     random_crop,
+    random_window,
     resample,
     sample_rng,
 )
+from vismae.data.intensity import window_hu
 
 
 def picture(size: tuple[int, int] = (24, 40)) -> torch.Tensor:
@@ -108,3 +110,50 @@ def test_flips_happen_about_half_of_the_time():
         for row in range(100)
     ]
     assert 30 < np.sum(flipped) < 70
+
+
+def test_a_random_window_is_the_contracts_code_with_a_narrower_window_within_it():
+    low, high = -1000.0, 1000.0
+    values_hu = np.random.default_rng(0).uniform(-1200, 1200, (1, 9, 7)).astype(np.float32)
+    image = torch.from_numpy(window_hu(values_hu, low, high))
+    for row in range(20):
+        seen = random_window(image, sample_rng(1, 0, row), (0.1, 0.5))
+        inside = (seen > 0) & (seen < 1)
+        # A pixel chosen at random is within, so something is to be seen.
+        assert inside.any()
+        first, last = (int(place) for place in inside.flatten().nonzero().flatten()[[0, -1]])
+        if first == last:
+            continue
+        known, stretched = values_hu.flatten()[[first, last]], seen.flatten()[[first, last]]
+        width = float((known[1] - known[0]) / (stretched[1] - stretched[0]))
+        begin = float(known[0] - stretched[0] * width)
+        assert 0.1 * (high - low) * 0.98 <= width <= 0.5 * (high - low) * 1.02
+        assert low - 5 <= begin
+        assert begin + width <= high + 5
+        assert np.allclose(seen, window_hu(values_hu, begin, begin + width), atol=0.01)
+
+
+def test_a_window_as_wide_as_the_contracts_changes_nothing():
+    image = picture()
+    assert torch.allclose(random_window(image, sample_rng(0, 0, 0), (1.0, 1.0)), image, atol=1e-6)
+
+
+def test_windows_are_narrowed_as_often_as_asked_and_only_in_hounsfield_units():
+    still = PretrainDataSettings(
+        crop_scale=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False, rotate=0, jitter=0
+    )
+    image, size = picture(), (24, 40)
+
+    def changed(chance: float, in_hu: bool) -> float:
+        settings = still.model_copy(update={"ct_window_chance": chance})
+        plain = augment_pretrain(image, size, sample_rng(0, 0, 0), still)
+        views = [
+            augment_pretrain(image, size, sample_rng(0, 0, row), settings, in_hu)
+            for row in range(200)
+        ]
+        return float(np.mean([not torch.equal(view, plain) for view in views]))
+
+    assert changed(0.0, True) == 0.0
+    assert changed(1.0, False) == 0.0
+    assert changed(1.0, True) > 0.95
+    assert 0.2 < changed(0.3, True) < 0.4

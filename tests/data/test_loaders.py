@@ -138,3 +138,18 @@ def test_evaluation_gives_every_row_once_in_order(tmp_path: Path):
     rows = np.array([5, 0, 3, 6, 1])
     batches = list(evaluation_loader(LabelledImages(store, CONTRACT), rows, 2))
     assert [batch["row"].tolist() for batch in batches] == [[5, 0], [3, 6], [1]]
+
+
+def test_random_windows_are_for_images_in_hounsfield_units(store: Store):
+    plain = PretrainImages(store, CONTRACT, PretrainDataSettings(jitter=0), seed=4)
+    settings = PretrainDataSettings(jitter=0, ct_window_chance=1.0, ct_window_width=(0.1, 0.2))
+    windowed = PretrainImages(store, CONTRACT, settings, seed=4)
+    units = store.index["unit"]
+    for row in range(len(store)):
+        one, other = (dataset[Draw(row, 0)]["image"] for dataset in (plain, windowed))
+        in_hu = units[row] == PixelUnit.HU
+        if in_hu:
+            assert not torch.allclose(one, other)
+            assert torch.equal(other, windowed[Draw(row, 0)]["image"])
+        else:
+            assert torch.equal(one, other)

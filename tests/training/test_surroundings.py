@@ -1,17 +1,12 @@
 """A training leaves its process as it found it."""
 
 import logging
-import os
 import signal
 
 import pytest
 
-from vismae.training.surroundings import (
-    StopRequest,
-    own_launch,
-    quiet_lightning,
-    signals_given_back,
-)
+from vismae.core.errors import TimeUpError, VismaeError
+from vismae.training.surroundings import StopRequest, quiet_lightning, signals_given_back
 
 
 def test_lightnings_news_is_silenced_only_while_inside(caplog: pytest.LogCaptureFixture):
@@ -23,24 +18,20 @@ def test_lightnings_news_is_silenced_only_while_inside(caplog: pytest.LogCapture
     assert logging.getLogger("lightning.pytorch").level == level
 
 
-def test_signals_are_given_back_and_a_stop_becomes_an_interruption():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_signals_are_given_back_and_a_stop_becomes_an_interruption(number: int):
+    before = signal.getsignal(number)
 
     def train() -> None:
         with signals_given_back():
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            raise StopRequest
+            signal.signal(number, signal.SIG_IGN)
+            raise StopRequest(number)
 
-    with pytest.raises(KeyboardInterrupt):
+    is_time_up = number == signal.SIGUSR1
+    with pytest.raises(TimeUpError if is_time_up else KeyboardInterrupt) as raised:
         train()
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_variables_of_a_launch_do_not_reach_the_next(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MASTER_ADDR", "node7")
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    with own_launch():
-        os.environ["LOCAL_RANK"] = "0"
-        os.environ["MASTER_ADDR"] = "127.0.0.1"
-    assert "LOCAL_RANK" not in os.environ
-    assert os.environ["MASTER_ADDR"] == "node7"
+    assert signal.getsignal(number) is before
+    # A scheduler tells by the status whether the same command is to be run again.
+    assert not is_time_up or (
+        isinstance(raised.value, VismaeError) and raised.value.exit_status == 75
+    )

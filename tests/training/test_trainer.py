@@ -7,7 +7,8 @@ import torch
 
 from vismae.core.errors import ModelError, SettingError
 from vismae.core.sections import TrainerSettings
-from vismae.training.trainer import Schedule, _accelerator, plan_schedule, resume_path, resume_step
+from vismae.training.accelerator import accelerator
+from vismae.training.trainer import Schedule, plan_schedule, resume_path, resume_step
 
 
 def test_images_of_a_step_count_batches_devices_and_machines():
@@ -46,4 +47,4 @@ def test_a_damaged_resume_point_is_an_error_that_names_it(content: bytes, tmp_pa
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what is not there")
 def test_a_device_that_is_not_there_is_refused_with_what_to_do():
     with pytest.raises(SettingError, match=r"trainer\.device is cuda.*--device auto or cpu"):
-        _accelerator(TrainerSettings(device="cuda"))
+        accelerator(TrainerSettings(device="cuda"))

@@ -70,3 +70,13 @@ class TrainingError(VismaeError, RuntimeError):
     """Training cannot go on, such as after a loss that is not finite."""
 
     code = "training"
+
+
+class TimeUpError(TrainingError):
+    """A run was told that its time is up (SIGUSR1) and stopped at a resume point.
+
+    Its exit status is that of a passing failure (``EX_TEMPFAIL``): the same command goes on.
+    """
+
+    code = "time-up"
+    exit_status = 75

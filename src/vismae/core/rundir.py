@@ -14,6 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ import yaml
 from pydantic import BaseModel
 
 from vismae.core.errors import RunFolderError
+from vismae.core.launch import is_main_process
 from vismae.core.settings import to_yaml
 
 LOCK_NAME = ".lock"
@@ -41,7 +43,7 @@ def open_run(
 ) -> Generator[Path]:
     """Hold a run folder for one command: refusal, lock, log, configuration, provenance.
 
-    Processes that Lightning or torchrun started beside the first one only get the folder.
+    Processes that train beside the first one only get the folder.
 
     Args:
         folder: The run folder, made if missing.
@@ -84,18 +86,18 @@ def open_run(
             yield folder
 
 
-def is_main_process() -> bool:
-    """Tell whether this process is the first of those that train together."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
-    if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_PROCID", "0") != "0":
-        return False
-    return all(rank == "0" for rank in ranks)
-
-
+# Any of these may change as long as a step sees as many images: the same ones in the same order.
+_IMAGES_PER_STEP = (
+    "data.batch_size",
+    "trainer.accumulate",
+    "trainer.devices",
+    "trainer.nodes",
+)
 _FREE_ON_RESUME = {
     *("resume", "overwrite", "out", "licence", "data.workers", "trainer.device"),
     # More steps lengthen a run; the schedule follows.
     *("trainer.max_steps", "trainer.max_epochs"),
+    *("trainer.wait_minutes", "trainer.silence_seconds"),
     *("trainer.checkpoint_every", "trainer.log_every", "trainer.picture_every"),
     *("monitor.every", "monitor.most_time_fraction", "monitor.data", "monitor.images"),
     "monitor.mlflow",
@@ -117,10 +119,22 @@ def _refuse_changed(folder: Path, settings: str) -> None:
     if not before.is_file():
         return
     old, new = (dict(_dotted(yaml.safe_load(t))) for t in (before.read_text(), settings))
-    changed = [
-        f"{name} was {old[name]}, now {new.get(name, 'something else')}"
+    differing = [
+        name
         for name in sorted(set(old) - _FREE_ON_RESUME)
         if (name not in new or old[name] != new[name]) and not name.endswith(_FREE_ENDINGS)
+    ]
+    images = [prod(each.get(name, 1) for name in _IMAGES_PER_STEP) for each in (old, new)]
+    if images[0] == images[1]:
+        differing = [name for name in differing if name not in _IMAGES_PER_STEP]
+    elif set(differing) & set(_IMAGES_PER_STEP):
+        raise RunFolderError(
+            f"{folder} cannot be resumed with {images[1]} images a step, it began with {images[0]} "
+            f"({' × '.join(_IMAGES_PER_STEP)}). On another number of processes change "
+            "data.batch_size or trainer.accumulate so that their product stays."
+        )
+    changed = [
+        f"{name} was {old[name]}, now {new.get(name, 'something else')}" for name in differing
     ]
     if changed:
         raise RunFolderError(

@@ -120,6 +120,10 @@ class TrainerSettings(Settings):
     """Processes (GPUs) on each machine."""
     nodes: int = Field(default=1, ge=1)
     """Machines, as started by torchrun or SLURM."""
+    wait_minutes: float = Field(default=30.0, gt=0)
+    """Processes that train together wait so long for each other, at the start and in a step."""
+    silence_seconds: float = Field(default=60.0, ge=5.0)
+    """A process that gives no sign of life for so long is lost, and the others stop."""
     accumulate: int = Field(default=1, ge=1)
     """Batches whose gradients are added before one optimiser step."""
     checkpoint_every: int = Field(default=500, ge=1)
@@ -208,6 +212,11 @@ class PretrainDataSettings(DataSettings):
     """Strength of the random gamma, contrast and brightness."""
     blur: float = Field(default=0.0, ge=0.0, le=3.0)
     """Largest standard deviation of the blur of half of the views, in pixels."""
+    ct_window_chance: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the CT views that are seen through a random window, narrower than the contract's
+    and within it."""
+    ct_window_width: PositiveRange = (0.1, 1.0)
+    """Width of that window as a share of the contract's."""
     use_test_rows: bool = False
     """Also learn from rows whose split is val or test."""
     min_side: int = Field(default=24, ge=1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vismae.core.sections import PretrainDataSettings
+from vismae.core.sections import PositiveRange, PretrainDataSettings
 from vismae.data.geometry import resize_image
 
 _BLUR_RADIUS = 4
@@ -121,11 +121,43 @@ def gaussian_blur(images: Tensor, sigma_px: Tensor) -> Tensor:
     return x.view_as(images)
 
 
+def random_window(image: Tensor, rng: np.random.Generator, width: PositiveRange) -> Tensor:
+    """Stretch a random part of the range 0..1 over the whole of it, and clip what lies outside.
+
+    For an image in Hounsfield units, windowed by the contract, this is another window of a width
+    between ``width`` times the contract's and within it. It holds the value of a pixel chosen at
+    random, so that there is something to see.
+
+    Args:
+        image: Any shape, 0..1.
+        rng: Decides width and place.
+        width: Smallest and largest width, shares of at most 1 (logarithmically uniform).
+    """
+    share = min(1.0, math.exp(rng.uniform(math.log(width[0]), math.log(width[1]))))
+    shown = float(image.flatten()[int(rng.integers(image.numel()))])
+    low = min(max(shown - share * rng.random(), 0.0), 1.0 - share)
+    return ((image - low) / share).clamp(0, 1)
+
+
 def augment_pretrain(
-    image: Tensor, size: tuple[int, int], rng: np.random.Generator, settings: PretrainDataSettings
+    image: Tensor,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    settings: PretrainDataSettings,
+    in_hu: bool = False,
 ) -> Tensor:
-    """Return a random view for pre-training, (C, h, w) -> (C, H, W), within 0..1."""
+    """Return a random view for pre-training, (C, h, w) -> (C, H, W), within 0..1.
+
+    Args:
+        image: One image of any size, 0..1.
+        size: Height and width of the view.
+        rng: Decides everything.
+        settings: What may change.
+        in_hu: The image was in Hounsfield units, so that it may be seen through another window.
+    """
     view = random_crop(image, size, rng, settings.crop_scale, settings.crop_aspect)
+    if in_hu and settings.ct_window_chance > 0 and rng.random() < settings.ct_window_chance:
+        view = random_window(view, rng, settings.ct_window_width)
     if settings.rotate > 0:
         view = resample(view, affine_matrix(rng, size, rotate=settings.rotate))
     if settings.flip and rng.random() < 0.5:

@@ -110,9 +110,12 @@ class PretrainImages(Dataset[PretrainItem]):
         """Return the view of one draw and its key."""
         rng = sample_rng(self.seed, draw.epoch, draw.row)
         image, _ = self.reader.read(draw.row)
-        view = augment_pretrain(image, self.reader.preprocessing.image_size, rng, self.settings)
+        column = self.reader.store.compact
+        in_hu = column("unit")[draw.row] == PixelUnit.HU
+        size = self.reader.preprocessing.image_size
+        view = augment_pretrain(image, size, rng, self.settings, in_hu)
         key = int(rng.integers(0, 2**62))
-        modality = Modality(self.reader.store.compact("modality")[draw.row])
+        modality = Modality(column("modality")[draw.row])
         item: PretrainItem = {
             "image": self.reader.normalise(view),
             "key": key,
@@ -120,8 +123,7 @@ class PretrainImages(Dataset[PretrainItem]):
             "row": draw.row,
         }
         if self.pairs:
-            size = self.reader.preprocessing.image_size
-            second = augment_pretrain(image, size, rng, self.settings)
+            second = augment_pretrain(image, size, rng, self.settings, in_hu)
             item["second"] = self.reader.normalise(second)
         return item
 

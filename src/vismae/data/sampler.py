@@ -5,6 +5,7 @@ incomplete batch of one is filled from the next; any rank can compute its share 
 alone, whatever the number of ranks or workers.
 """
 
+import zlib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -46,6 +47,14 @@ class DrawStream:
         names = sorted(pd.unique(groups), key=str)
         self._members = [rows[groups == name] for name in names]
         self._shares = _integer_shares([len(m) for m in self._members], sampling, len(rows))
+
+    def checksum(self) -> int:
+        """Return a number that tells this order from another."""
+        content = 0
+        for members, share in zip(self._members, self._shares, strict=True):
+            content = zlib.crc32(np.array([self.seed, share]).tobytes(), content)
+            content = zlib.crc32(np.ascontiguousarray(members).tobytes(), content)
+        return content
 
     def epoch(self, epoch: int) -> np.ndarray:
         """Return the draws of one epoch, (epoch_length, 2): row, pass over its group."""

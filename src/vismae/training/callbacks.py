@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,9 @@ from vismae.training.nonfinite import FiniteLoss
 from vismae.training.surroundings import STOP_SIGNALS, StopRequest
 
 logger = logging.getLogger(__name__)
+
+# torchrun passes on a Ctrl-C that its processes have had from the terminal already.
+_ONE_WISH_SECONDS = 1.0
 
 
 class StepSeed(L.Callback):
@@ -50,10 +54,11 @@ class ResumePoint(L.Callback):
         self._every = every
         self._finite = finite
         self._saved_step = -1
-        self._stop = threading.Event()
+        self._signal = 0
+        self._signal_time = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take Ctrl-C and SIGTERM as a wish to stop after the step at hand.
+        """Take Ctrl-C, SIGTERM and SIGUSR1 as a wish to stop after the step at hand.
 
         In place of Lightning's own handler, which ends in the middle of a step.
         """
@@ -62,10 +67,26 @@ class ResumePoint(L.Callback):
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._stop.is_set():
-            raise StopRequest
-        logger.info("stopping after this step; once more stops at once")
-        self._stop.set()
+        now = time.monotonic()
+        if not self._signal:
+            logger.info("stopping after this step; once more stops at once")
+            self._signal, self._signal_time = number, now
+        elif now - self._signal_time > _ONE_WISH_SECONDS:
+            raise StopRequest(number)
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Count the batches of the steps done as if the run had always been cut as it is now.
+
+        With another number of processes the same steps may have been of more batches or fewer, and
+        Lightning ends a step after every so many batches counted from the first.
+        """
+        batches = checkpoint["global_step"] * trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            more = batches - counts["processed"]
+            counts.update({name: count + more for name, count in counts.items()})
 
     def on_train_batch_end(
         self,
@@ -79,19 +100,20 @@ class ResumePoint(L.Callback):
         at_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not at_step:
             return
-        stop = self._stop_anywhere(trainer)
-        if stop or (trainer.global_step % self._every == 0):
+        number = self._signal_anywhere(trainer)
+        if number or (trainer.global_step % self._every == 0):
             self.save(trainer)
-        if stop:
-            raise StopRequest
+        if number:
+            raise StopRequest(number, agreed=True)
 
-    def _stop_anywhere(self, trainer: L.Trainer) -> bool:
-        """Let all ranks stop together when one was asked to."""
+    def _signal_anywhere(self, trainer: L.Trainer) -> int:
+        """Return the signal that asked a rank to stop, so that all stop together; 0 if none."""
         if trainer.world_size == 1:
-            return self._stop.is_set()
-        flag = torch.tensor(float(self._stop.is_set()), device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag)
+            return self._signal
+        # On the CPU, where nothing waits for the steps a GPU has still to do.
+        number = torch.tensor(self._signal)
+        torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+        return int(number)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end of the run."""

@@ -1,25 +1,33 @@
-"""What surrounds a training in its process: Lightning's news, its variables, and signals."""
+"""What surrounds a training in its process: Lightning's news, and signals."""
 
 import logging
-import os
 import signal
 import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import torch
+from vismae.core.errors import TimeUpError
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-_LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Sent by schedulers some time before they end a job; not known everywhere.
+TIME_UP_SIGNAL: int | None = getattr(signal, "SIGUSR1", None)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([TIME_UP_SIGNAL] if TIME_UP_SIGNAL else []))
 
 
 class StopRequest(BaseException):
     """A signal asked the run to stop.
 
     Like ``KeyboardInterrupt`` no ordinary error, so that nobody takes it for one and goes on.
+
+    Args:
+        number: The signal.
+        agreed: All processes stop after the same step.
     """
+
+    def __init__(self, number: int = signal.SIGINT, agreed: bool = False) -> None:
+        super().__init__()
+        self.number = number
+        self.agreed = agreed
 
 
 @contextmanager
@@ -41,42 +49,24 @@ def quiet_lightning() -> Generator[None]:
 
 
 @contextmanager
-def own_launch() -> Generator[None]:
-    """Undo what Lightning leaves in this process when it has started others.
-
-    Its variables and process group would make the next training wait for processes long gone.
-    """
-    before = {name: os.environ.get(name) for name in _LAUNCH_VARIABLES}
-    had_group = _has_process_group()
-    try:
-        yield
-    finally:
-        if _has_process_group() and not had_group:
-            torch.distributed.destroy_process_group()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
 def signals_given_back() -> Generator[None]:
-    """Restore the handlers of Ctrl-C and SIGTERM at the end.
+    """Restore the handlers of the signals that stop a run at its end.
 
     Raises:
-        KeyboardInterrupt: In place of ``StopRequest``.
+        TimeUpError: In place of ``StopRequest``, where SIGUSR1 asked for it.
+        KeyboardInterrupt: The same for Ctrl-C and SIGTERM.
     """
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         yield
-    except StopRequest:
+    except StopRequest as stop:
+        if stop.number == TIME_UP_SIGNAL:
+            raise TimeUpError(
+                "stopped on SIGUSR1, as before the end of a job's time. The same command with "
+                "--resume goes on."
+            ) from None
         raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-
-
-def _has_process_group() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import Dataset
 
-from vismae.core.errors import ModelError, SettingError, TrainingError
+from vismae.core.errors import ModelError, TrainingError
 from vismae.core.rundir import CHECKPOINT
 from vismae.core.sections import TrainerSettings
 from vismae.data.loaders import training_loader
 from vismae.data.sampler import BatchStream, DrawStream
+from vismae.training.accelerator import accelerator
 from vismae.training.callbacks import (
     AveragedWeights,
     EverySteps,
@@ -25,12 +27,8 @@ from vismae.training.memory import is_out_of_memory, out_of_memory_advice
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import TrainingModule
 from vismae.training.nonfinite import FiniteLoss
-from vismae.training.surroundings import (
-    StopRequest,
-    own_launch,
-    quiet_lightning,
-    signals_given_back,
-)
+from vismae.training.surroundings import StopRequest, quiet_lightning, signals_given_back
+from vismae.training.team import Team
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,7 @@ class Fit:
     """What one training needs beside the module.
 
     Attributes:
+        team: The processes that train together.
         folder: Run folder.
         dataset: Training samples.
         stream: Their order.
@@ -92,6 +91,7 @@ class Fit:
         mlflow: Also keep the record in MLflow, which must be installed.
     """
 
+    team: Team
     folder: Path
     dataset: Dataset
     stream: DrawStream
@@ -120,15 +120,23 @@ def run_training(
         average: Moving average of the weights to keep, if any.
 
     Raises:
-        TrainingError: A loss was not finite, or memory ran out.
-        KeyboardInterrupt: A signal asked to stop; the resume point is written.
+        TrainingError: A loss was not finite, memory ran out, or the processes do not agree.
+        TimeUpError: SIGUSR1 asked to stop; the resume point is written.
+        KeyboardInterrupt: Another signal did.
         SystemExit: In processes other than the first, when training is over.
     """
     start_step = resume_step(fit.folder)
     with ExitStack() as after:
         after.enter_context(quiet_lightning())
-        after.enter_context(own_launch())
         after.enter_context(signals_given_back())
+        fit.team.require_same(
+            {
+                "the step of the resume point": start_step,
+                "the number of steps": fit.schedule.total_steps,
+                "the number of images": fit.schedule.epoch_length,
+                "the order of images": fit.stream.checksum(),
+            }
+        )
         trainer = _trainer(fit, settings)
         first_batch = start_step * settings.accumulate
         batches = BatchStream(
@@ -154,11 +162,14 @@ def run_training(
 
 
 def _trainer(fit: Fit, settings: TrainerSettings) -> L.Trainer:
+    environment = fit.team.environment()
+    several = fit.team.launch.world > 1
     return L.Trainer(
-        accelerator=_accelerator(settings),
+        accelerator=accelerator(settings),
         devices=settings.devices,
         num_nodes=settings.nodes,
-        strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
+        strategy=DDPStrategy(cluster_environment=environment) if several else "auto",
+        plugins=None if several else [environment],
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
         max_steps=fit.schedule.total_steps,
         max_epochs=-1,
@@ -205,12 +216,18 @@ def _fit(
 ) -> None:
     try:
         trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint, weights_only=True)
-    except (StopRequest, TrainingError):
-        if not trainer.is_global_zero:
+    except (StopRequest, TrainingError) as stop:
+        alike = isinstance(stop, TrainingError) or stop.agreed
+        if alike and not trainer.is_global_zero:
             # All processes stop alike; the first one tells.
             raise SystemExit(0) from None
         raise
     except (RuntimeError, MemoryError) as error:
+        if "DataLoader worker" in str(error):
+            raise TrainingError(
+                f"A process that prepares images was lost ({error}). If it was killed, memory ran "
+                "out most likely: lower data.workers."
+            ) from error
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
@@ -223,19 +240,3 @@ def _fit(
         if isinstance(end.__context__, KeyboardInterrupt):
             raise StopRequest from None
         raise
-
-
-def _accelerator(settings: TrainerSettings) -> str:
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if settings.device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if available[name])
-    if not available[settings.device]:
-        raise SettingError(
-            f"trainer.device is {settings.device}, but torch finds no such device here. Use "
-            "--device auto or cpu, or install a torch build for it."
-        )
-    return settings.device

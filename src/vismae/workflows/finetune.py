@@ -12,9 +12,10 @@ from torch import Tensor
 
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import SettingError
+from vismae.core.launch import is_main_process
 from vismae.core.model_card import FingerprintCard, ModelCard
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.rundir import MODEL, is_main_process, open_run, provenance, write_bytes, write_json
+from vismae.core.rundir import MODEL, open_run, provenance, write_bytes, write_json
 from vismae.data.fingerprint import FINGERPRINT_COLUMNS, WITHHELD, add_stages, fingerprint
 from vismae.data.loaders import LabelledImages
 from vismae.data.sampler import Draw, DrawStream
@@ -35,6 +36,7 @@ from vismae.training.modules import (
     segmentation_objective,
 )
 from vismae.training.optimizer import effective_lr, encoder_layers
+from vismae.training.team import Team, together
 from vismae.training.trainer import Fit, plan_schedule, resume_step, run_training
 from vismae.workflows.adapted_network import (
     Network,
@@ -89,13 +91,16 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         ModelError: The start model does not fit the network.
         PreprocessingError: The start model prepares images in another way.
         RunFolderError: The run folder cannot be used.
-        TrainingError: The loss was not finite, or memory ran out.
+        TrainingError: The loss was not finite, memory ran out, or another process failed.
     """
     require_start_possible(config.init, config.model.network_for(config.task.kind))
-    with open_run(
-        config.out, "finetune", config, resume=config.resume, overwrite=config.overwrite
-    ) as folder:
-        return _Finetuning(config, folder).run()
+    with (
+        together(config.trainer, finetune, config) as team,
+        open_run(
+            config.out, "finetune", config, resume=config.resume, overwrite=config.overwrite
+        ) as folder,
+    ):
+        return _Finetuning(config, folder, team).run()
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,11 @@ class _Start:
 class _Finetuning:
     """The steps of one fine-tuning, in order."""
 
-    def __init__(self, config: FinetuneConfig, folder: Path) -> None:
+    def __init__(self, config: FinetuneConfig, folder: Path, team: Team) -> None:
         self.config = config
         self.folder = folder
-        self.data = open_task_data(config, folder)
+        self.team = team
+        self.data = team.in_turn(lambda: open_task_data(config, folder))
         self.metric = "mean Dice" if config.task.kind == "segment" else "balanced accuracy"
         self.best = BestModel(folder / "checkpoints" / "best.pt")
 
@@ -155,6 +161,7 @@ class _Finetuning:
                 layers,
             ),
             Fit(
+                team=self.team,
                 folder=self.folder,
                 dataset=self._dataset(start.preprocessing),
                 stream=DrawStream(data.train, np.zeros(len(data.train)), "natural", config.seed),

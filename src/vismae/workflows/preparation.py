@@ -6,15 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from vismae.core.errors import DataError, ModelError, SettingError
+from vismae.core.errors import DataError, ModelError
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.rundir import is_main_process
 from vismae.core.sections import PreprocessingSettings
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.sources import Task
 from vismae.data.store import Store
 from vismae.data.store_files import is_remote
-from vismae.data.store_format import MANIFEST_NAME
 from vismae.models.backbone import SwinConfig, config_for_size
 from vismae.models.reference import load_checkpoint
 from vismae.models.weights import Model, network_of
@@ -28,18 +26,13 @@ def open_images(
 ) -> Store:
     """Return the store that ``sources`` is, or one made from them in ``into``.
 
+    Of processes that train together the first one does so before the others.
+
     Raises:
-        SettingError: Several processes would have to make it.
         DataError: As for ``open_or_ingest``.
     """
     if len(sources) == 1 and is_remote(sources[0]):
         return Store(sources[0])
-    there = len(sources) == 1 and (sources[0] / MANIFEST_NAME).is_file()
-    if not is_main_process() and not there and not (into / MANIFEST_NAME).is_file():
-        raise SettingError(
-            "data.sources (--data) cannot be ingested by several processes at once. Run "
-            "'vismae ingest' first and give the store."
-        )
     return open_or_ingest(sources, into, task=task, fold=fold)
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from vismae.core.config import PretrainConfig
 from vismae.core.errors import DataError
+from vismae.core.launch import is_main_process
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.rundir import MODEL, is_main_process, open_run, provenance
+from vismae.core.rundir import MODEL, open_run, provenance
 from vismae.core.types import Modality
 from vismae.data.fingerprint import FINGERPRINT_COLUMNS, add_stages, fingerprint
 from vismae.data.geometry import fit_image
@@ -33,6 +34,7 @@ from vismae.training.modules import ContrastiveModule, PretrainModule
 from vismae.training.monitor import Monitor
 from vismae.training.optimizer import effective_lr
 from vismae.training.probes import labelled_halves
+from vismae.training.team import Team, together
 from vismae.training.time_share import TimeShare
 from vismae.training.trainer import Fit, Schedule, plan_schedule, resume_step, run_training
 from vismae.workflows.preparation import (
@@ -76,12 +78,15 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         DataError: No image is left to learn from.
         PreprocessingError: The start model prepares images in another way.
         RunFolderError: The run folder cannot be used.
-        TrainingError: The loss was not finite, or memory ran out.
+        TrainingError: The loss was not finite, memory ran out, or another process failed.
     """
-    with open_run(
-        config.out, "pretrain", config, resume=config.resume, overwrite=config.overwrite
-    ) as folder:
-        store = _open_store(config, folder)
+    with (
+        together(config.trainer, pretrain, config) as team,
+        open_run(
+            config.out, "pretrain", config, resume=config.resume, overwrite=config.overwrite
+        ) as folder,
+    ):
+        store = team.in_turn(lambda: _open_store(config, folder))
         rows = _training_rows(config, store)
         schedule = plan_schedule(config.trainer, config.data.batch_size, len(rows))
         if (
@@ -90,7 +95,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         ):
             logger.info("%s is finished at step %d", folder, schedule.total_steps)
             return PretrainResult(folder / MODEL, schedule.total_steps, already_finished=True)
-        return _train(config, folder, store, rows, schedule)
+        return _train(config, folder, store, rows, schedule, team)
 
 
 def _open_store(config: PretrainConfig, folder: Path) -> Store:
@@ -138,7 +143,12 @@ def _without_skipped(config: PretrainConfig, store: Store, rows: pd.DataFrame) -
 
 
 def _train(
-    config: PretrainConfig, folder: Path, store: Store, rows: pd.DataFrame, schedule: Schedule
+    config: PretrainConfig,
+    folder: Path,
+    store: Store,
+    rows: pd.DataFrame,
+    schedule: Schedule,
+    team: Team,
 ) -> PretrainResult:
     source, start = load_start(config.init)
     wanted = resolve_preprocessing(
@@ -173,6 +183,7 @@ def _train(
             model, config.optimizer, lr, schedule.total_steps, compiled=config.model.compile
         ),
         Fit(
+            team=team,
             folder=folder,
             dataset=PretrainImages(store, preprocessing, config.data, config.seed, pairs=contrasts),
             stream=DrawStream(

@@ -11,8 +11,9 @@ from torch import Tensor, tensor
 
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import DataError
+from vismae.core.launch import is_main_process
 from vismae.core.model_card import TaskCard
-from vismae.core.rundir import is_main_process, write_text
+from vismae.core.rundir import write_text
 from vismae.data.labels import (
     apply_mapping,
     classes_from_labels,

@@ -1,0 +1,36 @@
+"""Which kind of device trains."""
+
+import torch
+
+from vismae.core.errors import SettingError
+from vismae.core.sections import TrainerSettings
+
+
+def accelerator(settings: TrainerSettings) -> str:
+    """Return cuda, mps or cpu: what the settings name, or the best that is there.
+
+    Raises:
+        SettingError: It is not there, or there are fewer than wanted on this machine.
+    """
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    name = settings.device
+    if name == "auto":
+        name = next(each for each in ("cuda", "mps", "cpu") if available[each])
+    if not available[name]:
+        raise SettingError(
+            f"trainer.device is {name}, but torch finds no such device here. Use "
+            "--device auto or cpu, or install a torch build for it."
+        )
+    if name == "mps" and settings.devices > 1:
+        raise SettingError("trainer.devices is above 1, but there is one MPS device. Use 1.")
+    if name == "cuda" and settings.devices > torch.cuda.device_count():
+        raise SettingError(
+            f"trainer.devices is {settings.devices}, but this process sees "
+            f"{torch.cuda.device_count()} GPUs. Give fewer, or let every process see all GPUs of "
+            "its machine (SLURM: --gpus-per-node without --gpus-per-task or --gpu-bind)."
+        )
+    return name
