@@ -7,7 +7,18 @@ import torch
 
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.preprocessing import Preprocessing
-from vismae.models import SwinClassifier, SwinMAE, SwinUNet, architecture_of, save_model
+from vismae.models import (
+    ComparisonClassifier,
+    ComparisonSegmenter,
+    HybridUNet,
+    SwinClassifier,
+    SwinMAE,
+    SwinUNet,
+    architecture_of,
+    plan_network,
+    save_model,
+)
+from vismae.models.comparison_plan import SEGMENTERS
 
 SMALL_CONTRACT = Preprocessing(image_size=(32, 32), in_channels=1)
 
@@ -51,6 +62,54 @@ def write_mae(folder: Path, seed: int = 0, **card: Any) -> Path:
     torch.manual_seed(seed)
     network = SwinMAE.from_size("nano", in_channels=1, mask_unit_px=8)
     return _save(folder, network, "mae", SMALL_CONTRACT, **card)
+
+
+def write_network(
+    folder: Path,
+    network: str,
+    classes: tuple[str, ...] = ("background", "disc", "ring"),
+    preprocessing: Preprocessing = SMALL_CONTRACT,
+    **card: Any,
+) -> Path:
+    """Any network by its name, whose answers follow the image."""
+    if network == "swin_unet":
+        return write_segmenter(folder, classes, preprocessing=preprocessing, **card)
+    torch.manual_seed(0)
+    channels, count = preprocessing.in_channels, len(classes)
+    task = TaskCard(classes=classes, network=network)
+    if network == "swin_mae":
+        made = SwinMAE.from_size("nano", in_channels=channels, mask_unit_px=8)
+        return save_network(folder, made, "mae", preprocessing, **card)
+    sizes = {"num_classes": count, "in_channels": channels}
+    swin = {
+        "swin_unet_conv": lambda: SwinUNet.from_size("nano", head_kind="convolutional", **sizes),
+        "hybrid": lambda: HybridUNet.from_size("nano", **sizes),
+        "swin": lambda: SwinClassifier.from_size("nano", **sizes),
+    }
+    if network in swin:
+        made = swin[network]()
+    else:
+        width = 12 if network == "swin_unetr" else 8 if network in SEGMENTERS else None
+        plan = plan_network(network, channels, preprocessing.image_size, width)
+        kind = ComparisonSegmenter if network in SEGMENTERS else ComparisonClassifier
+        made = kind(network, plan, count)
+    with torch.no_grad():
+        for parameter in list(made.parameters())[-2:]:
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.5)
+    kind = "classifier" if hasattr(made, "features") else "segmenter"
+    return save_network(folder, made, kind, preprocessing, task=task, **card)
+
+
+def save_network(
+    folder: Path,
+    network: Any,
+    kind: Any,
+    preprocessing: Preprocessing = SMALL_CONTRACT,
+    **card: Any,
+) -> Path:
+    """Write a network of one's own making as a model folder."""
+    return _save(folder, network, kind, preprocessing, **card)
 
 
 def _save(folder: Path, network: Any, kind: Any, preprocessing: Preprocessing, **card: Any) -> Path:

@@ -1,7 +1,6 @@
 """What is done with a trained model beside predicting, as Python functions: embed, export."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vismae.api_settings import AnyPath, Assignments, ConfigFrom, configure, paths
@@ -9,6 +8,7 @@ from vismae.core.config_model import EmbedConfig, ExportConfig
 
 if TYPE_CHECKING:
     from vismae.workflows.embed import EmbedResult
+    from vismae.workflows.export import ExportResult
 
 
 def embed(
@@ -44,21 +44,30 @@ def embed(
     return run(built)
 
 
-def export(*, config: ConfigFrom = None, set: Assignments = None, **settings: Any) -> Path:
-    """Write a model folder in another program's file format.
+def export(
+    *,
+    data: AnyPath | Iterable[AnyPath] | None = None,
+    config: ConfigFrom = None,
+    set: Assignments = None,
+    **settings: Any,
+) -> "ExportResult":
+    """Write a model folder in a form that other code reads, and compare it with torch.
 
     Args:
+        data: Labelled images to measure what int8 loses on.
         config: YAML file or ``ExportConfig``.
         set: Dotted names with values.
-        **settings: ``model`` and ``out`` are needed; see ``ExportConfig``.
+        **settings: ``model``, ``format`` and ``out``; see ``ExportConfig``.
 
     Returns:
-        Path of the written file.
+        The files, and the largest difference from torch.
 
     Raises:
-        SettingError: A setting is unknown or wrong.
-        ModelError: The format cannot hold this model.
+        SettingError: A setting is unknown or wrong, or a package is missing.
+        ModelError: The format cannot hold this model, or what was written differs.
+        RunFolderError: ``out`` is in use, or not empty without ``overwrite``.
     """
+    settings["data"] = paths(data)
     built = configure(ExportConfig, "export", config, set, settings)
     from vismae.workflows.export import export as run
 

@@ -248,19 +248,31 @@ def study(
 def export(
     model: Model = None,
     format: Annotated[
-        Literal["reference"] | None,
-        typer.Option(help="reference: the checkpoint layout of the published VIS-MAE code."),
+        Literal[
+            "onnx",
+            "onnx-int8",
+            "torch-export",
+            "huggingface",
+            "monai",
+            "microsoft",
+            "timm",
+            "reference",
+        ]
+        | None,
+        typer.Option(help="Form to write; onnx if not given. docs/export.md says more."),
     ] = None,
     out: OutputFolder = None,
+    data: Data = None,
     overwrite: Overwrite = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a model folder in another program's file format."""
+    """Write a model folder in a form that other code reads, and compare it with torch."""
     run_command(
         lambda: vismae.export(
+            data=data or None,
             config=config,
             set=assignments,
             model=model,

@@ -1,44 +1,354 @@
-"""Writing the published checkpoint layout from a model folder."""
+"""Models in forms that other code reads: the same numbers, and refusals by name."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from vismae.core.config_model import ExportConfig
-from vismae.core.errors import ModelError, RunFolderError
-from vismae.core.model_card import ModelCard
+import vismae
+from factories import write_nifti
+from models_on_disk import SMALL_CONTRACT, write_classifier, write_mae, write_network
+from stores import classification_store, segmentation_store
+from vismae.cli import app
+from vismae.core.errors import ModelError, RunFolderError, SettingError
 from vismae.core.preprocessing import Preprocessing
-from vismae.models import SwinMAE, load_reference_checkpoint
-from vismae.models.weights import architecture_of, save_model
-from vismae.workflows.export import export
+from vismae.core.types import Modality, PixelUnit
+from vismae.models import (
+    SwinMAE,
+    load_model,
+    load_reference_checkpoint,
+)
+from vismae.models.foreign_names import swin_naming
+from vismae.workflows.export import ExportResult
+from vismae.workflows.exporting.card_page import card_page
+from vismae.workflows.exporting.outcome import require_same
+
+CT = Preprocessing(image_size=(32, 32), in_channels=1, pixel_units={Modality.CT: (PixelUnit.HU,)})
 
 
-def save(model: SwinMAE, folder: Path) -> Path:
-    card = ModelCard(kind="mae", architecture=architecture_of(model), preprocessing=Preprocessing())
-    save_model(model, card, folder)
-    return folder
+def export(model: Path, format: str, out: Path, **settings: Any) -> ExportResult:
+    return vismae.export(model=model, format=format, out=out, **settings)
 
 
-def test_the_exported_checkpoint_gives_the_same_loss(tmp_path: Path) -> None:
-    model = SwinMAE.from_size("nano", in_channels=3).eval()
-    path = export(ExportConfig(model=save(model, tmp_path / "model"), out=tmp_path / "out"))
+def run_without(packages: tuple[str, ...], *words: str | Path, **options: Any) -> str:
+    """Run a program in a Python that cannot import some packages."""
+    hide = f"import sys; sys.modules.update(dict.fromkeys({packages!r})); "
+    code = hide + "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], {}, '__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
-    copy = load_reference_checkpoint(path)
-    images, keys = torch.randn(2, 3, 48, 32), torch.arange(2)
-    with torch.inference_mode():
-        assert torch.equal(copy(images, keys=keys).loss, model(images, keys=keys).loss)
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("segmenter") / "model"
+    return write_network(
+        folder, "swin_unet", preprocessing=CT, modalities=(Modality.CT,), licence="CC-BY-4.0"
+    )
 
 
-def test_a_network_the_format_cannot_hold_is_refused(tmp_path: Path) -> None:
-    folder = save(SwinMAE.from_size("nano", norm_eps=1e-5), tmp_path / "model")
+@pytest.fixture(scope="module")
+def onnx_folder(segmenter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(segmenter, "onnx", tmp_path_factory.mktemp("onnx") / "out").folder
+
+
+def ct_volume(path: Path) -> tuple[np.ndarray, Path]:
+    """Stored slices of a CT with 1024 subtracted by the file, and the NIfTI that holds them."""
+    rng = np.random.default_rng(0)
+    waves = np.sin(np.mgrid[:3, :50, :41].sum(axis=0) / 6) + 0.2 * rng.random((3, 50, 41))
+    stored = ((waves - waves.min()) * 900).astype(np.int16)
+    volume = (stored.astype(np.int32) - 1024).astype(np.int16)
+    affine = np.diag([-0.8, -0.8, 5.0, 1.0])
+    return stored, write_nifti(path, volume.transpose(2, 1, 0), affine)
+
+
+def test_the_runner_gives_the_label_maps_of_predict_without_torch_and_vismae(
+    segmenter: Path, onnx_folder: Path, tmp_path: Path
+) -> None:
+    stored, nifti = ct_volume(tmp_path / "a_ct.nii.gz")
+    np.save(tmp_path / "pixels.npy", stored)
+    run_without(
+        ("torch", "vismae", "onnx"),
+        *(onnx_folder / "run.py", tmp_path / "pixels.npy", tmp_path / "answer.npy", 1, -1024),
+    )
+    result = vismae.predict(model=segmenter, inputs=nifti, out=tmp_path / "out", device="cpu")
+    [(path,)] = result.outputs.values()
+    expected = np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
+    found = np.load(tmp_path / "answer.npy")
+    assert len(np.unique(found)) == 3
+    assert (found == expected).mean() > 0.9995  # a tie in the last bit
+
+
+def test_the_report_says_how_close_it_is_and_what_it_needs(
+    onnx_folder: Path, segmenter: Path
+) -> None:
+    report = json.loads((onnx_folder / "export.json").read_text())
+    assert report["largest_difference"] < 1e-4
+    assert set(report["differences"]) == {"ct in hu, 44×29", "ct in hu, 20×27"}
+    assert report["needs"] == ["onnxruntime", "numpy"]
+    assert report["classes"] == ["background", "disc", "ring"]
+    assert (report["format"], report["file"]) == ("onnx", "model.onnx")
+
+
+def test_one_onnx_file_takes_any_number_of_images_of_any_size(onnx_folder: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(onnx_folder / "model.onnx"))
+    for shape in ((1, 1, 32, 32), (3, 1, 7, 90), (2, 3, 64, 5)):
+        given = {
+            "pixels": np.zeros(shape, np.float32),
+            "scale": np.zeros(shape[0], np.int64),
+            "scaling": np.tile(np.float32([1, 0, 0, 1]), (shape[0], 1)),
+        }
+        assert session.run(None, given)[0].shape == (shape[0], 3, *shape[2:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "torch-export", "monai"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        *("swin_unet_conv", "hybrid", "unet", "dynunet", "swin_unetr", "swin", "resnet18"),
+        *("resnet50", "densenet121", "swin_mae"),
+    ],
+)
+def test_every_network_is_carried_by_every_program(
+    network: str, format: str, tmp_path: Path
+) -> None:
+    contract = Preprocessing(image_size=(64, 64), in_channels=3)
+    model = write_network(tmp_path / "model", network, preprocessing=contract)
+    assert export(model, format, tmp_path / "out").difference < 1e-4
+
+
+def test_a_program_of_torch_runs_without_vismae(segmenter: Path, tmp_path: Path) -> None:
+    folder = export(segmenter, "torch-export", tmp_path / "out").folder
+    script = tmp_path / "use.py"
+    script.write_text(
+        "import sys, torch\n"
+        "program = torch.export.load(sys.argv[1]).module()\n"
+        "pixels = torch.arange(2 * 50 * 40.0).view(2, 1, 50, 40)\n"
+        "scaling = torch.tensor([[1.0, -1024.0, 0.0, 1.0]] * 2)\n"
+        "print(tuple(program(pixels, torch.zeros(2, dtype=torch.int64), scaling).shape))\n"
+    )
+    assert run_without(("vismae",), script, folder / "model.pt2").strip() == "(2, 3, 50, 40)"
+
+
+def test_images_in_every_unit_of_a_contract_are_tried(tmp_path: Path) -> None:
+    units = {
+        Modality.CT: (PixelUnit.HU,),
+        Modality.MR: (PixelUnit.ARBITRARY, PixelUnit.DISPLAY),
+        Modality.PET: (PixelUnit.SUV,),
+        Modality.US: (PixelUnit.DISPLAY,),
+    }
+    contract = SMALL_CONTRACT.model_copy(
+        update={"pixel_units": units, "fit": "stretch", "percentiles": (0.0, 100.0)}
+    )
+    for number, preprocessing in enumerate(
+        (contract, contract.model_copy(update={"percentiles": (0.5, 99.5)}))
+    ):
+        model = write_classifier(tmp_path / f"model{number}", preprocessing=preprocessing)
+        result = export(model, "torch-export", tmp_path / f"out{number}")
+        report = json.loads((result.folder / "export.json").read_text())
+        assert len(report["differences"]) == 12
+        assert result.difference < 1e-4
+
+
+def test_int8_says_what_it_loses_and_gains(segmenter: Path, tmp_path: Path) -> None:
+    segmentation_store(tmp_path / "store", patients=3, splits=("test",))
+    model = write_network(tmp_path / "model", "swin_unet", classes=("background", "disc"))
+    result = export(model, "onnx-int8", tmp_path / "out", data=tmp_path / "store")
+    report = json.loads((result.folder / "export.json").read_text())
+    assert report["quantised_products"] > 10
+    assert report["quality"]["metric"] == "dice"
+    assert report["quality"]["images"] == 6
+    scores = report["quality"]["scores"]
+    assert scores["float32"] - scores["int8"] == pytest.approx(report["quality"]["loss"])
+    assert 0.5 < report["agreement_on_trial_images"]["share"] <= 1.0
+    assert report["megabytes"]["int8"] < 0.6 * report["megabytes"]["float32"]
+    assert "times as fast as float32" in result.summary()
+
+
+@pytest.mark.slow
+def test_int8_of_a_classifier_is_judged_by_its_auroc(tmp_path: Path) -> None:
+    classification_store(tmp_path / "store", patients=8)
+    model = write_classifier(tmp_path / "model")
+    result = export(model, "onnx-int8", tmp_path / "out", data=tmp_path / "store")
+    quality = json.loads((result.folder / "export.json").read_text())["quality"]
+    assert quality["metric"] == "auroc"
+    assert abs(quality["loss"]) < 0.2
+
+
+@pytest.mark.parametrize("network", ["swin_unet", "swin", "resnet18", "swin_mae"])
+def test_a_hugging_face_folder_is_loaded_by_from_pretrained_and_by_vismae(
+    network: str, tmp_path: Path
+) -> None:
+    from vismae.models.hub import HubModel
+
+    model = write_network(tmp_path / "model", network, modalities=(Modality.MR,))
+    folder = export(model, "huggingface", tmp_path / "out").folder
+    loaded = HubModel.from_pretrained(folder)
+    expected = load_model(model)
+    for state in (loaded.network.state_dict(), load_model(folder).state_dict()):
+        assert all(torch.equal(value, state[name]) for name, value in expected.state_dict().items())
+    assert loaded.card == expected.card
+    page = (folder / "README.md").read_text()
+    assert page.startswith("---\nlibrary_name: vismae\n")
+    for word in ("## Data", "## Results", "## Limits", "no medical device", "## Licence"):
+        assert word in page
+
+
+def test_a_model_card_page_says_what_the_folder_says_and_no_more(segmenter: Path) -> None:
+    card = load_model(segmenter).card
+    assert card is not None
+    page = card_page(card, "swin_unet")
+    assert "license_name: CC-BY-4.0" in page
+    assert "- 1: disc" in page
+    assert "does not say what it was trained on" in page
+    assert "holds no scores" in page
+    scored = card.model_copy(update={"provenance": {"validation": {"dice": 0.81234}}})
+    assert "| dice | 0.8123 |" in card_page(scored, "swin_unet")
+
+
+@pytest.mark.parametrize("format", ["microsoft", "timm"])
+@pytest.mark.parametrize("network", ["swin_mae", "swin", "hybrid"])
+def test_swin_weights_give_the_numbers_of_transformers_swin(
+    format: str, network: str, tmp_path: Path
+) -> None:
+    model = write_network(tmp_path / "model", network)
+    result = export(model, format, tmp_path / "out")
+    report = json.loads((result.folder / "export.json").read_text())
+    assert {name.split(",")[0] for name in report["differences"]} == {
+        "read back",
+        "transformers' Swin",
+    }
+    assert result.difference < 1e-4
+    assert "shifts nothing and this network does" in result.summary()
+
+
+def test_timm_names_are_those_of_its_swin(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    model = write_network(tmp_path / "model", "swin")
+    result = export(model, "timm", tmp_path / "out")
+    state = safetensors.torch.load_file(result.file)
+    depths = load_model(model).config.depths  # pyright: ignore
+    expected = {"patch_embed.proj", "patch_embed.norm", "norm", "head.fc"}
+    expected |= {f"layers.{stage}.downsample.norm" for stage in range(1, len(depths))}
+    tables = set()
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            place = f"layers.{stage}.blocks.{block}"
+            parts = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+            expected |= {f"{place}.{part}" for part in parts}
+            tables |= {f"{place}.attn.relative_position_{end}" for end in ("bias_table", "index")}
+    names = {f"{name}.{end}" for name in expected for end in ("weight", "bias")} | tables
+    names |= {f"layers.{stage}.downsample.reduction.weight" for stage in range(1, len(depths))}
+    assert set(state) == names
+    assert swin_naming(state) == "timm"
+
+
+@pytest.mark.parametrize("network", ["swin_unet", "swin_mae", "swin"])
+def test_the_reference_checkpoint_gives_the_same_numbers(network: str, tmp_path: Path) -> None:
+    model = write_network(tmp_path / "model", network)
+    result = export(model, "reference", tmp_path / "out")
+    assert result.difference == 0.0
+    copy = load_reference_checkpoint(result.file)
+    wanted = load_model(model).state_dict()
+    if network == "swin_unet":
+        assert not wanted.pop("head.bias").any()  # the official head has none
+    assert all(torch.equal(copy.state_dict()[name], value) for name, value in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("network", "format", "reason"),
+    [
+        ("hybrid", "reference", r"no network 'hybrid'.* Keep the model folder"),
+        ("unet", "timm", r"unet has no Swin encoder.* Use --format onnx"),
+        ("unet", "onnx-int8", r"unet is made of convolutions.* Use --format onnx\."),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_by_name(
+    network: str, format: str, reason: str, tmp_path: Path
+) -> None:
+    model = write_network(tmp_path / "model", network)
+    with pytest.raises(ModelError, match=reason):
+        export(model, format, tmp_path / "out")
+    assert not (tmp_path / "out" / "model.onnx").exists()
+
+
+def test_a_network_that_computes_otherwise_than_the_official_code_is_refused(
+    tmp_path: Path,
+) -> None:
+    from models_on_disk import save_network
+
+    other = save_network(
+        tmp_path / "model", SwinMAE.from_size("nano", in_channels=1, norm_eps=1e-5), "mae"
+    )
     with pytest.raises(ModelError, match="norm_eps"):
-        export(ExportConfig(model=folder, out=tmp_path / "out"))
+        export(other, "reference", tmp_path / "out")
 
 
-def test_a_full_output_folder_is_refused(tmp_path: Path) -> None:
-    folder = save(SwinMAE.from_size("nano"), tmp_path / "model")
+@pytest.mark.parametrize("difference", [2e-4, float("nan"), float("inf")])
+def test_an_export_that_differs_is_removed(difference: float, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"")
+    with pytest.raises(ModelError, match=r"model\.onnx was removed: its output differs"):
+        require_same({"ct": 1e-6, "mr": difference}, file)
+    assert not file.exists()
+
+
+def test_a_full_output_folder_and_data_nobody_reads_are_refused(tmp_path: Path) -> None:
+    model = write_mae(tmp_path / "model")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
     with pytest.raises(RunFolderError, match="overwrite"):
-        export(ExportConfig(model=folder, out=tmp_path / "out"))
+        export(model, "reference", tmp_path / "out")
+    with pytest.raises(SettingError, match="data is for format onnx-int8"):
+        export(model, "reference", tmp_path / "out2", data=tmp_path)
+
+
+def test_a_bundle_is_verified_and_run_by_monai_without_vismae(
+    segmenter: Path, tmp_path: Path
+) -> None:
+    _, nifti = ct_volume(tmp_path / "in" / "a_ct.nii.gz")
+    folder = export(segmenter, "monai", tmp_path / "bundle").folder
+    report = json.loads((folder / "export.json").read_text())
+    assert report["verified_by_monai"] == ["verify_metadata", "verify_net_in_out"]
+    command = tmp_path / "bundle.py"
+    command.write_text(
+        "import monai.bundle.__main__\nfrom monai.bundle import *\nimport fire\nfire.Fire()\n"
+    )
+    run_without(
+        ("vismae",),
+        *(command, "run", "--config_file", "configs/inference.json", "--bundle_root", "."),
+        *("--dataset_dir", nifti.parent, "--output_dir", tmp_path / "done"),
+        cwd=folder,
+    )
+    [written] = (tmp_path / "done").rglob("*.nii.gz")
+    result = vismae.predict(model=segmenter, inputs=nifti, out=tmp_path / "out", device="cpu")
+    [(path,)] = result.outputs.values()
+    expected, found = nib.load(path), nib.load(written)
+    assert np.allclose(found.affine, expected.affine)
+    assert (np.asarray(found.dataobj) == np.asarray(expected.dataobj)).mean() > 0.999
+
+
+def test_the_command_line_says_the_number(tmp_path: Path) -> None:
+    model = write_mae(tmp_path / "model")
+    words = ["export", "--model", model, "--format", "torch-export", "--out", tmp_path / "out"]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    assert f"Written: {tmp_path / 'out' / 'model.pt2'}" in done.stdout
+    assert "Largest difference from torch: " in done.stdout

@@ -7,6 +7,10 @@ from pydantic import Field
 
 from vismae.core.sections import Device, Keepable, Paths, Settings
 
+ExportFormat = Literal[
+    "onnx", "onnx-int8", "torch-export", "huggingface", "monai", "microsoft", "timm", "reference"
+]
+
 
 class EmbedConfig(Settings):
     """Settings of ``vismae embed``."""
@@ -46,7 +50,10 @@ class ExportConfig(Settings):
     """Model folder."""
     out: Path
     """Folder to write into."""
-    format: Literal["reference"] = "reference"
-    """File format: reference is the checkpoint layout of the published VIS-MAE code."""
+    format: ExportFormat = "onnx"
+    """Form: onnx, onnx-int8, torch-export, huggingface, monai, microsoft, timm (encoder weights
+    under these Swin names), or reference (the checkpoint layout of the published VIS-MAE code)."""
+    data: Paths = ()
+    """Labelled images to measure what int8 loses on: a store, or sources as for ingest."""
     overwrite: bool = False
     """Empty ``out`` first."""

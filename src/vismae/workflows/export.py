@@ -1,57 +1,103 @@
-"""``vismae export``: a model folder in a form that other code reads."""
+"""``vismae export``: a model folder in a form that other code reads, compared with torch."""
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from vismae.core.config_model import ExportConfig, ExportFormat
+from vismae.core.errors import SettingError
+from vismae.core.rundir import open_run, provenance, write_json
+from vismae.inference.deployed import UnitRangeModel, deployed
+from vismae.models.weights import Model, load_model, network_of
+from vismae.workflows.exporting.folders import export_huggingface, export_reference
+from vismae.workflows.exporting.onnx_file import export_onnx
+from vismae.workflows.exporting.onnx_int8 import export_int8
+from vismae.workflows.exporting.outcome import TOLERANCE, Outcome
+from vismae.workflows.exporting.program import export_program
+from vismae.workflows.exporting.swin_weights import export_swin
 
-from vismae.core.config_model import ExportConfig
-from vismae.core.errors import ModelError
-from vismae.core.rundir import open_run
-from vismae.models.reference import (
-    OfficialModel,
-    load_reference_checkpoint,
-    require_official,
-    save_reference_checkpoint,
-)
-from vismae.models.weights import load_model
+REPORT = "export.json"
 
-REFERENCE_FILE = "model.pth"
+logger = logging.getLogger(__name__)
 
 
-def export(config: ExportConfig) -> Path:
-    """Write the model's checkpoint into ``out`` and check that it gives the same numbers.
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export made.
 
-    Returns:
-        The file.
+    Attributes:
+        folder: Holds the files and ``export.json``.
+        file: The main file.
+        difference: Largest difference from torch on the images it was tried on.
+        notes: What a user should know.
+    """
+
+    folder: Path
+    file: Path
+    difference: float
+    notes: tuple[str, ...]
+
+    def summary(self) -> str:
+        """Say what was written, how close it is to torch, and how to use it."""
+        compared = f"Largest difference from torch: {self.difference:.2g} ({REPORT})."
+        return "\n".join([f"Written: {self.file}", compared, *self.notes])
+
+
+def export(config: ExportConfig) -> ExportResult:
+    """Write a model in another form into ``out``, run it and compare its numbers with torch.
 
     Raises:
-        ModelError: The model cannot be expressed in the format, or the copy differs.
+        SettingError: A package is missing, or a setting does not fit the format.
+        ModelError: The format cannot hold the model, or what was written differs.
+        RunFolderError: ``out`` is in use, or not empty without ``overwrite``.
     """
-    model = require_official(load_model(config.model))
+    model = load_model(config.model)
+    if config.data and config.format != "onnx-int8":
+        raise SettingError("data is for format onnx-int8, whose loss it measures. Leave it out.")
     with open_run(config.out, "export", config, overwrite=config.overwrite) as folder:
-        path = folder / REFERENCE_FILE
-        save_reference_checkpoint(model, path)
-        _require_same(model, path)
-    return path
+        outcome = _write(folder, config, model)
+        write_json(folder / REPORT, _report(config, model, outcome))
+        logger.info("%s: largest difference from torch %.2g", config.format, outcome.largest)
+    return ExportResult(config.out, outcome.file, outcome.largest, outcome.notes)
 
 
-@torch.inference_mode()
-def _require_same(model: OfficialModel, path: Path) -> None:
-    """Read the checkpoint back and compare its output with the model's on one image."""
-    copy = load_reference_checkpoint(path)
-    side = model.config.patch_size * model.config.window_size * 2
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, model.config.in_channels, side, side, generator=generator)
-    latent = model.encoder(image).tokens
-    difference = float((copy.encoder(image).tokens - latent).abs().max())
-    read_back = copy.state_dict()
-    changed = [
-        name
-        for name, value in model.state_dict().items()
-        if name in read_back and not torch.equal(value, read_back[name])
-    ]
-    if difference > 1e-4 or changed:
-        raise ModelError(
-            f"{path}: the exported checkpoint differs from the model (output by {difference:.2g}; "
-            f"tensors {changed[:5]}). Do not use it."
-        )
+def _write(folder: Path, config: ExportConfig, model: Model) -> Outcome:
+    weights: dict[ExportFormat, Callable[[], Outcome]] = {
+        "reference": lambda: export_reference(folder, model),
+        "microsoft": lambda: export_swin(folder, model, "microsoft"),
+        "timm": lambda: export_swin(folder, model, "timm"),
+    }
+    if config.format in weights:
+        return weights[config.format]()
+    body = deployed(model)
+    return _whole_model(folder, config, model, body)
+
+
+def _whole_model(folder: Path, config: ExportConfig, model: Model, body: UnitRangeModel) -> Outcome:
+    if config.format == "onnx":
+        return export_onnx(folder, body)
+    if config.format == "onnx-int8":
+        return export_int8(folder, body, config.data)
+    if config.format == "torch-export":
+        return export_program(folder, body)
+    if config.format == "huggingface":
+        return export_huggingface(folder, model, body)
+    from vismae.workflows.exporting.monai_bundle import export_monai
+
+    return export_monai(folder, model, body)
+
+
+def _report(config: ExportConfig, model: Model, outcome: Outcome) -> dict[str, object]:
+    return {
+        **provenance("export"),
+        "format": config.format,
+        "network": network_of(model),
+        "file": outcome.file.relative_to(config.out).as_posix(),
+        "needs": list(outcome.needs),
+        "tolerance": TOLERANCE,
+        "largest_difference": outcome.largest,
+        "differences": dict(outcome.differences),
+        "notes": list(outcome.notes),
+        **outcome.facts,
+    }

@@ -1,0 +1,137 @@
+"""``--format onnx``: the model with its preprocessing as one ONNX file, and a runner for it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vismae.core.errors import SettingError
+from vismae.core.rundir import write_text
+from vismae.inference.deployed import Scale, UnitRangeModel
+from vismae.models.weights import Model
+from vismae.workflows.exporting.outcome import Outcome, require_same
+from vismae.workflows.exporting.program import INPUTS, trace_stored, untraceable, without_chatter
+from vismae.workflows.exporting.trial import (
+    largest_difference,
+    own_answer,
+    program_inputs,
+    scale_for,
+    trials,
+    unit_images,
+)
+
+ONNX_FILE = "model.onnx"
+RUNNER_FILE = "run.py"
+FACTS_KEY = "vismae"
+
+
+def export_onnx(folder: Path, body: UnitRangeModel) -> Outcome:
+    """Write ``model.onnx`` and ``run.py``, run the file and compare it with the model.
+
+    Raises:
+        SettingError: A package is missing.
+        ModelError: The network cannot be traced, or the file differs.
+    """
+    require_onnx()
+    path = folder / ONNX_FILE
+    write_onnx(path, body)
+    write_runner(folder)
+    session = open_session(path)
+    differences = {}
+    for trial in trials(body.preprocessing):
+        found = session.run(None, program_inputs(trial, body.preprocessing))[0]
+        expected = own_answer(body, unit_images(trial, body.preprocessing))
+        differences[trial.name] = largest_difference(np.asarray(found), expected)
+    require_same(differences, path)
+    return Outcome(
+        path,
+        differences,
+        ("onnxruntime", "numpy"),
+        notes=(f"Run it with: python {folder / RUNNER_FILE} pixels.npy answer.npy",),
+        facts=onnx_facts(body),
+    )
+
+
+def write_runner(folder: Path) -> None:
+    """Write ``run.py``, which runs ``model.onnx`` beside it without this package."""
+    source = Path(__file__).with_name("onnx_runner.py").read_text(encoding="utf-8")
+    write_text(folder / RUNNER_FILE, source)
+
+
+def write_onnx(path: Path, body: UnitRangeModel) -> None:
+    """Write the program with weights, opset 18 or newer, and what a runner must know.
+
+    Raises:
+        ModelError: The network cannot be traced.
+    """
+    import onnx
+
+    program = trace_stored(body)
+    network: Model = body.network  # pyright: ignore[reportAssignmentType]
+    try:
+        # Fused attention has no counterpart in ONNX: it is taken apart into its products.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), without_chatter():
+            written = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=list(INPUTS),
+                output_names=[body.output],
+            )
+    except Exception as error:  # whatever the converter of one of hundreds of operations raises
+        raise untraceable(network, error) from error
+    if written is None:
+        raise untraceable(network, RuntimeError("the exporter gave nothing"))
+    proto = written.model_proto
+    onnx.helper.set_model_props(proto, {FACTS_KEY: json.dumps(onnx_facts(body))})
+    onnx.save(proto, str(path))
+
+
+def onnx_facts(body: UnitRangeModel) -> dict[str, Any]:
+    """Return what a runner must know beside the file's inputs."""
+    contract = body.preprocessing
+    card = getattr(body.network, "card", None)
+    first = trials(contract)[0]
+    own = contract.percentiles != type(contract)().percentiles
+    return {
+        "kind": body.kind,
+        "inputs": list(INPUTS),
+        "output": body.output,
+        "classes": list(card.task.classes) if card is not None and card.task else None,
+        "modalities": [str(word) for word in card.modalities] if card is not None else [],
+        "licence": card.licence if card is not None else "not stated",
+        "in_channels": contract.in_channels,
+        "scales": {scale.name.lower(): int(scale) for scale in Scale},
+        "scale": scale_for(first, contract).name.lower(),
+        "percentiles": list(contract.percentiles),
+        "percentiles_of": "image" if own else "volume",
+        "canvas": list(contract.image_size),
+    }
+
+
+def open_session(path: Path) -> Any:
+    """Return an onnxruntime session on the CPU with as many threads as torch uses."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def require_onnx() -> None:
+    """Check that the packages for ONNX are there.
+
+    Raises:
+        SettingError: One is missing.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise SettingError(
+            f"ONNX needs {', '.join(missing)}. Install the extra: pip install 'vismae[onnx]'."
+        )
