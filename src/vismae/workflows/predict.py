@@ -163,7 +163,10 @@ def _find_all(config: PredictConfig, scratch: Path) -> tuple[list[Input], list[F
     inputs, failures = find_inputs(on_disk)
     for address, server in servers.items():
         for found in remote_inputs(address, server, config.query, _kept(config), scratch):
-            (failures if isinstance(found, Failure) else inputs).append(found)
+            if isinstance(found, Failure):
+                failures.append(found)
+            else:
+                inputs.append(found)
     return inputs, failures
 
 

@@ -182,7 +182,7 @@ def _left_out(
 def require_sendable(
     sources: tuple[Path, ...],
     servers: Mapping[Path, DicomWebServer],
-    kind: Literal["mae", "segmenter", "classifier"],
+    kind: str,
     format: str | None,
 ) -> Literal["dicomseg", "dicomsr"]:
     """Require that every input has a server to go back to; return the format that a PACS takes.
@@ -190,7 +190,7 @@ def require_sendable(
     Raises:
         SettingError: It has not.
     """
-    if kind == "mae":
+    if kind not in ("segmenter", "classifier"):
         raise SettingError("send is for segmenters and classifiers. Error maps are no DICOM.")
     wanted = "dicomseg" if kind == "segmenter" else "dicomsr"
     if format not in (None, wanted):

@@ -187,14 +187,14 @@ def _eight_bit(slices: list[np.ndarray]) -> np.ndarray:
 
 def _write_results(answer: Answer, results: Results, run: ModelRun, config: PredictConfig) -> None:
     """Write what predict writes, and the record from which its tables are made."""
-    task = run.task
+    task, device = run.task, run.ensemble.digest[:16]
     try:
         if task is None:
             add_errors(results)
         elif run.ensemble.kind == "segmenter":
-            add_label_maps(results, config, task, run.ensemble.digest[:16])
+            add_label_maps(results, config, task, device)
         else:
-            add_classes(results, task)
+            add_classes(results, config, task, device)
     except (DataError, SettingError, UnreadableFileError) as error:
         answer.notes.append(str(error))
     folder = results.records.folder
