@@ -26,8 +26,14 @@ LIMITS = Limits(30.0, 1.0)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
+    settings = {
+        "distributed.scheduler.allowed-failures": 1,
+        # A LocalCluster gives a worker up that is not there some time after a death of its; here
+        # workers die so often that it may just be dead again.
+        "distributed.deploy.lost-worker-timeout": "1h",
+    }
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set(settings),
         LocalCluster(
             n_workers=2,
             threads_per_worker=2,

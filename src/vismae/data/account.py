@@ -7,6 +7,7 @@ counted whole, since a small structure would fall through a grid.
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -83,9 +84,15 @@ class _Values:
 
     def add(self, value: float, bins: Bins) -> None:
         if math.isfinite(value) and value > 0:
-            self.counts[int(bins.positions(value))] += 1
+            self.counts[_position(bins, value)] += 1
         else:
             self.unknown += 1
+
+
+@lru_cache(maxsize=4096)
+def _position(bins: Bins, value: float) -> int:
+    """Return the bin of a value; all slices of a volume have the same."""
+    return int(bins.positions(value))
 
 
 @dataclass

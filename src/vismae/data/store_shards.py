@@ -41,7 +41,7 @@ class ShardWriter:
 
     def write(self, pieces: Sequence[EncodedSlice]) -> list[Place]:
         """Append slices as one record batch and return where each of them lies."""
-        pixels = pa.array([piece.pixels for piece in pieces], pa.binary())
+        pixels = _binary([piece.pixels for piece in pieces])
         label_maps = pa.array([piece.label_map for piece in pieces], pa.binary())
         start = self.file.byte_count
         self._writer.write_batch(pa.record_batch([pixels, label_maps], schema=SHARD_SCHEMA))
@@ -75,6 +75,14 @@ class ShardWriter:
             Place(self.rows + number, *of_pixels, *of_label_map)
             for number, (of_pixels, of_label_map) in enumerate(zip(pixels, label_maps, strict=True))
         ]
+
+
+def _binary(values: Sequence[bytes]) -> pa.Array:
+    """Return values as a column; pyarrow's own way copies them several times while it grows."""
+    ends = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=ends[1:])
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.binary(), len(values), buffers)
 
 
 def _byte_ranges(column: pa.Array, file_address: int) -> list[tuple[Any, Any]]:

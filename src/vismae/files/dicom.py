@@ -13,6 +13,7 @@ from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, MedicalImage, Modality
 from vismae.files.dicom_frames import Frame, read_frames
 from vismae.files.dicom_geometry import order_volumes, volume_geometry
+from vismae.files.dicom_header import Known
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import RejectedFile, SourceFile
 from vismae.files.pixels import grey_if_equal
@@ -65,13 +66,14 @@ def read_dicom(
     frames: list[Frame] = []
     rejected: list[RejectedFile] = []
     first_error: UnreadableFileError | None = None
+    known: Known = {}
     with quiet_pydicom():
         for index, file in enumerate(files):
             if on_file is not None:
                 on_file()
             try:
                 facts = frames[0].facts if frames else None
-                frames.extend(read_frames(file, index, modality, keep, facts))
+                frames.extend(read_frames(file, index, modality, keep, facts, known))
             except UnreadableFileError as error:
                 first_error = first_error or error
                 rejected.append(RejectedFile(file.name, Reason(error.reason), str(error)))

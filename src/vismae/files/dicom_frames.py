@@ -14,6 +14,7 @@ from vismae.files.dicom_decode import decode_pixels, require_pixels
 from vismae.files.dicom_facts import header_facts
 from vismae.files.dicom_geometry import FramePlane, frame_plane, functional_group
 from vismae.files.dicom_grey import GreyValues, grey_values
+from vismae.files.dicom_header import Header, Known
 from vismae.files.dicom_objects import image_type_words, modality_of, require_image
 from vismae.files.dicom_ultrasound import picture_region, shows_colour_flow
 from vismae.files.dicom_units import FrameScale, frame_scales
@@ -68,6 +69,7 @@ def read_frames(
     modality: Modality | None,
     keep: frozenset[Flag],
     facts: dict[str, str | None] | None = None,
+    known: Known | None = None,
 ) -> list[Frame]:
     """Read all frames of one file.
 
@@ -77,15 +79,16 @@ def read_frames(
         modality: Overrides what the header says.
         keep: Kinds of image that are not refused; see ``require_image``.
         facts: Of a file of the same series, which then are not looked up again.
+        known: Converted values of the headers of the series.
 
     Raises:
         UnreadableFileError: The only exception.
     """
     try:
         with file.open() as stream:
-            dataset = pydicom.dcmread(stream, force=True)
-        known = facts or header_facts(dataset)
-        return _frames_of(dataset, file.name, index, modality, keep, known)
+            dataset = Header.of(pydicom.dcmread(stream, force=True), {} if known is None else known)
+        facts = facts or header_facts(dataset)
+        return _frames_of(dataset, file.name, index, modality, keep, facts)
     except UnreadableFileError:
         raise
     except EOFError as error:

@@ -2,7 +2,8 @@
 
 import io
 import logging
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pydicom
@@ -10,6 +11,7 @@ from pydicom import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
+from vismae.files.dicom_head import first_elements
 from vismae.files.dicom_labels import LABEL_CLASSES, LabelObject, describe_labels
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import Group, SourceFile
@@ -18,14 +20,16 @@ logger = logging.getLogger(__name__)
 
 _LAST_TAG = 0x00280100  # BitsAllocated
 _HEAD_BYTES = 2**14
-_TAGS: list[BaseTag | int] = [
-    Tag(keyword)
-    for keyword in (
-        *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"),
-        *("SeriesInstanceUID", "PatientID", "NumberOfFrames", "Rows", "Columns"),
-        *("SamplesPerPixel", "BitsAllocated"),
-    )
-]
+_TEXTS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+_TAG_OF = {
+    keyword: Tag(keyword)
+    for keyword in (*_TEXTS, *_NUMBERS, "SpecificCharacterSet", "SOPClassUID", "NumberOfFrames")
+}
+_TAGS: list[BaseTag | int] = sorted(_TAG_OF.values())
+_WANTED = frozenset(map(int, _TAGS))
+# A backslash divides values; a tilde is another sign in Japanese character sets.
+_PLAIN_TEXT = re.compile(rb"[ -[\]-}]*")
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,11 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
     The reader will meet the same damage and say so; here it only means "stands alone".
     """
     try:
+        head = file.head(_HEAD_BYTES)
+        if (quickly := _plain_identifiers(head)) is not None:
+            return quickly
         with quiet_pydicom():
-            header = _header(file)
+            header = _header(file, head)
             labels = None
             if header.get("SOPClassUID") in LABEL_CLASSES:
                 with file.open() as stream:
@@ -80,7 +87,31 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
         return DicomIdentifiers()
 
 
-def _header(file: SourceFile) -> Dataset:
+def _plain_identifiers(head: bytes) -> DicomIdentifiers | None:
+    """Return the identifiers of an ordinary file; None where pydicom has to look."""
+    found = first_elements(head, _WANTED, _LAST_TAG)
+    if found is None:
+        return None
+    texts = {keyword: found.get(_TAG_OF[keyword], b"") for keyword in (*_TEXTS, "SOPClassUID")}
+    frames = found.get(_TAG_OF["NumberOfFrames"], b"").strip(b"\0 ")
+    numbers = [found.get(_TAG_OF[keyword], b"") for keyword in _NUMBERS]
+    plain = {keyword: text.rstrip(b"\0 ") for keyword, text in texts.items()}
+    if not all(_PLAIN_TEXT.fullmatch(text) for text in plain.values()):
+        return None
+    if plain["SOPClassUID"].decode("ascii") in LABEL_CLASSES:
+        return None
+    if not (frames.isdigit() or not frames) or any(len(number) not in (0, 2) for number in numbers):
+        return None
+    rows, columns, samples, bits = (int.from_bytes(number, "little") for number in numbers)
+    return _with_size(
+        [plain[keyword].decode("ascii").strip() for keyword in _TEXTS],
+        int(frames or 0) or 1,
+        (rows, columns, samples, bits),
+        None,
+    )
+
+
+def _header(file: SourceFile, head: bytes) -> Dataset:
     """Return the wanted elements, mostly from the first few bytes of a file."""
     is_complete = False
 
@@ -89,25 +120,32 @@ def _header(file: SourceFile) -> Dataset:
         is_complete = tag > _LAST_TAG
         return is_complete
 
-    head = io.BytesIO(file.head(_HEAD_BYTES))
-    header = read_partial(head, is_behind, force=True, specific_tags=_TAGS)
-    if is_complete or len(head.getbuffer()) < _HEAD_BYTES:
+    header = read_partial(io.BytesIO(head), is_behind, force=True, specific_tags=_TAGS)
+    if is_complete or len(head) < _HEAD_BYTES:
         return header
     with file.open() as stream:
         return read_partial(stream, is_behind, force=True, specific_tags=_TAGS)
 
 
 def _identifiers(header: Dataset, labels: LabelObject | None) -> DicomIdentifiers:
-    names = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-    frames = int(header.get("NumberOfFrames") or 1)
-    pixels = int(header.get("Rows") or 0) * int(header.get("Columns") or 0) * frames
-    samples = int(header.get("SamplesPerPixel") or 1)
-    return DicomIdentifiers(
-        *(str(header.get(name) or "").strip() for name in names),
-        frames=frames,
-        pixel_bytes=pixels * samples * max(1, int(header.get("BitsAllocated") or 0) // 8),
-        labels=labels,
+    rows, columns, samples, bits = (int(header.get(keyword) or 0) for keyword in _NUMBERS)
+    return _with_size(
+        [str(header.get(keyword) or "").strip() for keyword in _TEXTS],
+        int(header.get("NumberOfFrames") or 1),
+        (rows, columns, samples, bits),
+        labels,
     )
+
+
+def _with_size(
+    texts: Sequence[str],
+    frames: int,
+    numbers: tuple[int, int, int, int],
+    labels: LabelObject | None,
+) -> DicomIdentifiers:
+    rows, columns, samples, bits = numbers
+    pixel_bytes = rows * columns * frames * (samples or 1) * max(1, bits // 8)
+    return DicomIdentifiers(*texts, frames=frames, pixel_bytes=pixel_bytes, labels=labels)
 
 
 def group_series(files: Iterable[SourceFile]) -> Iterator[Group]:

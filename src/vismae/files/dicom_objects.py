@@ -168,7 +168,7 @@ def _noted(dataset: Dataset, syntax: str) -> frozenset[Flag]:
     lossy = _word(dataset, "LossyImageCompression")
     if lossy == "01" or syntax in _LOSSY_SYNTAXES or (syntax in _PERHAPS_LOSSY and lossy != "00"):
         flags.add(Flag.LOSSY)
-    if any(0x6000 <= tag.group <= 0x60FF for tag in dataset.keys()):  # noqa: SIM118 (no values)
+    if any(0x6000 <= tag >> 16 <= 0x60FF for tag in dataset.keys()):  # noqa: SIM118 (no values)
         flags.add(Flag.OVERLAY)
     return frozenset(flags)
 

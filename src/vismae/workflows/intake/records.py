@@ -220,10 +220,8 @@ def _flags(part: FoundSlice, pixels: np.ndarray, smaller: bool) -> tuple[Flag, .
     flags = set(part.flags) | set(details.get("flags", ()))
     if "slice_flags" in details:
         flags |= set(details["slice_flags"][part.number])
-    if is_blank(pixels):
-        flags.add(Flag.BLANK)
-    elif is_nearly_blank(pixels):
-        flags.add(Flag.NEARLY_BLANK)
+    if is_nearly_blank(pixels):
+        flags.add(Flag.BLANK if is_blank(pixels) else Flag.NEARLY_BLANK)
     if smaller:
         flags.add(Flag.DOWNSCALED)
     return tuple(sorted(flags))
