@@ -23,6 +23,7 @@ from vismae.inference.predictor import choose_device
 from vismae.web.work import CANCELLED, IMAGES, PROGRESS, Action, Served, UploadTask
 from vismae.workflows.viewing.answers import Answer, ModelRun, ask
 from vismae.workflows.viewing.calibration import calibration_note
+from vismae.workflows.viewing.features import embed
 from vismae.workflows.viewing.images import ShownImage
 from vismae.workflows.viewing.reconstruction import Wanted, reconstruct
 from vismae.workflows.viewing.upload import Upload, read_upload
@@ -107,6 +108,26 @@ def _predict(task: UploadTask, step: Step) -> dict[str, Any]:
         ],
         "files": answer.files,
         "notes": answer.notes,
+        "left_out": _left_out(upload),
+    }
+
+
+def _embed(task: UploadTask, step: Step) -> dict[str, Any]:
+    """Return the features of every slice of an upload, for a program."""
+    upload = _read(task, step)
+    [number] = task.wanted
+    name, folder = task.served.models[number]
+    found, notes = embed(upload, _ensemble(task.served, folder), task.served.batch_size)
+    if not found:
+        raise ModelError(notes[0])
+    return {
+        "model": name,
+        "images": [
+            {**_facts(shown), "features": found[shown.number]}
+            for shown in upload.images
+            if shown.number in found
+        ],
+        "notes": notes,
         "left_out": _left_out(upload),
     }
 
@@ -223,6 +244,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 _ACTIONS: dict[Action, Callable[[UploadTask, Step], dict[str, Any]]] = {
     "view": _view,
     "predict": _predict,
+    "embed": _embed,
     "reconstruct": _reconstruct_upload,
     "reconstruct-shown": _reconstruct_shown,
 }

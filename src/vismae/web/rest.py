@@ -126,6 +126,21 @@ class PredictionAnswer(BaseModel):
     left_out: list[LeftOut]
 
 
+class ImageEmbedding(ImageFacts):
+    """The encoder's features of each slice, in the file's order."""
+
+    features: list[list[float]]
+
+
+class EmbeddingAnswer(BaseModel):
+    """The encoder's features of an upload."""
+
+    model: str
+    images: list[ImageEmbedding]
+    notes: list[str]
+    left_out: list[LeftOut]
+
+
 class Pictures(BaseModel):
     """8-bit grey PNG, base64: 255 is 1 on the contract's scale, or hidden."""
 
@@ -216,6 +231,19 @@ def rest_routes(answering: Answering) -> APIRouter:
         )
         removal = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
         return FileResponse(made, media_type="application/zip", background=removal)
+
+    @router.post("/embed", responses=_PROBLEMS)
+    async def embed(
+        request: Request,
+        file: FileField,
+        model: Name = None,
+        modality: ModalityField = None,
+    ) -> EmbeddingAnswer:
+        """Return the encoder's features of every slice of a file."""
+        wanted = answering.number_of(model)
+        folder, found = await _answer(answering, request, "embed", file, modality, wanted)
+        shutil.rmtree(folder, ignore_errors=True)
+        return EmbeddingAnswer(**found)
 
     @router.post("/reconstruct", responses=_PROBLEMS)
     async def reconstruct(
