@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         study,
     )
     from vismae.api_data import convert, ingest, inspect, select
-    from vismae.api_model import embed, export
+    from vismae.api_model import doctor, embed, export
     from vismae.data.store import Store
     from vismae.models.reference import load_reference_checkpoint
     from vismae.models.weights import load_model
@@ -33,6 +33,7 @@ __all__ = [
     "__version__",
     "convert",
     "demo",
+    "doctor",
     "embed",
     "evaluate",
     "export",
@@ -59,6 +60,7 @@ _HOME = {
     "load_reference_checkpoint": "vismae.models.reference",
     "convert": "vismae.api_data",
     "demo": "vismae.api",
+    "doctor": "vismae.api_model",
     "embed": "vismae.api_model",
     "evaluate": "vismae.api",
     "export": "vismae.api_model",

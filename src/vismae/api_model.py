@@ -1,4 +1,4 @@
-"""What is done with a trained model beside predicting, as Python functions: embed, export."""
+"""Python functions for a trained model, beside predict, and for a look at the environment."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ from vismae.api_settings import AnyPath, Assignments, ConfigFrom, configure, pat
 from vismae.core.config_model import EmbedConfig, ExportConfig
 
 if TYPE_CHECKING:
+    from vismae.workflows.doctor import DoctorResult
     from vismae.workflows.embed import EmbedResult
     from vismae.workflows.export import ExportResult
 
@@ -72,3 +73,18 @@ def export(
     from vismae.workflows.export import export as run
 
     return run(built)
+
+
+def doctor(*, train: bool = True, as_json: bool = False) -> "DoctorResult":
+    """Look at what works here: torch, device, DICOM decoders, extras, disk, a short training.
+
+    Args:
+        train: Do the training of three steps too.
+        as_json: Whether ``summary()`` of the result is JSON.
+
+    Returns:
+        Every check, with what to do; ``healthy`` says whether all that is needed works.
+    """
+    from vismae.workflows.doctor import doctor as run
+
+    return run(train, as_json)

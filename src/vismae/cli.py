@@ -9,7 +9,7 @@ them, so that ``vismae --help`` answers at once.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,6 +36,11 @@ from vismae.cli_predict import predict
 from vismae.cli_select import select
 from vismae.cli_web import web
 from vismae.console import run_command
+
+if TYPE_CHECKING:
+    from vismae.workflows.doctor import DoctorResult
+
+UNHEALTHY_STATUS = 1
 
 app = typer.Typer(
     name="vismae",
@@ -303,3 +308,24 @@ def demo(
         verbose,
         quiet,
     )
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+    train: Annotated[
+        bool, typer.Option("--train/--no-train", help="Train for three steps too.")
+    ] = True,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check torch, device, decoders, extras, disk and a short training; status 1 if one fails."""
+    results: list[DoctorResult] = []
+
+    def work() -> "DoctorResult":
+        results.append(vismae.doctor(train=train, as_json=json))
+        return results[0]
+
+    run_command(work, verbose, quiet)
+    if not results[0].healthy:
+        raise typer.Exit(UNHEALTHY_STATUS)

@@ -1,0 +1,1 @@
+"""Parts of ``vismae doctor``: one file for each thing that is looked at."""
