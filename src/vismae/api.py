@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vismae.workflows.demo import DemoResult
     from vismae.workflows.evaluate import EvaluateResult
     from vismae.workflows.finetune import FinetuneResult
+    from vismae.workflows.finetune_plan import PlanResult
     from vismae.workflows.plan import PretrainPlan
     from vismae.workflows.predict import PredictResult
     from vismae.workflows.pretrain import PretrainResult
@@ -181,6 +182,38 @@ def finetune(
     }
     built = configure(FinetuneConfig, "finetune", config, set, named | settings)
     from vismae.workflows.finetune import finetune as run
+
+    return run(built)
+
+
+def plan_finetune(
+    kind: str | None = None,
+    *,
+    data: AnyPath | Iterable[AnyPath] | Mapping[str, Any] | None = None,
+    device: str | None = None,
+    devices: int | None = None,
+    config: ConfigFrom = None,
+    set: Assignments = None,
+    **settings: Any,
+) -> "PlanResult":
+    """Choose a recipe for a task from its images and its start, and write it as a YAML file.
+
+    Args:
+        kind, data, device, devices, config, set, **settings: As for ``finetune``; ``out`` becomes
+            a folder with ``plan.yaml``, which ``finetune`` takes as ``config``.
+
+    Raises:
+        SettingError: A setting is unknown or wrong.
+        DataError: The labels are not what the task needs.
+    """
+    named = {
+        "task.kind": kind,
+        **data_option(data),
+        "trainer.device": device,
+        "trainer.devices": devices,
+    }
+    built = configure(FinetuneConfig, "finetune", config, set, named | settings)
+    from vismae.workflows.finetune_plan import plan_recipe as run
 
     return run(built)
 

@@ -161,14 +161,19 @@ def finetune(
     overwrite: Overwrite = None,
     device: Device = None,
     devices: Devices = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Choose a recipe for this task, write OUT/plan.yaml, stop."),
+    ] = False,
     config: ConfigFile = None,
     assignments: Assignments = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Adapt a model to a segmentation or classification task."""
+    work = vismae.plan_finetune if plan else vismae.finetune
     run_command(
-        lambda: vismae.finetune(
+        lambda: work(
             kind,
             data=data or None,
             device=device,

@@ -84,7 +84,8 @@ def test_naming_one_setting_of_a_section_keeps_the_other_defaults_of_the_command
         assignments=["trainer.device=cpu", "optimizer.lr=1e-4"],
         options={"out": "run", "data.sources": ["task"], "task.kind": "segment"},
     )
-    assert (finetune.trainer.max_steps, finetune.data.batch_size) == (1000, 16)
+    assert (finetune.trainer.max_steps, finetune.data.batch_size) == (None, 16)
+    assert finetune.trainer.ema_decay == 0.99
     assert finetune.optimizer.betas == (0.9, 0.999)
     pretrain = PretrainConfig(out=Path("run"), store=Path("s"), optimizer={"lr": 1.0})
     assert pretrain.optimizer.lr_scaling == "sqrt"

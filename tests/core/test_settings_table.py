@@ -20,6 +20,6 @@ def test_every_setting_of_every_command_has_a_row() -> None:
 
 def test_the_default_shown_is_the_command_s_own() -> None:
     rows = {line.split("`")[1]: line for line in settings_table(FinetuneConfig).splitlines()[2:]}
-    assert "| whole number ≥ 1 | 1000 |" in rows["trainer.max_steps"]
+    assert "| whole number ≥ 1 | 16 |" in rows["data.batch_size"]
     assert "| needed |" in rows["task.kind"]
     assert "| 2 × number | 0.9, 0.999 |" in rows["optimizer.betas"]

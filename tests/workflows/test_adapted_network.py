@@ -16,7 +16,6 @@ from vismae.models import (
     ComparisonClassifier,
     HybridUNet,
     SwinClassifier,
-    SwinUNet,
     network_of,
     plan_network,
 )
@@ -114,7 +113,7 @@ def test_only_the_last_blocks_may_learn(
     model = load_model(
         finetune(finetune_config("segment", tmp_path / "a", discs, **settings)).model
     )
-    assert isinstance(model, SwinUNet)
+    assert isinstance(model, HybridUNet)
     source = load_model(pretrained).state_dict()
     last = max(name for name in source if name.startswith("encoder.layers.")).split(".blocks.")[0]
     for name, value in model.state_dict().items():
@@ -179,7 +178,8 @@ def network(name: str) -> dict[str, str]:
         ("segment", {**network("unet"), "model.train": "lora"}, "train=lora does not go with"),
         ("segment", {**network("dynunet"), "model.train": "head"}, "train=head does not go with"),
         ("classify", {**network("resnet18"), "model.train": "last_2"}, "train=last_2 does not"),
-        ("segment", {"model.width": 8}, "width does not go with network swin_unet"),
+        ("segment", {**network("swin_unet"), "model.width": 8}, "width does not go with"),
+        ("classify", {"model.width": 8}, "width does not go with network swin"),
         ("segment", {**network("unet"), "model.deep_supervision": True}, "deep_supervision does"),
         ("segment", {"model.train": "last_0"}, "model.train"),
         ("segment", network("nnunet"), "model.network"),

@@ -167,7 +167,8 @@ def test_a_segmenter_takes_encoder_and_decoder_and_a_classifier_the_encoder(
 ) -> None:
     source = load_model(pretrained)
     start = {**STILL, "init": pretrained}
-    unet = load_model(finetune(finetune_config("segment", tmp_path / "a", discs, **start)).model)
+    paper = {**start, "model.network": "swin_unet"}
+    unet = load_model(finetune(finetune_config("segment", tmp_path / "a", discs, **paper)).model)
     assert same("encoder.", source, unet)
     assert same("decoder.", source, unet)
     assert unet.card is not None
@@ -179,7 +180,7 @@ def test_a_segmenter_takes_encoder_and_decoder_and_a_classifier_the_encoder(
     assert kept["audit"]["encoder_arrived"] == 1.0
     assert kept["audit"]["feature_difference"] < 1e-4
     assert kept["preprocessing"]["start"]["mean"] == kept["preprocessing"]["run"]["mean"]
-    fresh = {**start, "model.decoder": "scratch"}
+    fresh = {**paper, "model.decoder": "scratch"}
     unet = load_model(finetune(finetune_config("segment", tmp_path / "b", discs, **fresh)).model)
     assert same("encoder.", source, unet)
     assert not same("decoder.", source, unet)
@@ -190,7 +191,8 @@ def test_a_segmenter_takes_encoder_and_decoder_and_a_classifier_the_encoder(
 def test_the_head_starts_at_the_shares_of_the_classes(
     discs: Path, finetune_config: MakeConfig, tmp_path: Path
 ) -> None:
-    model = load_model(finetune(finetune_config("segment", tmp_path / "a", discs, **STILL)).model)
+    paper = {**STILL, "model.network": "swin_unet"}
+    model = load_model(finetune(finetune_config("segment", tmp_path / "a", discs, **paper)).model)
     assert isinstance(model, SwinUNet)
     shares = model.head.bias.detach().exp()
     assert float(shares.sum()) == pytest.approx(1, abs=1e-4)
@@ -219,7 +221,7 @@ def test_official_and_plain_checkpoints_are_starts_too(
     save_reference_checkpoint(source, tmp_path / "mae.pth")
     save_file(dict(source.state_dict()), tmp_path / "mae.safetensors")
     for name in ("mae.pth", "mae.safetensors"):
-        settings = {**STILL, "init": tmp_path / name, "model.size": "vismae"}
+        settings = {**STILL, "init": tmp_path / name, "model.network": "swin_unet"}
         result = finetune(finetune_config("segment", tmp_path / f"run {name}", discs, **settings))
         model = load_model(result.model)
         assert same("encoder.", source, model)

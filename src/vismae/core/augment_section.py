@@ -12,8 +12,9 @@ class AugmentSettings(Settings):
     """Mirror left to right; off by default because sides matter in anatomy."""
     flip_vertical: bool = False
     """Mirror top to bottom."""
-    rotate: float = Field(default=30.0, ge=0.0, le=180.0)
-    """Largest rotation in degrees; 180 where no direction is special."""
+    rotate: float | None = Field(default=None, ge=0.0, le=180.0)
+    """Largest rotation in degrees, 180 where no direction is special; chosen by the recipe when
+    unset."""
     scale: PositiveRange = (0.7, 1.4)
     """Range of zoom."""
     translate: float = Field(default=0.1, ge=0.0, le=1.0)

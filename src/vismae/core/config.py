@@ -136,8 +136,8 @@ class FinetuneConfig(Settings):
     data: DataSettings = DataSettings(batch_size=16)
     preprocessing: PreprocessingSettings = PreprocessingSettings()
     augment: AugmentSettings = AugmentSettings()
-    optimizer: OptimizerSettings = OptimizerSettings(betas=(0.9, 0.999))
-    trainer: TrainerSettings = TrainerSettings(max_steps=1000, ema_decay=0.99)
+    optimizer: OptimizerSettings = OptimizerSettings(lr=None, betas=(0.9, 0.999))
+    trainer: TrainerSettings = TrainerSettings(max_steps=None, ema_decay=0.99)
 
     @model_validator(mode="after")
     def _has_data_and_network(self) -> "FinetuneConfig":

@@ -108,8 +108,9 @@ class Settings(BaseModel):
 class TrainerSettings(Settings):
     """How long, on what, and how often to look."""
 
-    max_steps: int = Field(default=2000, ge=1)
-    """Optimiser steps of the whole training, unless max_epochs is given."""
+    max_steps: int | None = Field(default=2000, ge=1)
+    """Optimiser steps of the whole training, unless max_epochs is given; chosen by the recipe when
+    unset (fine-tuning)."""
     max_epochs: float | None = Field(default=None, gt=0)
     """Passes over the training images; replaces max_steps when set."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -132,8 +133,8 @@ class TrainerSettings(Settings):
     """Optimiser steps between lines of metrics.csv."""
     picture_every: int = Field(default=1000, ge=0)
     """Optimiser steps between fill-in pictures; 0 makes none."""
-    validate_every: int = Field(default=100, ge=1)
-    """Optimiser steps between validations (fine-tuning)."""
+    validate_every: int | None = Field(default=None, ge=1)
+    """Optimiser steps between validations (fine-tuning); chosen by the recipe when unset."""
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Average the weights over steps with this decay; none when unset."""
     gradient_clip: float = Field(default=1.0, ge=0.0)
@@ -143,8 +144,9 @@ class TrainerSettings(Settings):
 class OptimizerSettings(Settings):
     """AdamW with linear warm-up and cosine decay, counted in optimiser steps."""
 
-    lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate at ``lr_batch_size`` images a step."""
+    lr: float | None = Field(default=1e-3, gt=0)
+    """Peak learning rate at ``lr_batch_size`` images a step; chosen by the recipe when unset
+    (fine-tuning)."""
     lr_scaling: Literal["none", "sqrt", "linear"] = "none"
     """How lr follows the number of images a step."""
     lr_batch_size: int = Field(default=256, ge=1)
@@ -157,8 +159,9 @@ class OptimizerSettings(Settings):
     """Decay of weight matrices; norms, biases and bias tables have none."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's moment decays."""
-    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
-    """lr of each block below the top is this times the one above (fine-tuning)."""
+    layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
+    """lr of each block below the top is this times the one above (fine-tuning); chosen by the
+    recipe when unset."""
     head_first_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of all steps in which the encoder keeps still while the rest learns; then everything
     warms up again (fine-tuning)."""
@@ -171,7 +174,7 @@ class DataSettings(Settings):
     """Folders, files, archives, csv manifests or a store (``--data``)."""
     image_size: Size2D | None = None
     """Height and width of the network's input in pixels, one number for a square; the start
-    model's, else 224."""
+    model's, else chosen by the recipe (fine-tuning) or 224."""
     batch_size: int = Field(default=64, ge=1)
     """Images in a batch on each device."""
     workers: int = Field(default=2, ge=0)
@@ -300,13 +303,14 @@ class NetworkSettings(Settings):
     size: str = "vismae"
     """Named size when starting from scratch; a start model brings its own."""
     in_channels: Literal[1, 3] | None = None
-    """Input channels; the start model's, else 1."""
+    """Input channels; the start model's, else 3 for colour images and 1 for grey ones."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Largest rate of stochastic depth; none where the encoder is frozen."""
     network: NetworkName | None = None
-    """Network: swin_unet (the paper's), swin_unet_conv, hybrid, unet, dynunet or swin_unetr to
-    segment; swin (the paper's), resnet18, resnet50 or densenet121 to classify; the paper's when
-    unset. unet, dynunet, swin_unetr, the ResNets and DenseNet need the extra compare."""
+    """Network: hybrid, swin_unet (the paper's), swin_unet_conv, unet, dynunet or swin_unetr to
+    segment; swin (the paper's), resnet18, resnet50 or densenet121 to classify; when unset the start
+    model's own where it is an adapted one, else hybrid and swin. unet, dynunet, swin_unetr, the
+    ResNets and DenseNet need the extra compare."""
     width: int | None = Field(default=None, ge=1)
     """Channels of the finest level (hybrid and the networks of the extra compare); the network's
     own when unset."""
@@ -328,34 +332,38 @@ class NetworkSettings(Settings):
         """Return the network's name for a kind of task.
 
         Raises:
-            SettingError: The network is for the other kind.
+            SettingError: The network is for the other kind, or would ignore a setting.
         """
         known: tuple[NetworkName, ...] = get_args(
             SegmentationNetwork if kind == "segment" else ClassificationNetwork
         )
-        name = self.network or known[0]
+        name = self.network or ("hybrid" if kind == "segment" else "swin")
         if name not in known:
             raise SettingError(
                 f"model.network is {name}, which cannot {kind}. Use one of {', '.join(known)}."
             )
+        self._refuse_ignored(name)
         return name
 
     @model_validator(mode="after")
     def _check_what_the_network_has(self) -> "NetworkSettings":
-        """Refuse settings that the network would ignore."""
+        """Refuse settings that a named network would ignore."""
+        if self.network is not None:
+            self._refuse_ignored(self.network)
+        return self
+
+    def _refuse_ignored(self, network: NetworkName) -> None:
         rules = (
             (self.width is not None, "width", ("hybrid", *FROM_MONAI)),
             (self.deep_supervision is True, "deep_supervision", ("hybrid", "dynunet")),
             (self.train == "head", "train=head", (*WITH_SWIN_ENCODER, *CONVOLUTIONAL_CLASSIFIERS)),
             (self.train not in ("all", "head"), f"train={self.train}", WITH_SWIN_ENCODER),
         )
-        network = self.network or "swin_unet"
         for used, setting, networks in rules:
             if used and network not in networks:
-                raise ValueError(
+                raise SettingError(
                     f"{setting} does not go with network {network}; it is for {', '.join(networks)}"
                 )
-        return self
 
 
 class TaskSettings(Settings):
@@ -369,8 +377,9 @@ class TaskSettings(Settings):
     """Value in label map files -> class index; 0, 1, 2 ... in order when unset."""
     multi_label: bool = False
     """Several classes, joined by | in the manifest, may be true of one image."""
-    class_weights: Literal["none", "inverse", "sqrt"] = "sqrt"
-    """Weight of each class in the loss by its rarity (classification)."""
+    class_weights: Literal["none", "inverse", "sqrt"] | None = None
+    """Weight of each class in the loss by its rarity (classification); chosen by the recipe when
+    unset."""
     dice_weight: float = Field(default=0.6, ge=0.0)
     """Weight of Dice in the loss (segmentation)."""
     cross_entropy_weight: float = Field(default=0.4, ge=0.0)

@@ -59,7 +59,7 @@ def draw_changes(
         matrix = affine_matrix(
             rng,
             size,
-            rotate=settings.rotate,
+            rotate=settings.rotate or 0.0,
             scale=settings.scale,
             translate=settings.translate,
             flip_horizontal=settings.flip_horizontal,

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from vismae.core.errors import SettingError
 from vismae.core.sections import OptimizerSettings
 from vismae.models.backbone import SwinConfig
 
@@ -20,7 +21,13 @@ def effective_lr(settings: OptimizerSettings, images_per_step: int) -> float:
     """Return the peak learning rate for a number of images per optimiser step."""
     ratio = images_per_step / settings.lr_batch_size
     factor = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[settings.lr_scaling]
-    return settings.lr * factor
+    return _given(settings.lr, "optimizer.lr") * factor
+
+
+def _given(value: float | None, name: str) -> float:
+    if value is None:
+        raise SettingError(f"{name} is unset; give a number.")
+    return value
 
 
 def lr_factor(
@@ -116,6 +123,7 @@ def parameter_groups(
             appendix; what is in no layer learns at full lr).
     """
     layers = [tuple(prefixes) for prefixes in encoder_layers]
+    layer_decay = 1.0 if settings.layer_decay is None else settings.layer_decay
 
     def depth(name: str) -> int:
         for number, prefixes in enumerate(layers):
@@ -130,7 +138,7 @@ def parameter_groups(
     return [
         {
             "params": parameters,
-            "lr": lr * settings.layer_decay ** (len(layers) - layer),
+            "lr": lr * layer_decay ** (len(layers) - layer),
             "weight_decay": settings.weight_decay if decay else 0.0,
             "encoder": layer < len(layers),
         }

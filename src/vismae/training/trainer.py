@@ -45,9 +45,11 @@ def plan_schedule(settings: TrainerSettings, batch_size: int, epoch_length: int)
     world = settings.devices * settings.nodes
     images = batch_size * settings.accumulate * world
     steps = settings.max_steps
+    if settings.max_epochs is None and steps is None:
+        raise SettingError("trainer.max_steps and trainer.max_epochs are unset; give one of them.")
     if settings.max_epochs is not None:
         steps = max(1, round(settings.max_epochs * epoch_length / images))
-    return Schedule(images, steps, epoch_length)
+    return Schedule(images, steps or 1, epoch_length)
 
 
 def resume_path(folder: Path) -> Path | None:

@@ -15,7 +15,15 @@ from vismae.core.errors import SettingError
 from vismae.core.launch import is_main_process
 from vismae.core.model_card import FingerprintCard, ModelCard
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.rundir import MODEL, open_run, provenance, write_bytes, write_json
+from vismae.core.rundir import (
+    MODEL,
+    open_run,
+    provenance,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from vismae.core.settings import to_yaml
 from vismae.data.fingerprint import FINGERPRINT_COLUMNS, WITHHELD, add_stages, fingerprint
 from vismae.data.loaders import LabelledImages
 from vismae.data.sampler import Draw, DrawStream
@@ -44,9 +52,10 @@ from vismae.workflows.adapted_network import (
     require_start_fits,
     require_start_possible,
 )
+from vismae.workflows.finetune_plan import as_before, plan_task
 from vismae.workflows.preparation import load_start, resolve_preprocessing, with_units
 from vismae.workflows.scoring import mean_dice, score_classes, score_of_all
-from vismae.workflows.task_data import class_weights, open_task_data, pixel_shares
+from vismae.workflows.task_data import TaskData, class_weights, open_task_data, pixel_shares
 
 logger = logging.getLogger(__name__)
 
@@ -94,13 +103,21 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         TrainingError: The loss was not finite, memory ran out, or another process failed.
     """
     require_start_possible(config.init, config.model.network_for(config.task.kind))
+    config = as_before(config) if config.resume else config
     with (
         together(config.trainer, finetune, config) as team,
         open_run(
             config.out, "finetune", config, resume=config.resume, overwrite=config.overwrite
         ) as folder,
     ):
-        return _Finetuning(config, folder, team).run()
+        data = team.in_turn(lambda: open_task_data(config, folder))
+        source, contract = load_start(config.init)
+        plan = plan_task(config, data, source)
+        for name, why in plan.reasons.items():
+            logger.info("%s: %s", name, why)
+        if is_main_process():
+            write_text(folder / "config.yaml", to_yaml(plan.config))
+        return _Finetuning(plan.config, folder, team, data, source, contract).run()
 
 
 @dataclass(frozen=True)
@@ -116,11 +133,21 @@ class _Start:
 class _Finetuning:
     """The steps of one fine-tuning, in order."""
 
-    def __init__(self, config: FinetuneConfig, folder: Path, team: Team) -> None:
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        folder: Path,
+        team: Team,
+        data: TaskData,
+        source: Model | None,
+        contract: Preprocessing | None,
+    ) -> None:
         self.config = config
         self.folder = folder
         self.team = team
-        self.data = team.in_turn(lambda: open_task_data(config, folder))
+        self.data = data
+        self.source = source
+        self.contract = contract
         self.metric = "mean Dice" if config.task.kind == "segment" else "balanced accuracy"
         self.best = BestModel(folder / "checkpoints" / "best.pt")
 
@@ -135,7 +162,7 @@ class _Finetuning:
         network = start.network
         lr = effective_lr(config.optimizer, schedule.images_per_step)
         logger.info(
-            "%d steps of %d images, peak lr %.3g, layer decay %.3g",
+            "%d steps of %d images, peak lr %.3g, layer decay %s",
             schedule.total_steps,
             schedule.images_per_step,
             lr,
@@ -183,14 +210,14 @@ class _Finetuning:
     def _start(self) -> _Start:
         """Build the network and move the start model's weights into it."""
         config, settings = self.config, self.config.model
-        source, contract = load_start(config.init)
+        source = self.source
         if source is not None:
             require_start_fits(source, config.init, settings.network_for(config.task.kind))
         channels = settings.in_channels
         if channels is None and source is not None:
             channels = source.config.in_channels
         wanted = resolve_preprocessing(
-            config.preprocessing, config.data.image_size, channels, contract
+            config.preprocessing, config.data.image_size, channels, self.contract
         )
         preprocessing, _ = with_units(wanted, self.data.training_index, self.data.store.address)
         network, report = build_network(
@@ -267,7 +294,7 @@ class _Finetuning:
         self, network: Network, preprocessing: Preprocessing, total_steps: int
     ) -> list[tuple[int, Callable[[int, MetricsLog], None]]]:
         """Return what looks at the validation patients between steps, and keeps the best."""
-        every = min(self.config.trainer.validate_every, total_steps)
+        every = min(self.config.trainer.validate_every or total_steps, total_steps)
 
         def validate(step: int, log: MetricsLog) -> None:
             value = self._validate(network, preprocessing)

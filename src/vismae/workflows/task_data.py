@@ -204,7 +204,7 @@ def pixel_shares(data: TaskData) -> np.ndarray:
     return counts / max(1.0, counts.sum())
 
 
-def class_weights(data: TaskData, scheme: str) -> Tensor | None:
+def class_weights(data: TaskData, scheme: str | None) -> Tensor | None:
     """Return the loss weight of each class by its rarity among the training images, (K,).
 
     Weights average 1 over the images; for multi-label classes, 1 is that of a class true of half
@@ -214,7 +214,7 @@ def class_weights(data: TaskData, scheme: str) -> Tensor | None:
         data: The task.
         scheme: ``none``, ``sqrt`` or ``inverse``.
     """
-    if scheme == "none" or data.labels is None:
+    if scheme in (None, "none") or data.labels is None:
         return None
     labels = data.labels[data.train]
     n_classes = len(data.card.classes)

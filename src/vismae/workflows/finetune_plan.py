@@ -1,0 +1,134 @@
+"""``vismae finetune --plan``: the recipe for a task, from its images and its start model.
+
+The rules are in ``core/recipe.py``; here is what they look at.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vismae.core.config import FinetuneConfig
+from vismae.core.recipe import CHOSEN, Fingerprint, Plan, StartFacts, plan_finetuning
+from vismae.core.rundir import open_run, write_text
+from vismae.core.settings import build_config
+from vismae.core.types import PixelUnit
+from vismae.models.weights import Model, kind_of, network_of
+from vismae.workflows.adapted_network import require_start_possible
+from vismae.workflows.preparation import load_start
+from vismae.workflows.task_data import TaskData, open_task_data, pixel_shares
+
+logger = logging.getLogger(__name__)
+
+PLAN_FILE = "plan.yaml"
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """A written plan.
+
+    Attributes:
+        path: The YAML file.
+        plan: What it says.
+    """
+
+    path: Path
+    plan: Plan
+
+    def summary(self) -> str:
+        """Say what was chosen, and how to go on."""
+        values = self.plan.config.model_dump(mode="json")
+        lines = []
+        for name, why in self.plan.reasons.items():
+            section, _, last = name.partition(".")
+            lines.append(f"{name}: {values[section][last]}  ({why})")
+        kind = self.plan.config.task.kind
+        lines.append(f"Plan: {self.path}. Train with: vismae finetune {kind} --config {self.path}")
+        return "\n".join(lines)
+
+
+def plan_recipe(config: FinetuneConfig) -> PlanResult:
+    """Look at a task's images and its start, choose what is unset, and write it down.
+
+    Args:
+        config: ``out`` becomes a folder with ``plan.yaml`` (and the store, if one had to be made).
+
+    Raises:
+        DataError: Labels, classes or splits do not fit.
+        ModelError: The start model cannot be read.
+    """
+    require_start_possible(config.init, config.model.network_for(config.task.kind))
+    with open_run(config.out, "finetune", config, overwrite=config.overwrite) as folder:
+        data = open_task_data(config, folder)
+        plan = plan_task(config, data, load_start(config.init)[0])
+        path = folder / PLAN_FILE
+        write_text(path, plan.to_yaml())
+    return PlanResult(path, plan)
+
+
+def plan_task(config: FinetuneConfig, data: TaskData, source: Model | None) -> Plan:
+    """Fill what is unset by the recipe.
+
+    Args:
+        config: What was asked for.
+        data: The task's images.
+        source: The start model.
+    """
+    start = None
+    if source is not None:
+        contract = source.preprocessing
+        start = StartFacts(
+            kind_of(source),
+            network_of(source),
+            source.config.in_channels,
+            contract.image_size if contract else None,
+        )
+    return plan_finetuning(config, fingerprint_of(config, data), start)
+
+
+def fingerprint_of(config: FinetuneConfig, data: TaskData) -> Fingerprint:
+    """Return what the recipe looks at: training images alone, beside the count of the others."""
+    names = ["patient_id", "volume_id", "height", "width", "channels", "modality", "unit"]
+    rows = data.store.columns(names, data.train)
+    units = set(rows["unit"].astype(str))
+    return Fingerprint(
+        kind=config.task.kind,
+        images=len(rows),
+        patients=int(rows["patient_id"].nunique()),
+        validation_images=len(data.val),
+        height=int(rows["height"].median()),
+        width=int(rows["width"].median()),
+        colour=bool((rows["channels"] == 3).mean() > 0.5),
+        modalities=tuple(sorted(set(rows["modality"].astype(str)))),
+        physical=units <= {PixelUnit.HU.value, PixelUnit.SUV.value},
+        shares=dict(zip(data.card.classes, _shares(data).tolist(), strict=True)),
+        multi_label=data.card.multi_label,
+        slices_per_volume=int(rows.groupby("volume_id", observed=True).size().median()),
+    )
+
+
+def _shares(data: TaskData) -> np.ndarray:
+    """Return each class's share of the pixels, or of the images."""
+    if data.labels is None:
+        return pixel_shares(data)
+    labels = data.labels[data.train]
+    if data.card.multi_label:
+        return labels.mean(axis=0)
+    return np.bincount(labels, minlength=len(data.card.classes)) / len(labels)
+
+
+def as_before(config: FinetuneConfig) -> FinetuneConfig:
+    """Return settings in which what is unset is as the run in ``out`` has it.
+
+    Its recipe was chosen when it began; nothing is chosen anew on the way.
+    """
+    before = config.out / "config.yaml"
+    if not before.is_file():
+        return config
+    earlier = build_config(FinetuneConfig, "finetune", before).model_dump()
+    settings = config.model_dump()
+    for section, name in (dotted.split(".") for dotted in CHOSEN):
+        if settings[section][name] is None:
+            settings[section][name] = earlier[section][name]
+    return FinetuneConfig.model_validate(settings)

@@ -1,0 +1,130 @@
+"""The recipe: what is set stays, the rest follows from task and start, and the plan is YAML."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vismae.core.config import FinetuneConfig
+from vismae.core.recipe import CHOSEN, Fingerprint, StartFacts, plan_finetuning
+from vismae.core.settings import build_config, setting_names
+
+HEART = Fingerprint(
+    kind="segment",
+    images=54,
+    patients=3,
+    validation_images=90,
+    height=256,
+    width=216,
+    colour=False,
+    modalities=("mr",),
+    physical=False,
+    shares={"background": 0.96, "RV": 0.01, "myocardium": 0.01, "LV": 0.02},
+)
+CHEST = Fingerprint(
+    kind="classify",
+    images=4000,
+    patients=4000,
+    validation_images=400,
+    height=180,
+    width=120,
+    colour=False,
+    modalities=("xr",),
+    physical=False,
+    shares={"normal": 0.8, "pneumonia": 0.2},
+)
+MAE = StartFacts("mae", "swin_mae", 1, (112, 112))
+
+
+def config(kind: str, **settings: Any) -> FinetuneConfig:
+    options = {"task.kind": kind, "out": "run", "data.sources": ["data"], **settings}
+    return build_config(FinetuneConfig, "finetune", options=options)
+
+
+def chosen(made: FinetuneConfig, name: str) -> Any:
+    section, _, last = name.partition(".")
+    return getattr(getattr(made, section), last)
+
+
+def test_every_choice_is_a_setting_that_may_be_unset():
+    assert set(CHOSEN) <= set(setting_names(FinetuneConfig))
+    plain = config("classify")
+    assert [name for name in CHOSEN if chosen(plain, name) is not None] == []
+    assert set(plan_finetuning(plain, CHEST, None).reasons) == set(CHOSEN)
+
+
+def test_segmentation_from_a_pretrained_model():
+    made = plan_finetuning(config("segment", init="model"), HEART, MAE).config
+    assert made.model.network == "hybrid"
+    assert (made.optimizer.lr, made.optimizer.layer_decay) == (1e-3, 0.85)
+    assert (made.data.image_size, made.model.in_channels) == ((112, 112), 1)
+    assert made.trainer.max_steps == 2000
+    assert made.augment.rotate == 30
+
+
+def test_from_scratch_nothing_is_held_back_and_images_decide_the_size():
+    made = plan_finetuning(config("segment"), HEART, None).config
+    assert made.optimizer.layer_decay == 1
+    assert made.data.image_size == (224, 224)
+    made = plan_finetuning(config("classify"), CHEST, None).config
+    assert made.data.image_size == (192, 192)
+    assert made.optimizer.lr == 5e-4
+    assert made.trainer.max_steps == 10_000
+    assert made.task.class_weights == "sqrt"
+    assert made.augment.rotate == 15
+
+
+@pytest.mark.parametrize("network", ["swin_unet", "hybrid", "swin_unet_conv"])
+def test_an_adapted_start_keeps_its_own_network(network: str):
+    start = StartFacts("segmenter", network, 3, (320, 320))
+    made = plan_finetuning(config("segment", init="model"), HEART, start).config
+    assert made.model.network == network
+    assert made.model.in_channels == 3
+
+
+def test_what_is_set_stays():
+    asked = {
+        "model.network": "unet",
+        "optimizer.lr": 0.5,
+        "trainer.max_steps": 7,
+        "trainer.ema_decay": None,
+        "data.image_size": 64,
+    }
+    made = plan_finetuning(config("segment", **asked), HEART, None)
+    assert made.config.model.network == "unet"
+    assert made.config.optimizer.lr == 0.5
+    assert (made.config.trainer.max_steps, made.config.trainer.validate_every) == (7, 7)
+    assert "optimizer.lr" not in made.reasons
+
+
+def test_passes_over_the_images_replace_steps():
+    made = plan_finetuning(config("segment", **{"trainer.max_epochs": 3}), HEART, None).config
+    assert made.trainer.max_steps is None
+    assert made.trainer.validate_every is not None
+
+
+def test_validation_takes_at_most_a_tenth_of_the_time():
+    made = plan_finetuning(config("segment"), HEART, None).config
+    assert made.trainer.validate_every == 100
+    batch = made.data.batch_size
+    many = Fingerprint(**{**vars(HEART), "validation_images": 10_000})
+    every = plan_finetuning(config("segment"), many, None).config.trainer.validate_every
+    assert every is not None
+    assert 0.11 * every * batch >= 10_000 / 3
+
+
+def test_even_classes_weigh_alike():
+    even = Fingerprint(**{**vars(CHEST), "shares": {"a": 0.45, "b": 0.55}})
+    assert plan_finetuning(config("classify"), even, None).config.task.class_weights == "none"
+
+
+def test_the_plan_is_yaml_that_gives_the_same_settings_back(tmp_path: Path):
+    plan = plan_finetuning(config("segment", init="model"), HEART, MAE)
+    text = plan.to_yaml()
+    (tmp_path / "plan.yaml").write_text(text)
+    again = build_config(FinetuneConfig, "finetune", tmp_path / "plan.yaml", options={"out": "run"})
+    assert again == plan.config
+    assert "  network: hybrid  # Swin encoder with convolutions at full resolution" in text
+    assert "# images: 54" in text
+    for name, why in plan.reasons.items():
+        assert f"# {why}" in text, name
