@@ -1,6 +1,7 @@
 # make demo      set up .venv, walk the whole road on made-up images: runs/demo/report/index.html
 # make test      set up, lint, types, fast tests
 # make test-all  the same with the slow tests, and the wheel built and tried
+# make docs-site the documentation as a site: build/site/index.html
 # make services  install the programs some tests run against (Debian, root): a PACS, a cluster, a browser
 #
 # Set-up happens once, and again when pyproject.toml changes. Variables:
@@ -11,7 +12,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup demo services test test-all lint format types docs build
+.PHONY: setup demo services test test-all lint format types docs docs-site build
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,10 +53,10 @@ demo: $(READY)
 services:
 	@.ci/services
 
-test: lint types
+test: lint types docs-site
 	$(PYTEST)
 
-test-all: lint types build
+test-all: lint types docs-site build
 	$(PYTEST) -m 'not gpu'
 
 lint: $(READY)
@@ -77,6 +78,10 @@ docs: $(READY)
 	from vismae.workflows.intake.reason_page import reason_page; \
 	Path('docs/reason-codes.md').write_text(reason_page(), encoding='utf-8')"
 	$(BIN)/python tests/files/dicom_conformance.py
+
+# The theme's maker announces another program at every build; that is no warning about a page.
+docs-site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The wheel is tried in an environment of its own that borrows only the other packages: what was
 # forgotten in the wheel is missing there.

@@ -32,7 +32,9 @@ def write_segmenter(
 ) -> Path:
     """A segmenter whose classes follow the image, so that every class occurs on most images."""
     torch.manual_seed(seed)
-    network = SwinUNet.from_size("nano", in_channels=1, num_classes=len(classes))
+    network = SwinUNet.from_size(
+        "nano", in_channels=preprocessing.in_channels, num_classes=len(classes)
+    )
     with torch.no_grad():
         # Ordinary first weights are so small that one class would win everywhere.
         network.head.weight.normal_(std=1.0)
@@ -50,18 +52,22 @@ def write_classifier(
 ) -> Path:
     """A classifier whose probabilities follow the image."""
     torch.manual_seed(seed)
-    network = SwinClassifier.from_size("nano", in_channels=1, num_classes=len(classes))
+    network = SwinClassifier.from_size(
+        "nano", in_channels=preprocessing.in_channels, num_classes=len(classes)
+    )
     with torch.no_grad():
         network.head.weight.normal_(std=0.5)
     task = TaskCard(classes=classes, multi_label=multi_label)
     return _save(folder, network, "classifier", preprocessing, task=task, **card)
 
 
-def write_mae(folder: Path, seed: int = 0, **card: Any) -> Path:
+def write_mae(
+    folder: Path, seed: int = 0, preprocessing: Preprocessing = SMALL_CONTRACT, **card: Any
+) -> Path:
     """A masked autoencoder."""
     torch.manual_seed(seed)
-    network = SwinMAE.from_size("nano", in_channels=1, mask_unit_px=8)
-    return _save(folder, network, "mae", SMALL_CONTRACT, **card)
+    network = SwinMAE.from_size("nano", in_channels=preprocessing.in_channels, mask_unit_px=8)
+    return _save(folder, network, "mae", preprocessing, **card)
 
 
 def write_network(

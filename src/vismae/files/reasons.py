@@ -1,4 +1,4 @@
-"""Why a file could not be used: every reason code of ``rejected.csv`` with its meaning.
+"""Why a file could not be used: every reason code of ``rejected.csv`` with meaning and cure.
 
 Codes are stable, so that scripts may count them; the sentence for a person is the message of
 the ``UnreadableFileError`` that carries the code.
@@ -72,3 +72,37 @@ REASONS: dict[Reason, str] = {
     Reason.NEEDS_EXTRA: "Reading the file needs a package that is not installed.",
     Reason.COPY: "The same image as another file of its series, which is used instead.",
 }
+
+
+CURES: dict[Reason, str] = {
+    Reason.NOT_FOUND: "Mend the path in the table, or put the file where it says.",
+    Reason.UNREADABLE: "Give yourself the right to read it, or copy the archive again.",
+    Reason.EMPTY: "Copy the file again from its source.",
+    Reason.UNKNOWN_FORMAT: "Convert it to DICOM, NIfTI or PNG, or leave it out.",
+    Reason.NESTED_ARCHIVE: "Unpack the inner archive.",
+    Reason.ENCRYPTED: "Unpack it with its password first.",
+    Reason.TOO_LARGE: "Divide the file, or store it at a smaller size.",
+    Reason.NOT_AN_IMAGE: "Nothing to do: it holds no picture.",
+    Reason.LOCALIZER: "Nothing to do, unless scout views are what you study.",
+    Reason.SECONDARY_CAPTURE: "Fetch the scanner's own images in its place.",
+    Reason.BURNED_IN: "Look at it: names may stand in the picture.",
+    Reason.ULTRASOUND_TRACE: "Nothing to do: it holds no picture of tissue.",
+    Reason.VIDEO: "Export the clip as multi-frame DICOM or as single frames.",
+    Reason.NO_PIXELS: "Fetch it again with its pixels.",
+    Reason.NO_RESCALE: "`--modality xr` takes it as plain grey levels; better fetch the original.",
+    Reason.NO_SUV: "Fetch the original with weight, dose and times; anonymisers take them out.",
+    Reason.TRUNCATED: "Copy or fetch the file again.",
+    Reason.UNDECODABLE: "Fetch it again, install what the message names, or convert it.",
+    Reason.UNSUPPORTED_PIXELS: "Convert it to whole or real numbers, such as the magnitude.",
+    Reason.NOT_FINITE: "Find out what wrote only NaN into it.",
+    Reason.LABEL_FORMAT: "Save label maps as PNG, NIfTI or DICOM SEG of the image's shape.",
+    Reason.LABEL_NOT_INTEGER: "Save class numbers, not probabilities.",
+    Reason.LABEL_COLOURS: "Save class numbers as grey levels or palette indices.",
+    Reason.LABEL_LOSSY: "Save label maps as PNG, never as JPEG.",
+    Reason.LABEL_WITHOUT_IMAGE: "Name the folder with its images among the sources too.",
+    Reason.LABEL_GEOMETRY: "Give the series that it was drawn on.",
+    Reason.LABEL_EMPTY: "Nothing to do, or export it again with its structures.",
+    Reason.NEEDS_EXTRA: "Install the extra that the message names.",
+    Reason.COPY: "Nothing to do: the other one is used.",
+}
+"""What to do about a file with each code."""

@@ -35,6 +35,17 @@ INTAKE_REASONS: dict[IntakeReason, str] = {
     IntakeReason.READER_MEMORY: "Reading the file took more memory than file_memory_gib.",
 }
 
+INTAKE_CURES: dict[IntakeReason, str] = {
+    IntakeReason.LABEL_SHAPE: "Draw it on this image, or resample it to the image's grid.",
+    IntakeReason.LABEL_VALUES: "Number the classes from 0.",
+    IntakeReason.LABEL_LATE: "Give both together, or begin anew with `--overwrite`.",
+    IntakeReason.NOT_STORABLE: "Save the values as numbers of at most 16 bits, or as float32.",
+    IntakeReason.READER_DIED: "Convert the file with another program, or leave it out.",
+    IntakeReason.READER_TIME: "Raise `--set file_seconds=...`, or leave it out.",
+    IntakeReason.READER_MEMORY: "Raise `--set file_memory_gib=...`, or divide the file.",
+}
+"""What to do about a file with each of these codes."""
+
 
 def lost_reason(lost: Lost[Any]) -> tuple[IntakeReason, str]:
     """Return why a file took its reader down: the code, and the sentence after its name."""
