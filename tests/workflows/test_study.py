@@ -319,3 +319,41 @@ def test_the_primary_comparison_cannot_be_named_afterwards(
     later = settings.model_copy(update={"resume": True, "primary": primary})
     with pytest.raises(RunFolderError, match="primary was None, now something else"):
         study(later)
+
+
+def test_a_start_may_choose_its_patients_and_a_restart_goes_on_with_its_models(
+    tmp_path: Path, shades: Path, pretrained: Path
+) -> None:
+    tasks = {"shades": {"kind": "classify", "sources": [shades]}}
+    starts = {
+        "chance": {"init": pretrained},
+        "chosen": {"init": pretrained, "select": "core-set"},
+    }
+    settings = config(
+        tmp_path / "out",
+        tasks,
+        pretrained,
+        starts=starts,
+        baseline="chance",
+        label_fractions=[0.3, 0.6, 1.0],
+        seeds=[0],
+    )
+    result = study(settings)
+    assert result.runs == 6
+
+    def patients(start: str, labels: str) -> set[str]:
+        folder = result.folder / "runs" / "shades" / start / labels / "0"
+        return set(pd.read_csv(folder / "training_patients.csv")["patient_id"])
+
+    for labels in ("0.3", "0.6", "1"):
+        assert len(patients("chosen", labels)) == len(patients("chance", labels))
+    assert patients("chosen", "0.3") == patients("chance", "0.3")
+    assert patients("chosen", "0.3") < patients("chosen", "0.6") < patients("chosen", "1")
+    assert patients("chosen", "1") == patients("chance", "1")
+    selection = result.folder / "runs/shades/chosen/0.6/0_selection/selection.csv"
+    assert set(pd.read_csv(selection)["patient_id"]) == patients("chosen", "0.6") - patients(
+        "chosen", "0.3"
+    )
+    (result.folder / "runs/shades/chosen/1/0/scores.parquet").unlink()
+    again = study(settings.model_copy(update={"resume": True}))
+    assert again.runs == 6

@@ -119,6 +119,9 @@ class FinetuneConfig(Settings):
     """Model folder or checkpoint to start from; ``none`` starts from random weights."""
     label_fraction: Fraction = 1.0
     """Share of the training patients whose labels are used."""
+    labelled: Path | None = None
+    """csv with a column patient_id: the training patients whose labels are used, in place of the
+    share."""
     fold: int | None = Field(default=None, ge=1)
     """Which of the five folds validates, counted from 1; the data's own split when unset."""
     resume: bool = False

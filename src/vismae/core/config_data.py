@@ -88,6 +88,8 @@ class SelectConfig(Settings):
     """csv with a column patient_id: further patients whose labels are there."""
     ignore_labels: bool = False
     """Choose also among patients with labels in the store or known to the model."""
+    among: Path | None = None
+    """csv with a column patient_id: choose only among these, whatever their split."""
     split: Words = ()
     """Choose only among these splits of the store; when empty all but val and test."""
     modality: Modalities = ()

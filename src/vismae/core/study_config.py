@@ -38,6 +38,9 @@ class StudyStart(Settings):
     """Model folder or checkpoint; ``none`` starts from random weights."""
     tasks: Words = ()
     """Tasks it takes part in; all when empty."""
+    select: Literal["random", "entropy", "core-set", "hybrid"] | None = None
+    """How its labelled patients are chosen: the fewest as for all starts, each larger budget by
+    what the model of the one before says (``vismae select``); as for all starts when unset."""
     settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Settings of ``vismae finetune`` for this start, as ``section.name: value``."""
     segment: dict[str, Any] = Field(default_factory=dict[str, Any])

@@ -137,8 +137,12 @@ def label_fraction_patients(
     if not wanted:
         raise DataError("There are no training patients to take a fraction of.")
     order = _nested_order(index[index["patient_id"].isin(wanted)], seed)
-    count = max(1, math.floor(fraction * len(order) + 0.5))
-    return sorted(order[:count])
+    return sorted(order[: patients_at(fraction, len(order))])
+
+
+def patients_at(fraction: float, patients: int) -> int:
+    """Return the number of patients that a fraction of them is; at least one."""
+    return max(1, math.floor(fraction * patients + 0.5))
 
 
 def rank_patients(patients: Iterable[str], seed: int = 0) -> list[str]:
@@ -168,6 +172,27 @@ def write_splits_csv(path: Path, splits: Mapping[str, str]) -> None:
     writer.writerow(["patient_id", "split"])
     writer.writerows(sorted(splits.items()))
     write_text(path, text.getvalue())
+
+
+def read_patients_csv(path: Path) -> set[str]:
+    """Return the ids in column ``patient_id`` of a table.
+
+    Raises:
+        DataError: The file is missing, no table, or without that column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no csv that can be read ({error}). Check the path.") from error
+    if "patient_id" not in columns:
+        raise DataError(
+            f"{path}: no column patient_id, found {', '.join(columns) or 'nothing'}. Name the "
+            "column of ids patient_id."
+        )
+    return {row["patient_id"] for row in rows if row["patient_id"]}
 
 
 def read_splits_csv(path: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from vismae.core.rundir import open_run, write_text
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.fingerprint import FINGERPRINT_COLUMNS, WITHHELD, overlap
 from vismae.data.intensity import to_unit_range
-from vismae.data.splits import rank_patients
+from vismae.data.splits import rank_patients, read_patients_csv
 from vismae.data.store import Store
 from vismae.evaluation.overlay import contact_sheet, save_png
 from vismae.evaluation.selection import (
@@ -95,7 +95,11 @@ def select(config: SelectConfig) -> SelectResult:
     rows = _usable(store, card, config)
     labelled = _labelled(store, rows, card, config)
     candidates = rows[~rows["patient_id"].isin(labelled)]
-    if config.split:
+    if config.among is not None:
+        candidates = candidates[
+            candidates["patient_id"].isin(_listed(config.among, rows, store.address))
+        ]
+    elif config.split:
         candidates = candidates[candidates["split"].isin(config.split)]
     else:
         candidates = candidates[~candidates["split"].isin(("val", "test"))]
@@ -207,25 +211,19 @@ def _labelled(store: Store, rows: pd.DataFrame, card: ModelCard, config: SelectC
             known = overlap(card.training[stage], rows)
             found |= {*known.same_id, *known.same_pixels}
     if config.labelled is not None:
-        listed = _read_list(config.labelled)
-        strangers = sorted(listed - set(rows["patient_id"].astype(str)))
-        if strangers:
-            raise DataError(
-                f"{config.labelled}: patient {strangers[0]} ({len(strangers)} in all) is not in "
-                f"{store.address}. List ids as the store has them (column patient_id)."
-            )
-        found |= listed
+        found |= _listed(config.labelled, rows, store.address)
     return found
 
 
-def _read_list(path: Path) -> set[str]:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no csv that can be read ({error}).") from error
-    if "patient_id" not in table.columns:
-        raise DataError(f"{path}: no column patient_id, found {', '.join(table.columns)}.")
-    return set(table["patient_id"]) - {""}
+def _listed(path: Path, rows: pd.DataFrame, address: str) -> set[str]:
+    listed = read_patients_csv(path)
+    strangers = sorted(listed - set(rows["patient_id"].astype(str)))
+    if strangers:
+        raise DataError(
+            f"{path}: patient {strangers[0]} ({len(strangers)} in all) is not in {address}. List "
+            "ids as the store has them (column patient_id)."
+        )
+    return listed
 
 
 def _spread(members: pd.DataFrame, most: int) -> list[int]:

@@ -32,10 +32,11 @@ from vismae.core.processes import available_cores
 from vismae.core.rundir import open_run, write_bytes, write_text
 from vismae.core.settings import build_config
 from vismae.core.study_config import StudyConfig
+from vismae.data.splits import patients_at
 from vismae.workflows.adapted_network import require_start_possible
-from vismae.workflows.label_study.plan import SCORES, Budget, Cell, cells_of, folds_of
+from vismae.workflows.label_study.plan import SCORES, Budget, Cell, before, cells_of, folds_of
 from vismae.workflows.label_study.progress import StudyProgress, study_progress
-from vismae.workflows.label_study.run import Job, Outcome, run_cell
+from vismae.workflows.label_study.run import Chooser, Job, Outcome, run_cell
 from vismae.workflows.label_study.tasks import prepare_task
 from vismae.workflows.study_report import compare_starts, flat, write_study_report
 
@@ -118,16 +119,27 @@ class _Study:
         ):
             self._count_finished(progress)
             left = list(missing)
-            for outcome in executor.run(run_cell, self._jobs(missing)):
-                ended = _ended(outcome)
-                left.remove(ended.cell)
-                if ended.failure is not None:
-                    self.failures[ended.cell] = ended.failure
-                    logger.warning("%s failed: %s", ended.cell, ended.failure)
-                progress.finished(ended, left)
-                if left and _share_of(left[0]) != _share_of(ended.cell):
-                    # One repetition of everything is done: a study stopped later is of use.
-                    self._write_results()
+            while ready := [cell for cell in left if self._may_begin(cell)]:
+                for outcome in executor.run(run_cell, self._jobs(ready)):
+                    ended = _ended(outcome)
+                    left.remove(ended.cell)
+                    if ended.failure is not None:
+                        self.failures[ended.cell] = ended.failure
+                        logger.warning("%s failed: %s", ended.cell, ended.failure)
+                    progress.finished(ended, left)
+                    if left and _share_of(left[0]) != _share_of(ended.cell):
+                        # One repetition of everything is done: a study stopped later is of use.
+                        self._write_results()
+            for cell in left:
+                self.failures[cell] = "the run that chooses its patients failed"
+
+    def _chooser(self, cell: Cell) -> Cell | None:
+        return before(self.config, cell, self.tasks[cell.task].budgets)
+
+    def _may_begin(self, cell: Cell) -> bool:
+        """Tell whether the run that chooses this one's patients, if there is one, is done."""
+        chooser = self._chooser(cell)
+        return chooser is None or self._is_finished(chooser)
 
     def _count_finished(self, progress: StudyProgress) -> None:
         for cell in self.cells:
@@ -139,12 +151,23 @@ class _Study:
         first = self.cells[0].run
         for cell in cells:
             task = self.tasks[cell.task]
+            strategy, chooser = self.config.starts[cell.start].select, self._chooser(cell)
+            patients = task.training_patients[cell.fold]
+            finetuning = self._finetuning(cell, task.stores[cell.fold], patients)
             yield Job(
                 cell,
-                self._finetuning(cell, task.stores[cell.fold], task.training_patients[cell.fold]),
+                finetuning,
                 task.pictured if cell.run == first else (),
-                self.config.keep_models,
+                # A model that chooses patients is wanted by the next run, also after a restart.
+                self.config.keep_models or strategy is not None,
                 self._threads(),
+                None
+                if chooser is None or strategy is None
+                else Chooser(
+                    chooser.folder(self.folder),
+                    strategy,
+                    patients_at(finetuning.label_fraction, patients),
+                ),
             )
 
     def _threads(self) -> int | None:

@@ -25,6 +25,7 @@ from vismae.data.splits import (
     fold_split,
     label_fraction_patients,
     patients_of,
+    read_patients_csv,
     split_patients,
     write_splits_csv,
 )
@@ -75,9 +76,7 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
     rows, splits = divide_task(store, config)
     if is_main_process():
         write_splits_csv(folder / "splits.csv", splits)
-    chosen = label_fraction_patients(
-        rows, patients_of(splits, ["train"]), config.label_fraction, config.subset_seed
-    )
+    chosen = _labelled_patients(rows, patients_of(splits, ["train"]), config)
     if is_main_process():
         write_text(
             folder / "training_patients.csv",
@@ -95,13 +94,30 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
         "%d left for testing",
         len(train),
         len(chosen),
-        100 * config.label_fraction,
+        100 * len(chosen) / max(1, len(patients_of(splits, ["train"]))),
         len(val),
         len(test),
     )
     card = task_card(store, rows, config)
     labels = None if config.task.kind == "segment" else _encode_all(index, rows, card)
     return TaskData(store, train, val, test, withheld, card, labels)
+
+
+def _labelled_patients(
+    rows: pd.DataFrame, training: list[str], config: FinetuneConfig
+) -> list[str]:
+    """Return the training patients whose labels are used, sorted."""
+    if config.labelled is None:
+        return label_fraction_patients(rows, training, config.label_fraction, config.subset_seed)
+    listed = read_patients_csv(config.labelled)
+    strangers = sorted(listed - set(training))
+    if strangers or not listed:
+        found = f"'{strangers[0]}' is no training patient" if strangers else "it lists nobody"
+        raise DataError(
+            f"{config.labelled}: {found} ({len(strangers)} of {len(listed)} are not). List ids of "
+            "the split train, as training_patients.csv of a run has them."
+        )
+    return sorted(listed)
 
 
 def divide_task(store: Store, config: FinetuneConfig) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -6,7 +6,7 @@ primary comparison, then all labels, then the rest from few to many.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vismae.core.study_config import StudyConfig
@@ -119,3 +119,17 @@ def _most_useful_first(budgets: Sequence[Budget], first: Budget | None) -> list[
     """Put the primary budget (else the smallest) first and the largest second."""
     front = [budget for budget in budgets if budget == first] or budgets[:1]
     return list(dict.fromkeys([*front, *budgets[-1:], *budgets]))
+
+
+def before(config: StudyConfig, cell: Cell, budgets: Sequence[Budget]) -> Cell | None:
+    """Return the run whose model chooses the labelled patients of a run; None where chance does.
+
+    Args:
+        config: The study.
+        cell: A run.
+        budgets: Those of its task, rising.
+    """
+    place = list(budgets).index(cell.budget)
+    if config.starts[cell.start].select is None or place == 0:
+        return None
+    return replace(cell, budget=budgets[place - 1])

@@ -11,24 +11,43 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vismae.core.config import EvaluateConfig, FinetuneConfig
+from vismae.core.config import EvaluateConfig, FinetuneConfig, SelectConfig
 from vismae.core.errors import DataError, ModelError, VismaeError
 from vismae.core.executor import Step
 from vismae.core.rundir import write_bytes, write_text
+from vismae.data.splits import patients_of, read_patients_csv, read_splits_csv
 from vismae.data.store import Store
+from vismae.evaluation.selection import Strategy
 from vismae.inference.predictor import Predictor, choose_device
 from vismae.models.weights import load_model
 from vismae.workflows.evaluate import EvaluateResult, evaluate
 from vismae.workflows.finetune import FinetuneResult, finetune
 from vismae.workflows.label_study.devices import take_gpu
 from vismae.workflows.label_study.plan import SCORES, Cell
+from vismae.workflows.select import select
 
 FAILURE = "failure.txt"
 PICTURED = "pictured.npz"
+TRAINING_PATIENTS = "training_patients.csv"
 # The widest a score's interval can be in a single run is of no interest here.
 _RESAMPLES = 100
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Who chooses a run's labelled patients: the run before it.
+
+    Attributes:
+        run: Folder of that run, with its model and its labelled patients.
+        strategy: As of ``vismae select``.
+        patients: Number of labelled patients that this run is to have.
+    """
+
+    run: Path
+    strategy: Strategy
+    patients: int
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,7 @@ class Job:
         pictured: Rows whose predicted label maps are kept for the report.
         keep_model: Keep the model folder.
         threads: Of this process; None leaves them as they are.
+        chooser: Chooses the labelled patients; chance does when None.
     """
 
     cell: Cell
@@ -48,6 +68,7 @@ class Job:
     pictured: tuple[int, ...]
     keep_model: bool
     threads: int | None
+    chooser: Chooser | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +99,14 @@ def run_cell(job: Job, step: Step) -> Outcome:
         if job.threads is not None:
             take_gpu(str(run.parents[4]))
             torch.set_num_threads(job.threads)
+        finetuning = job.finetuning
+        if job.chooser is not None:
+            step("choosing patients")
+            labelled = choose_labelled(job.chooser, finetuning)
+            finetuning = finetuning.model_copy(update={"labelled": labelled})
         step("fine-tuning")
         # The network of the run is gone when the next one asks for the same memory.
-        result = finetune(job.finetuning)
+        result = finetune(finetuning)
         step("scoring")
         scores = _score(job, result, step).assign(seconds=time.perf_counter() - started)
         _tidy(run, job.keep_model)
@@ -93,6 +119,43 @@ def run_cell(job: Job, step: Step) -> Outcome:
         logger.warning("%s failed: %s", job.cell, failure)
         return Outcome(job.cell, time.perf_counter() - started, failure=failure)
     return Outcome(job.cell, time.perf_counter() - started, result.validation)
+
+
+def choose_labelled(chooser: Chooser, finetuning: FinetuneConfig) -> Path:
+    """Write the labelled patients of a run: those of the one before, and those its model chooses.
+
+    Returns:
+        The table, beside the run's folder.
+    """
+    known = read_patients_csv(chooser.run / TRAINING_PATIENTS)
+    splits = read_splits_csv(chooser.run / "splits.csv")
+    run = finetuning.out
+    run.parent.mkdir(parents=True, exist_ok=True)
+    among = run.with_name(f"{run.name}_training.csv")
+    _write_patients(among, patients_of(splits, ["train"]))
+    chosen = select(
+        SelectConfig(
+            model=chooser.run / "model",
+            store=finetuning.data.sources[0],
+            out=run.with_name(f"{run.name}_selection"),
+            n=max(1, chooser.patients - len(known)),
+            strategy=chooser.strategy,
+            labelled=chooser.run / TRAINING_PATIENTS,
+            among=among,
+            ignore_labels=True,
+            modality=finetuning.data.modality,
+            device=finetuning.trainer.device,
+            seed=finetuning.seed,
+            overwrite=True,
+        )
+    ).patients
+    path = run.with_name(f"{run.name}_labelled.csv")
+    _write_patients(path, sorted({*known, *chosen}))
+    return path
+
+
+def _write_patients(path: Path, patients: list[str]) -> None:
+    write_text(path, pd.DataFrame({"patient_id": patients}).to_csv(index=False))
 
 
 def _first_line(error: Exception) -> str:
@@ -122,7 +185,7 @@ def _score(job: Job, result: FinetuneResult, step: Step) -> pd.DataFrame:
 def _labelled(job: Job, result: FinetuneResult, evaluated: EvaluateResult) -> pd.DataFrame:
     """Say in every row which run it is of, so that the tables of all runs can be joined."""
     cell = job.cell
-    patients = job.finetuning.out / "training_patients.csv"
+    patients = job.finetuning.out / TRAINING_PATIENTS
     if not patients.is_file():
         raise DataError(f"{patients} is missing; it lists the labelled patients of a run.")
     return pd.read_parquet(evaluated.folder / SCORES).assign(
