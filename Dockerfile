@@ -1,19 +1,20 @@
 # syntax=docker/dockerfile:1
 # vismae as one command, without a compiler, without root. See docs/docker.md.
 #   docker build -t vismae .
-#   docker build -t vismae:cuda --build-arg DEVICE=cu128 .
+#   docker build -t vismae:cpu --build-arg TORCH_INDEX=ADDRESS .
 
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim-bookworm AS build
-# cpu, or the name of a CUDA build of PyTorch such as cu128.
-ARG DEVICE=cpu
+# Where PyTorch comes from: pip's own index (a CUDA build), or the address of another build's wheels.
+ARG TORCH_INDEX=default
 ARG TORCH=2.13.0
 ARG EXTRAS=dicomseg,itk,onnx,pacs,web
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/vismae
 ENV PATH=/opt/vismae/bin:$PATH
-RUN pip install "torch==${TORCH}" --index-url "https://download.pytorch.org/whl/${DEVICE}"
+RUN if [ "${TORCH_INDEX}" = default ]; then pip install "torch==${TORCH}"; \
+    else pip install "torch==${TORCH}" --index-url "${TORCH_INDEX}"; fi
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY src src

@@ -39,7 +39,7 @@ def card_page(card: ModelCard, network: str) -> str:
     """
     sections = [
         _front_matter(card),
-        f"# {network}\n\nA {_KINDS[card.kind]} of [vismae](https://pypi.org/project/vismae/).\n",
+        f"# {network}\n\nA {_KINDS[card.kind]} of vismae.\n",
         "## Use\n\n" + _USE,
         "## Input\n\n" + _input(card),
     ]
