@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -72,13 +73,15 @@ class Members:
                     f"{status} before the training began; what it wrote above says why."
                 )
 
-    def end(self, seconds: float = _END_SECONDS) -> None:
-        """Wait for them to end, and kill those that do not."""
+    def end(self, seconds: float) -> None:
+        """Wait for them to end, and kill those that have not after so long."""
+        end = time.monotonic() + seconds
         for process in self._processes:
             if process.stdin is not None:
                 process.stdin.close()
+        for process in self._processes:
             try:
-                process.wait(seconds)
+                process.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

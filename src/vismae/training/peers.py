@@ -31,6 +31,7 @@ BEAT_SECONDS = 1.0
 # A process that has learnt of a failure gets so long to end by itself.
 GRACE_SECONDS = 10.0
 _JOIN_SECONDS = 60.0
+_HELLO_SECONDS = 10.0
 _LOOPBACKS = ("localhost", "127.0.0.1", "::1")
 
 Share = Callable[[Any], Any]
@@ -68,8 +69,8 @@ class _Line:
     """A connection to one other process."""
 
     connection: socket.socket
-    rank: int | None
-    host: str = "?"
+    rank: int
+    host: str
     seen: float = field(default_factory=time.monotonic)
     rest: bytes = b""
 
@@ -174,7 +175,7 @@ class Peers:
         token = secrets.token_hex(16)
         with socket.create_server((at, 0), backlog=launch.world) as server:
             server.settimeout(_JOIN_SECONDS)
-            share((server.getsockname()[1], token))
+            share((server.getsockname()[1], token, platform.node()))
             while len(self._lines) < launch.world - 1:
                 try:
                     connection, _ = server.accept()
@@ -188,11 +189,15 @@ class Peers:
 
     def _greet(self, connection: socket.socket, token: str) -> None:
         """Take a caller in if it is one of ours."""
-        connection.settimeout(_JOIN_SECONDS)
+        connection.settimeout(_HELLO_SECONDS)
+        content = b""
         try:
-            hello = json.loads(connection.makefile("rb").readline(4096))
+            while b"\n" not in content and len(content) < 4096:
+                content += connection.recv(4096) or b"\n"
+            first, _, rest = content.partition(b"\n")
+            hello = json.loads(first)
             known = hmac.compare_digest(str(hello["token"]), token)
-            line = _Line(connection, int(hello["rank"]), str(hello["host"]))
+            line = _Line(connection, int(hello["rank"]), str(hello["host"]), rest=rest)
         except (OSError, ValueError, KeyError, TypeError):
             known = False
         if known:
@@ -200,7 +205,7 @@ class Peers:
         else:
             connection.close()
 
-    def _reach(self, port: int, token: str) -> None:
+    def _reach(self, port: int, token: str, host: str) -> None:
         """Call the first process."""
         address = self._launch.address
         try:
@@ -211,7 +216,7 @@ class Peers:
                 "Processes of one training connect at any port: let the machines through to each "
                 "other."
             ) from error
-        line = _Line(connection, 0, address)
+        line = _Line(connection, 0, host)
         line.send({"token": token, "rank": self._launch.rank, "host": platform.node()})
         self._add(line)
 
@@ -273,7 +278,7 @@ class Peers:
 
     def _lose(self, line: _Line, why: str) -> None:
         self._drop(line)
-        self._take(Cause(line.rank or 0, line.host, why))
+        self._take(Cause(line.rank, line.host, why))
 
     def _take(self, cause: Cause) -> None:
         """Learn of a failure; the first one counts, and the first process passes it on."""

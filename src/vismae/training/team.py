@@ -32,6 +32,9 @@ T = TypeVar("T")
 # An exchange that failed is explained by what another process tells within this time.
 _EXPLAIN_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+# Processes that vismae started are killed when they have not ended after so long.
+_END_SECONDS = 60.0
+_FAILED_SECONDS = 15.0
 
 
 class Team:
@@ -191,7 +194,7 @@ class Team:
         if self._peers is not None:
             self._peers.close()
         if self._members is not None:
-            self._members.end()
+            self._members.end(_FAILED_SECONDS if failed else _END_SECONDS)
 
 
 @contextmanager
