@@ -17,6 +17,7 @@ import typer
 
 from vismae.core.errors import VismaeError
 from vismae.core.launch import is_main_process
+from vismae.core.processes import let_children_outlive_time_up
 
 DEFECT_STATUS = 70
 INTERRUPTED_STATUS = 130
@@ -32,6 +33,7 @@ class Result(Protocol):
 
 def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -> None:
     """Do a command's work, print its summary, and turn errors into sentences and exit status."""
+    let_children_outlive_time_up()
     try:
         _set_up_logging(verbose, quiet)
         result = work()

@@ -1,5 +1,7 @@
 """Samples from a store: the same item whatever the batch, worker or rank, and readable values."""
 
+import os
+import signal
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from stores import classification_store, pretrain_store, record, segmentation_st
 from vismae.core.augment_section import AugmentSettings
 from vismae.core.errors import DataError
 from vismae.core.preprocessing import Preprocessing
+from vismae.core.processes import stop_signals_held
 from vismae.core.sections import PretrainDataSettings
 from vismae.core.types import IGNORED_LABEL, Modality, PixelUnit
 from vismae.data.loaders import (
@@ -153,3 +156,23 @@ def test_random_windows_are_for_images_in_hounsfield_units(store: Store):
             assert torch.equal(other, windowed[Draw(row, 0)]["image"])
         else:
             assert torch.equal(one, other)
+
+
+def test_signals_sent_to_all_processes_leave_a_loader_at_work(store: Store):
+    # As a terminal does on Ctrl-C, and SLURM before it takes a job back.
+    dataset = PretrainImages(store, CONTRACT, PretrainDataSettings(), seed=4)
+    stream = DrawStream(np.arange(len(store)), np.zeros(len(store)))
+    with stop_signals_held():
+        batches = iter(training_loader(dataset, BatchStream(stream, 2), 1))
+    (worker,) = batches._workers  # pyright: ignore[reportAttributeAccessIssue]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    assert len(next(batches)["row"]) == 2
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        os.kill(worker.pid, number)
+    for _ in range(20):
+        assert len(next(batches)["row"]) == 2
+    assert worker.is_alive()
+    del batches
+    worker.join(20)
+    assert not worker.is_alive()

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vismae.core.augment_section import AugmentSettings
 from vismae.core.preprocessing import Preprocessing
+from vismae.core.processes import outlive_stop_signals
 from vismae.core.sections import PretrainDataSettings
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.augment import augment_pretrain, sample_rng
@@ -194,9 +195,14 @@ def training_loader(
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers > 0 else None,
+        worker_init_fn=_begin_worker,
         # Forking a process that already runs torch threads can deadlock.
         multiprocessing_context="spawn" if workers > 0 else None,
     )
+
+
+def _begin_worker(number: int) -> None:
+    outlive_stop_signals()
 
 
 def evaluation_loader(

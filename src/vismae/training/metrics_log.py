@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from vismae.core.processes import spawning_without_main
+from vismae.core.processes import spawning_without_main, stop_signals_held
 from vismae.core.rundir import write_text
 from vismae.training.memory import peak_memory_gib
 from vismae.training.mlflow_record import MlflowRecord
@@ -45,7 +45,7 @@ class TimedLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the loader's batches."""
-        with spawning_without_main():
+        with spawning_without_main(), stop_signals_held():
             batches = iter(self._loader)
         while True:
             start = time.perf_counter()
