@@ -92,11 +92,28 @@ def test_signs_of_life_keep_the_silence_away():
 def test_a_process_that_ends_in_good_order_is_not_missed():
     with team(3) as peers:
         peers[2].close()
+        for connection in module._open_to_the_end:
+            connection.close()
         assert peers[0].explain(1.0) is None
         peers[1].tell("failed: later.")
         cause = peers[0].explain(10)
         assert cause is not None
         assert cause.rank == 1
+
+
+def test_the_first_process_waits_until_the_others_have_ended():
+    with team(3) as peers:
+        before = len(module._open_to_the_end)
+        for each in peers[1:]:
+            each.close()
+        waiting = threading.Thread(target=peers[0].close, args=(60.0,))
+        waiting.start()
+        waiting.join(1.0)
+        assert waiting.is_alive()
+        for connection in module._open_to_the_end[before:]:
+            connection.close()
+        waiting.join(20)
+        assert not waiting.is_alive()
 
 
 def test_others_go_on_when_the_first_has_let_them():

@@ -32,6 +32,7 @@ BEAT_SECONDS = 1.0
 GRACE_SECONDS = 10.0
 _JOIN_SECONDS = 60.0
 _HELLO_SECONDS = 10.0
+_open_to_the_end: list[socket.socket] = []
 _LOOPBACKS = ("localhost", "127.0.0.1", "::1")
 
 Share = Callable[[Any], Any]
@@ -73,6 +74,7 @@ class _Line:
     host: str
     seen: float = field(default_factory=time.monotonic)
     rest: bytes = b""
+    leaving: bool = False
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message; one that cannot go out is a matter of the watching thread."""
@@ -153,13 +155,25 @@ class Peers:
             self._deadline = time.monotonic() + _JOIN_SECONDS
         self._send_all({"kind": "failed", **asdict(self.cause)})
 
-    def close(self) -> None:
-        """End the watch in good order; the others go on without this process."""
+    def close(self, patience_seconds: float = 0.0) -> None:
+        """End the watch in good order; the others go on without this process.
+
+        Args:
+            patience_seconds: The first process waits so long for the others to end before it. A
+                scheduler that sees one process end with a status other than 0 kills the rest.
+        """
         self._send_all({"kind": "bye"})
+        end = time.monotonic() + patience_seconds
+        while self._launch.rank == 0 and self._lines and time.monotonic() < end:
+            time.sleep(BEAT_SECONDS / 20)
         self._closed = True
         self._thread.join(_JOIN_SECONDS)
-        for line in self._lines:
-            line.connection.close()
+        if self._launch.rank == 0:
+            for line in self._lines:
+                line.connection.close()
+        else:
+            # Closed by the system when this process has ended, and no sooner.
+            _open_to_the_end.extend(line.connection for line in self._lines)
         self._selector.close()
 
     def is_spokesman(self, cause: Cause) -> bool:
@@ -249,7 +263,8 @@ class Peers:
             if now - beaten >= BEAT_SECONDS:
                 beaten = now
                 self._send_all({"kind": "beat"})
-            for line in [each for each in self._lines if now - each.seen > self._silence]:
+            silent = [each for each in self._lines if now - each.seen > self._silence]
+            for line in [each for each in silent if not each.leaving]:
                 why = f"has given no sign of life for {self._silence:.0f} s: its machine or the "
                 self._lose(line, f"{why}network is down, or it hangs.")
             if self._deadline is not None and now > self._deadline:
@@ -265,9 +280,10 @@ class Peers:
             elif message["kind"] == "failed":
                 self._take(Cause(message["rank"], message["host"], message["why"]))
             elif message["kind"] == "bye":
-                self._drop(line)
-                return
-        if not is_open:
+                line.leaving = True
+        if not is_open and line.leaving:
+            self._drop(line)
+        elif not is_open:
             self._lose(line, "ended without a word: it was killed, for want of memory perhaps.")
 
     def _drop(self, line: _Line) -> None:

@@ -16,7 +16,7 @@ from lightning.fabric.plugins import ClusterEnvironment
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
-from vismae.core.errors import TrainingError, VismaeError
+from vismae.core.errors import TimeUpError, TrainingError, VismaeError
 from vismae.core.launch import Launch, find_launch, require_launch_fits
 from vismae.core.processes import available_cores
 from vismae.core.sections import TrainerSettings
@@ -32,6 +32,8 @@ T = TypeVar("T")
 # An exchange that failed is explained by what another process tells within this time.
 _EXPLAIN_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+# After an end in good order the first process waits so long for the others to end before it.
+_LEAVE_SECONDS = 20.0
 # Processes that vismae started are killed when they have not ended after so long.
 _END_SECONDS = 60.0
 _FAILED_SECONDS = 15.0
@@ -192,7 +194,8 @@ class Team:
         if dist.is_initialized() and self._joined:
             dist.destroy_process_group()
         if self._peers is not None:
-            self._peers.close()
+            agreed = not failed or isinstance(error, (KeyboardInterrupt, TimeUpError))
+            self._peers.close(_LEAVE_SECONDS if agreed else 0.0)
         if self._members is not None:
             self._members.end(_FAILED_SECONDS if failed else _END_SECONDS)
 
