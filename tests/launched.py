@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 SCRIPT = Path(__file__).parent / "unruly.py"
+PACED = str(Path(__file__).parent / "paced.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 Done = subprocess.CompletedProcess[str]

@@ -74,8 +74,15 @@ class Slurm:
 
     def state(self, job: str) -> str:
         """Return a job's state, as in RUNNING."""
+        return self._fact(job, "JobState")
+
+    def restarts(self, job: str) -> int:
+        """Return how often a job was put back in the queue."""
+        return int(self._fact(job, "Restarts"))
+
+    def _fact(self, job: str, name: str) -> str:
         words = self.run("scontrol", "show", "job", job).split()
-        return next(word.partition("=")[2] for word in words if word.startswith("JobState="))
+        return next(word.partition("=")[2] for word in words if word.startswith(f"{name}="))
 
     def wait(self, job: str, states: Sequence[str], seconds: float) -> str:
         """Wait until a job is in one of these states, and return which."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from launched import ENVIRONMENT, command_line, run, wait_until
+from launched import ENVIRONMENT, PACED, command_line, run, unruly, wait_until
 from slurm import Slurm, slurm
 from vismae.core.config import PretrainConfig
 
@@ -22,8 +22,8 @@ ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
 TWO: dict[str, Any] = {
     "trainer.devices": 2,
-    "trainer.max_steps": 900,
-    "trainer.checkpoint_every": 20,
+    "trainer.max_steps": 150,
+    "trainer.checkpoint_every": 5,
     "trainer.ema_decay": 0.99,
     "model.drop_path": 0.2,
     "data.workers": 1,
@@ -33,11 +33,11 @@ TWO: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     with slurm(tmp_path_factory.mktemp("slurm")) as made:
-        # What users have from their environment: vismae on the path.
+        # What users have from their environment: vismae on the path, here with a steady pace.
         programs = made.folder / "bin"
         programs.mkdir()
         program = programs / "vismae"
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vismae "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PACED}" "$@"\n')
         program.chmod(0o755)
         made.variables |= ENVIRONMENT | {"PATH": f"{programs}:{os.environ['PATH']}"}
         yield made
@@ -72,17 +72,21 @@ def test_a_job_that_is_preempted_twice_ends_as_if_it_had_not_been(
     wait_until(point.exists, "the first resume point", 180)
     # As some minutes before the end of the job's time.
     cluster.run("scancel", "--signal=USR1", job)
-    wait_until(lambda: "Restarts=1" in cluster.run("scontrol", "show", "job", job), "a requeue")
+    wait_until(
+        lambda: "Restarts=1" in cluster.run("scontrol", "show", "job", job), "a requeue", 180
+    )
     first = point.stat().st_mtime_ns
     wait_until(lambda: point.stat().st_mtime_ns != first, "a resume point of the second try", 180)
     # As by a job of more weight, or an operator.
     cluster.run("scontrol", "requeue", job)
-    wait_until(lambda: "Restarts=2" in cluster.run("scontrol", "show", "job", job), "a requeue")
+    wait_until(
+        lambda: "Restarts=2" in cluster.run("scontrol", "show", "job", job), "a requeue", 180
+    )
     state = cluster.wait(job, ENDS, 240)
     told = screen.read_text()
     assert state == "COMPLETED", told
     assert "stopped on SIGUSR1" in told
-    assert told.count("Pre-training finished after 900 steps") == 1
+    assert told.count("Pre-training finished after 150 steps") == 1
     assert "Traceback" not in told
     whole = pretrain_config(tmp_path / "whole", unlabelled, **TWO)
     done = run(command_line("pretrain", whole))
@@ -122,8 +126,6 @@ def test_in_an_allocation_without_srun_one_process_trains_and_two_unasked_for_ar
 def test_a_task_that_is_killed_ends_the_job_with_the_cause(
     cluster: Slurm, unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
 ) -> None:
-    from launched import unruly
-
     settings = {**TWO, "trainer.max_steps": 5000}
     config = pretrain_config(tmp_path / "run", unlabelled, **settings)
     words = unruly(tmp_path, "pretrain", config, what="kill", rank=1, step=3)
