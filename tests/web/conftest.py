@@ -1,14 +1,8 @@
-"""A server with three small models, started as its users start it, and files to send to it."""
+"""A server with three small models, and one file of each kind to send to it."""
 
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,75 +12,17 @@ import pytest
 
 from factories import write_dicom_series, write_nifti, write_png, write_zip
 from models_on_disk import write_classifier, write_mae, write_segmenter
+from web_server import (
+    PATIENT,
+    UPLOAD_MIB,
+    RunningServer,
+    marked_picture,
+    marked_volume,
+    start_server,
+    stop_server,
+)
 
-UPLOAD_MIB = 2
-PATIENT = "Mueller-Erika-1951"
 FRAME = {"FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.1"}
-
-
-@dataclass
-class RunningServer:
-    """A server in a process of its own."""
-
-    process: subprocess.Popen[str]
-    address: str
-    home: Path
-    lines: list[str] = field(default_factory=list[str])
-
-    @property
-    def folder(self) -> Path:
-        """Its private folder."""
-        [found] = self.home.glob("vismae-web-*")
-        return found
-
-    def uploads(self) -> list[Path]:
-        """Folders of uploads that are still there."""
-        return [path for path in self.folder.iterdir() if path.is_dir() and path.name != "incoming"]
-
-    def client(self, **settings: Any) -> httpx.Client:
-        """Return a client that never leaves this machine."""
-        return httpx.Client(base_url=self.address, timeout=120, trust_env=False, **settings)
-
-
-def start_server(home: Path, *words: str | Path, **environment: str) -> RunningServer:
-    """Start ``vismae web`` on a free port and wait until it says where."""
-    home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", "from vismae.cli import main; main()", "web"]
-    process = subprocess.Popen(
-        [*command, "--port=0", "--device=cpu", *map(str, words)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(home), **environment},
-    )
-    server = RunningServer(process, "", home)
-    found = threading.Event()
-
-    def listen() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            server.lines.append(line)
-            address = re.search(r"open (http://\S+?/)(\?token=\S+)? ", line)
-            if address:
-                server.address = address[1]
-                found.set()
-        found.set()
-
-    threading.Thread(target=listen, daemon=True).start()
-    assert found.wait(180), "the server did not start"
-    assert server.address, "".join(server.lines)
-    return server
-
-
-def stop_server(server: RunningServer) -> int:
-    """Stop a server as a service manager would; return its exit status."""
-    if server.process.poll() is None:
-        server.process.send_signal(signal.SIGTERM)
-    try:
-        return server.process.wait(30)
-    except subprocess.TimeoutExpired:
-        server.process.kill()
-        raise
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +47,7 @@ def server(
     started = start_server(home, *options, *limits, "--stop-after=120")
     yield started
     assert stop_server(started) == 0, "".join(started.lines)
-    assert list(home.iterdir()) == []
+    assert list(home.glob("vismae-*")) == []
 
 
 @pytest.fixture(scope="session")
@@ -137,27 +73,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def _text(path: Path) -> Path:
     path.write_text("No image.")
     return path
-
-
-LEFT, FRONT, TOP = 900, 600, 300
-"""Values (HU) of the three marks of the phantom; the rest is -600, with a slow rise."""
-
-
-def marked_volume() -> np.ndarray:
-    """A volume (head, back, left) with a mark at the patient's left, one in front, one on top."""
-    volume = np.full((12, 48, 40), -600, np.int16)
-    volume += np.arange(48, dtype=np.int16)[None, :, None]
-    volume[2:6, 20:28, 30:38] = LEFT
-    volume[2:6, 2:10, 14:22] = FRONT
-    volume[9:11, 20:28, 14:22] = TOP
-    return volume
-
-
-def marked_picture() -> np.ndarray:
-    """A picture with a bright mark near its left upper corner."""
-    picture = np.full((48, 40), 30, np.uint8)
-    picture[4:14, 3:11] = 250
-    return picture
 
 
 @pytest.fixture

@@ -88,6 +88,8 @@ def serve(config: WebConfig) -> WebResult:
         guard = GuardedProcess(limits, ("vismae.web.child",), _IDLE_SECONDS)
         queue = JobQueue(guard, config.waiting)
         stack.callback(queue.stop)
+        # What it says of malformed bodies is in the answer to them.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         logger.info("loading %d model(s)", len(served.models))
         described = _describe(queue, served)
         answering = Answering(
