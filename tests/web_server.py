@@ -83,13 +83,14 @@ def stop_server(server: RunningServer) -> int:
 
 
 LEFT, FRONT, TOP = 900, 600, 300
-"""Values (HU) of the three marks of the phantom; the rest is -600, with a slow rise."""
+"""Values (HU) of the three marks of the phantom; the rest is -100, with a slow rise."""
 
 
 def marked_volume() -> np.ndarray:
     """A volume (head, back, left) with a mark at the patient's left, one in front, one on top."""
-    volume = np.full((12, 48, 40), -600, np.int16)
+    volume = np.full((12, 48, 40), -100, np.int16)
     volume += np.arange(48, dtype=np.int16)[None, :, None]
+    volume += 3 * np.arange(12, dtype=np.int16)[:, None, None]
     volume[2:6, 20:28, 30:38] = LEFT
     volume[2:6, 2:10, 14:22] = FRONT
     volume[9:11, 20:28, 14:22] = TOP

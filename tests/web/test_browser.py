@@ -1,0 +1,441 @@
+"""The page in a real browser: what people do with it, and what it must never do."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from web_server import UPLOAD_MIB, RunningServer, marked_volume
+
+pytest.importorskip("selenium", reason="the page is tested with selenium")
+
+from web_browser import CHROMIUM, DRIVER, Browser
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM.exists() and DRIVER.exists()),
+    reason="needs Debian's chromium and chromium-driver",
+)
+
+LEGEND = {(213, 94, 0), (86, 180, 233)}
+"""The colours of the two classes of the model."""
+
+TAB, HOME, END, UP, DOWN, PAGE_UP, PAGE_DOWN = 9, 36, 35, 38, 40, 33, 34
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    started = Browser(tmp_path_factory.mktemp("browser") / "profile")
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def page(chromium: Browser, server: RunningServer) -> Browser:
+    """The empty page."""
+    chromium.open(server.address)
+    return chromium
+
+
+def place(page: Browser, plane: str) -> tuple[int, int]:
+    """Return the slice shown and the number of slices."""
+    shown, total = page.text(f".view[data-plane={plane}] output").split(" / ")
+    return int(shown), int(total)
+
+
+def middle(page: Browser, selector: str) -> tuple[float, float]:
+    box = page.box(selector)
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def centre_of_brightest(pixels: np.ndarray) -> tuple[float, float]:
+    """Return row and column, as shares of what is drawn, of the centre of the brightest pixels."""
+    grey = pixels[..., 0].astype(int)
+    drawn = np.argwhere(pixels[..., 3] > 0)
+    (top, left), (bottom, right) = drawn.min(axis=0), drawn.max(axis=0)
+    row, column = np.argwhere(grey >= grey.max() - 8).mean(axis=0)
+    return (row - top) / (bottom - top), (column - left) / (right - left)
+
+
+@pytest.mark.parametrize("kind", ["nifti", "zip", "dicom", "png"])
+def test_every_kind_of_file_can_be_dropped(
+    page: Browser, files: dict[str, Path], kind: str
+) -> None:
+    page.show(files[kind])
+    planes = {"nifti": 3, "zip": 3, "dicom": 1, "png": 1}[kind]
+    assert page.run("return document.querySelectorAll('.view').length") == planes
+    assert page.text("#file-name") == files[kind].name
+    assert page.canvas(".view.large canvas.image")[..., :3].any()
+    assert page.run("return document.querySelectorAll('#results a').length") >= 3
+    assert [entry for entry in page.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize("kind", ["nifti", "zip"])
+def test_left_is_on_the_right_and_every_letter_where_it_belongs(
+    page: Browser, files: dict[str, Path], kind: str
+) -> None:
+    page.show(files[kind])
+    page.run("document.querySelector('#opacity').value = 0")
+    page.run("document.querySelector('#opacity').dispatchEvent(new Event('input'))")
+    letters = {
+        "axial": {"l": "R", "r": "L", "t": "A", "b": "P"},
+        "coronal": {"l": "R", "r": "L", "t": "S", "b": "I"},
+        "sagittal": {"l": "A", "r": "P", "t": "S", "b": "I"},
+    }
+    for plane, sides in letters.items():
+        for side, letter in sides.items():
+            assert page.text(f".view[data-plane={plane}] .side.{side}") == letter
+    # Marks: 900 HU at the patient's left, 600 in front, 300 on top; see marked_volume.
+    page.run(
+        "const f = (id, v) => { const e = document.getElementById(id); e.value = v;"
+        "e.dispatchEvent(new Event('change')) };"
+        "f('window-width', 2000); f('window-centre', 200)"
+    )
+    volume = marked_volume()
+    for plane, axis in (("axial", 0), ("coronal", 1), ("sagittal", 2)):
+        slices = {"axial": (3, 10), "coronal": (5, 24), "sagittal": (17, 33)}[plane]
+        for number in slices:
+            page.run(
+                "const e = document.querySelector(arguments[0]); e.value = arguments[1];"
+                "e.dispatchEvent(new Event('input'))",
+                f".view[data-plane={plane}] input",
+                number + 1,
+            )
+            page.settle()
+            row, column = centre_of_brightest(page.canvas(f".view[data-plane={plane}] .image"))
+            cut = np.take(volume, number, axis)
+            if axis > 0:
+                cut = cut[::-1]  # the head is at the top
+            wanted = np.argwhere(cut == cut.max()).mean(axis=0) + 0.5
+            assert row == pytest.approx(wanted[0] / cut.shape[0], abs=0.04), (plane, number)
+            assert column == pytest.approx(wanted[1] / cut.shape[1], abs=0.04), (plane, number)
+
+
+def test_a_picture_is_shown_as_its_file_has_it(page: Browser, files: dict[str, Path]) -> None:
+    page.show(files["png"])
+    row, column = centre_of_brightest(page.canvas(".image"))
+    assert (row, column) == pytest.approx((9 / 48, 7 / 40), abs=0.04)
+    assert page.run("return document.querySelectorAll('.side').length") == 0
+
+
+def test_slices_scroll_by_wheel_keys_and_slider(page: Browser, files: dict[str, Path]) -> None:
+    page.show(files["nifti"])
+    assert place(page, "coronal") == (25, 48)
+    x, y = middle(page, ".view[data-plane=coronal] .picture")
+    page.mouse("mouseWheel", x, y, deltaX=0, deltaY=-120)
+    page.wait("document.querySelector('.view[data-plane=coronal] output').value === '26 / 48'")
+    page.mouse("mouseWheel", x, y, deltaX=0, deltaY=120)
+    page.wait("document.querySelector('.view[data-plane=coronal] output').value === '25 / 48'")
+    for selector in (".picture", "input"):
+        page.run("document.querySelector(arguments[0]).focus()", f".view.large {selector}")
+        for name, code, expected in (
+            *(("Home", HOME, 1), ("ArrowUp", UP, 2), ("ArrowUp", UP, 3), ("ArrowDown", DOWN, 2)),
+            *(("End", END, 12), ("ArrowUp", UP, 12)),
+        ):
+            page.key(name, code)
+            page.settle()
+            assert place(page, "axial")[0] == expected, (selector, name)
+    page.run("document.querySelector('.view[data-plane=coronal] .picture').focus()")
+    page.key("PageUp", PAGE_UP)
+    page.settle()
+    assert place(page, "coronal")[0] == 35
+    page.key("PageDown", PAGE_DOWN)
+    page.settle()
+    assert place(page, "coronal")[0] == 25
+    # Another slice is another picture.
+    before = page.canvas(".view.large .image")
+    page.run("document.querySelector('.view.large .picture').focus()")
+    page.key("Home", HOME)
+    page.settle()
+    assert not np.array_equal(before, page.canvas(".view.large .image"))
+
+
+def test_dragging_changes_the_window_and_the_numbers_follow(
+    page: Browser, files: dict[str, Path]
+) -> None:
+    page.show(files["nifti"])
+
+    def window() -> tuple[float, float]:
+        centre, width = page.run(
+            "return ['window-centre', 'window-width']"
+            ".map((id) => Number(document.getElementById(id).value))"
+        )
+        shown = re.fullmatch(r"C (\S+)\s+W (\S+) HU", page.text(".view.large .shown-window"))
+        assert shown is not None
+        assert (float(shown[1]), float(shown[2])) == (centre, width)
+        return centre, width
+
+    assert window() == (40.0, 400.0)
+    before = page.canvas(".view.large .image")
+    x, y = middle(page, ".view.large .picture")
+    page.drag((x, y), (120, 0))
+    centre, width = window()
+    assert centre == 40.0
+    assert width > 500
+    page.drag((x, y), (0, 80))
+    assert window()[0] > 100
+    assert window()[1] == width
+    assert not np.array_equal(before, page.canvas(".view.large .image"))
+    for element, value in (("window-centre", 300), ("window-width", 50)):
+        page.run(
+            "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+            "e.dispatchEvent(new Event('change'))",
+            element,
+            value,
+        )
+    page.settle()
+    assert window() == (300.0, 50.0)
+    page.run("document.activeElement.blur()")
+    page.key("r", 82)
+    page.settle()
+    assert window() == (40.0, 400.0)
+
+
+def test_at_full_opacity_only_the_colours_of_the_legend_occur(
+    page: Browser, files: dict[str, Path]
+) -> None:
+    page.show(files["nifti"])
+    swatches = page.run(
+        "return [...document.querySelectorAll('.swatch')].map((e) => e.style.backgroundColor)"
+    )
+    assert {tuple(map(int, re.findall(r"\d+", text))) for text in swatches} == LEGEND
+    set_opacity(page, 100)
+    layer = page.canvas(".view.large .overlay").reshape(-1, 4)
+    assert set(np.unique(layer[:, 3])) == {0, 255}
+    found = {tuple(map(int, colour)) for colour in np.unique(layer[layer[:, 3] > 0, :3], axis=0)}
+    assert found == LEGEND
+    # The same on the screen: every pixel of the image is grey or a colour of the legend.
+    page.run("document.querySelectorAll('.picture span, .cross').forEach((e) => e.remove())")
+    page.settle()
+    box = page.box(".view.large .picture")
+    seen = page.screenshot()[
+        int(box["y"]) + 2 : int(box["y"] + box["height"]) - 2,
+        int(box["x"]) + 2 : int(box["x"] + box["width"]) - 2,
+    ].reshape(-1, 3)
+    coloured = seen[seen.max(axis=1) != seen.min(axis=1)]
+    assert {tuple(map(int, colour)) for colour in np.unique(coloured, axis=0)} == LEGEND
+    set_opacity(page, 40)
+    assert page.run("return document.querySelector('.large .overlay').style.opacity") == "0.4"
+    assert page.text("#opacity-value") == "40 %"
+    page.click("#legend input")
+    page.settle()
+    layer = page.canvas(".view.large .overlay").reshape(-1, 4)
+    assert len(np.unique(layer[layer[:, 3] > 0, :3], axis=0)) == 1
+
+
+def set_opacity(page: Browser, percent: int) -> None:
+    page.run(
+        "const e = document.querySelector('#opacity'); e.value = arguments[0];"
+        "e.dispatchEvent(new Event('input'))",
+        percent,
+    )
+    page.settle()
+
+
+def test_classes_come_with_a_note_and_evidence_as_a_layer(
+    page: Browser, files: dict[str, Path]
+) -> None:
+    page.show(files["zip"])
+    text = page.text("#classes-section")
+    assert "bright" in text
+    assert "dark" in text
+    assert "were not compared with outcomes" in text
+    assert "this slice" in text
+    options = page.run("return [...document.querySelectorAll('#layer option')].map((o) => o.text)")
+    assert options == [
+        *("Segmentation (organs)", "Evidence (finding)", "Reconstruction error (mae)", "none")
+    ]
+    for number in (1, 2):
+        page.run(
+            "const e = document.querySelector('#layer'); e.selectedIndex = arguments[0];"
+            "e.dispatchEvent(new Event('change'))",
+            number,
+        )
+        page.wait("!document.querySelector('#scale').hidden")
+        page.settle()
+        assert page.canvas(".view.large .overlay")[..., 3].any()
+
+
+def test_a_slice_is_hidden_and_filled_in_at_the_chosen_ratio(
+    page: Browser, files: dict[str, Path]
+) -> None:
+    page.show(files["nifti"])
+    page.click("#mode label:nth-child(2)")
+    said = "document.querySelector('#reconstruction-note').textContent"
+    page.wait(f"{said}.includes('of the pixels were hidden')")
+    first = page.canvas("#seen")
+    assert first.shape == (48, 40, 4)
+    assert page.canvas("#filled")[..., 3].all()
+    assert page.canvas("#error")[..., :3].any()
+    before = page.run(f"return {said}")
+    page.run(
+        "const e = document.querySelector('#ratio'); e.value = 25;"
+        "e.dispatchEvent(new Event('input'))"
+    )
+    page.wait(f"!{said}.startsWith('Drawing') && {said} !== {before!r}")
+    hidden = [(picture[..., 0] == 52).mean() for picture in (first, page.canvas("#seen"))]
+    assert hidden[0] > hidden[1] + 0.2
+
+
+def test_results_are_downloaded_as_predict_writes_them(
+    page: Browser, files: dict[str, Path], server: RunningServer
+) -> None:
+    page.show(files["nifti"])
+    links = page.run("return [...document.querySelectorAll('#results a')].map((a) => a.href)")
+    saved = page.download(lambda: page.click("#results a"), "head_ct.nii.gz")
+    address = next(link for link in links if link.endswith("head_ct.nii.gz"))
+    assert saved == server.client().get(address).content
+    with files["nifti"].open("rb") as content:
+        answer = server.client().post(
+            "/v1/predict", files={"file": ("head_ct.nii.gz", content)}, data={"answer": "files"}
+        )
+    assert answer.status_code == 200
+    assert page.download(lambda: page.click("#results li:last-child a"), "vismae-results.zip")
+
+
+def test_a_file_that_is_no_image_is_named_with_the_reason(
+    page: Browser, files: dict[str, Path]
+) -> None:
+    page.show(files["text"])
+    assert page.run("return document.body.dataset.state") == "problem"
+    assert "letter.txt: not a known image format" in page.text("#problem-message")
+    assert "unknown-format" in page.text("#problem-code")
+    page.show(files["png"])
+    assert page.run("return document.body.dataset.state") == "views"
+
+
+def test_too_large_a_file_is_refused_by_the_page_and_by_the_server(
+    page: Browser, tmp_path: Path
+) -> None:
+    big = tmp_path / "big.nii"
+    big.write_bytes(bytes(UPLOAD_MIB * 2**20 + 200_000))
+    page.show(big)
+    assert "at most 2.1 MB are taken" in page.text("#problem-message")
+    status = page.driver.execute_async_script(
+        "const done = arguments[1]; const form = new FormData();"
+        "form.append('file', new Blob([new Uint8Array(arguments[0])]), 'a.nii');"
+        "fetch('/page/studies', {method: 'POST', body: form}).then((r) => done(r.status))",
+        big.stat().st_size,
+    )
+    assert status == 413
+
+
+def test_everything_that_can_be_used_has_a_name(page: Browser, files: dict[str, Path]) -> None:
+    usable = {"button", "slider", "combobox", "spinbutton", "checkbox", "radio", "link", "textbox"}
+
+    def unnamed() -> list[str]:
+        return [
+            str(node)
+            for node in page.nodes()
+            if node["role"] in usable and not node["name"].strip()
+        ]
+
+    assert unnamed() == []
+    page.show(files["nifti"])
+    assert unnamed() == []
+    names = {(node["role"], node["name"]) for node in page.nodes()}
+    for wanted in (
+        *(("slider", "Axial slice"), ("slider", "Coronal slice"), ("slider", "Opacity")),
+        *(("spinbutton", "Centre"), ("spinbutton", "Width"), ("radio", "Reconstruction")),
+        *(("slider", "Axial slice on the image"), ("button", "Enlarge coronal view")),
+        ("heading", "vismae"),
+    ):
+        assert any(role == wanted[0] and name.startswith(wanted[1]) for role, name in names), wanted
+    assert {"main", "banner", "complementary"} <= {role for role, _ in names}
+
+
+def test_the_keyboard_alone_reaches_and_moves_everything(
+    page: Browser, files: dict[str, Path]
+) -> None:
+    page.show(files["nifti"])
+    page.run("document.activeElement.blur()")
+    reached: list[str] = []
+    for _ in range(60):
+        page.key("Tab", TAB)
+        reached.append(
+            page.run(
+                "const e = document.activeElement;"
+                "return e.id || e.getAttribute('aria-label') || e.textContent || e.tagName"
+            )
+        )
+        if len(reached) > 1 and reached[-1] == "BODY":
+            break
+    for wanted in (
+        *("open", "close", "Axial slice on the image", "Axial slice", "Enlarge sagittal view"),
+        *(
+            "window-centre",
+            "window-width",
+            "window-preset",
+            "layer",
+            "opacity",
+            "modality",
+            "again",
+        ),
+        "head_ct.nii.gz",
+    ):
+        assert wanted in reached, (wanted, reached)
+    page.run("document.querySelector('#opacity').focus()")
+    before = page.text("#opacity-value")
+    page.key("ArrowUp", UP)
+    assert page.text("#opacity-value") != before
+    page.run("document.activeElement.blur()")
+    page.key("3", 51)
+    page.wait("document.querySelector('.view.large').dataset.plane === 'sagittal'")
+    page.key("l", 76)
+    page.settle()
+    assert page.text("#opacity-value") == "0 %"
+
+
+def test_nothing_but_the_own_server_is_ever_asked(
+    page: Browser, files: dict[str, Path], server: RunningServer
+) -> None:
+    page.requested()
+    page.open(server.address)
+    page.show(files["nifti"])
+    page.driver.get(f"{server.address}docs")
+    page.wait("document.querySelectorAll('article').length === 4")
+    assert "multipart" not in page.text("#status")
+    time.sleep(1.0)
+    asked = page.requested()
+    assert len(asked) > 10
+    own = urlsplit(server.address).netloc
+    foreign = [
+        address
+        for address in asked
+        if urlsplit(address).scheme not in ("data", "blob") and urlsplit(address).netloc != own
+    ]
+    assert foreign == []
+
+
+def test_leaving_the_page_deletes_what_the_server_had(
+    page: Browser, files: dict[str, Path], server: RunningServer
+) -> None:
+    page.show(files["nifti"])
+    folder = server.folder / page.run("return document.body.dataset.done")
+    assert folder.exists()
+    page.driver.get(f"{server.address}docs")
+    end = time.monotonic() + 30
+    while folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])
+def test_nothing_is_cut_off_at_usual_sizes(
+    page: Browser, files: dict[str, Path], size: tuple[int, int]
+) -> None:
+    page.resize(*size)
+    try:
+        page.show(files["nifti"])
+        overflow = page.run(
+            "const e = document.documentElement;"
+            "return [e.scrollWidth - e.clientWidth, e.scrollHeight - e.clientHeight]"
+        )
+        assert overflow == [0, 0]
+        large = page.box(".view.large .picture")
+        assert large["width"] * large["height"] > 0.3 * size[0] * size[1]
+    finally:
+        page.resize(1280, 800)
