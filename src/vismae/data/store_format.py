@@ -100,7 +100,21 @@ def parse_manifest(content: bytes, where: str) -> dict[str, Any]:
             f"{where} is damaged: {', '.join(sorted(absent))} is missing. Ingest again with "
             "--overwrite."
         )
+    _require_own_files(manifest, where)
     return manifest
+
+
+def _require_own_files(manifest: dict[str, Any], where: str) -> None:
+    """Refuse a manifest whose files lie outside the store: it may come from anybody."""
+    tables = [manifest["index"], manifest.get("curation"), *manifest["shards"]]
+    for entry in filter(None, tables):
+        name = entry.get("file") if isinstance(entry, dict) else None
+        parts = re.split(r"[\\/]", name) if isinstance(name, str) else [".."]
+        if ".." in parts or "" in parts or ":" in parts[0]:
+            raise DataError(
+                f"{where} names the file {name!r}, which is not inside the store. The store was "
+                "changed by hand or comes from somebody else; do not use it."
+            )
 
 
 def clear_store(folder: Path, overwrite: bool) -> None:

@@ -299,6 +299,11 @@ def _classify(path: Path, member: str | None, head: bytes) -> SourceFile | Rejec
     content = content_of(head, member or path.name)
     if not head:
         return RejectedFile(name, Reason.EMPTY, f"{name}: the file is empty. Copy it again.")
+    if not any(head):
+        # To a DICOM reader every eight zeros are an element: it would be at it for minutes.
+        return RejectedFile(
+            name, Reason.UNDECODABLE, f"{name}: begins with nothing but zeros. Copy it again."
+        )
     if content == "zip":
         return RejectedFile(
             name,

@@ -39,6 +39,8 @@ _UNET_LEVELS = 5
 _SWIN_UNETR_HALVINGS = 5
 _RESNETS = {"resnet18": ("basic", (2, 2, 2, 2), 8), "resnet50": ("bottleneck", (3, 4, 6, 3), 32)}
 
+MOST_WIDTH, MOST_LEVELS = 1024, 10
+"""Beyond these a network would be built that no memory holds."""
 Stride = tuple[int, int]
 
 
@@ -60,12 +62,18 @@ class ComparisonConfig:
         """Check that a network can be built.
 
         Raises:
-            ModelError: A number is below 1.
+            ModelError: A number is below 1, or beyond what any network here has.
         """
         if min(self.in_channels, self.width, *(side for pair in self.strides for side in pair)) < 1:
             raise ModelError(
                 f"architecture.comparison has in_channels {self.in_channels}, width {self.width} "
                 f"and strides {self.strides}; all must be 1 or more."
+            )
+
+        if self.width > MOST_WIDTH or len(self.strides) > MOST_LEVELS:
+            raise ModelError(
+                f"architecture.comparison has width {self.width} and {len(self.strides)} levels; "
+                f"at most {MOST_WIDTH} and {MOST_LEVELS} are built."
             )
 
     def total_stride(self) -> Stride:

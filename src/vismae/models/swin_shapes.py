@@ -53,3 +53,34 @@ def infer_config(state: Mapping[str, Tensor], path: Path, **settings: Any) -> Sw
             f"{path}: the sizes of the network cannot be read off its tensors ({error} is missing "
             "or has too few dimensions). The file is incomplete or of another kind."
         ) from error
+
+
+def require_sizes_of_weights(config: SwinConfig, state: Mapping[str, Tensor], where: Path) -> None:
+    """Check every size of a Swin encoder against the weights, before anything is built.
+
+    What is built can then be no larger than a file that was read already.
+
+    Args:
+        config: What a card says.
+        state: Tensors under our names.
+        where: For the message.
+
+    Raises:
+        ModelError: They differ; names the first size.
+    """
+    found = infer_config(state, where) if STEM in state else None
+    for name in ("in_channels", "patch_size", "embed_dim", "depths", "num_heads", "window_size"):
+        said = getattr(config, name)
+        held = getattr(found, name) if found is not None else "no Swin encoder"
+        if said != held:
+            raise ModelError(
+                f"{where}: architecture.swin.{name} is {said}, but the weights hold {held}. The "
+                "card belongs to other weights; take a fresh copy of the model folder."
+            )
+    if found is not None and int(config.embed_dim * config.mlp_ratio) != int(
+        found.embed_dim * found.mlp_ratio
+    ):
+        raise ModelError(
+            f"{where}: architecture.swin.mlp_ratio is {config.mlp_ratio:g}, but the weights have "
+            f"{found.mlp_ratio:g}. Take a fresh copy of the model folder."
+        )

@@ -24,10 +24,12 @@ from vismae.models.comparison_plan import CLASSIFIERS, SEGMENTERS, ComparisonCon
 from vismae.models.contrastive import SwinSimCLR
 from vismae.models.hybrid import HybridUNet
 from vismae.models.mae import SwinMAE
+from vismae.models.swin_shapes import require_sizes_of_weights
 from vismae.models.unet import SwinUNet
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "model.json"
+MOST_CLASSES = 65536
 
 Kind = Literal["mae", "contrastive", "segmenter", "classifier"]
 Model = (
@@ -123,6 +125,11 @@ def build_module(kind: str, architecture: Mapping[str, Any], task: TaskCard | No
     if unknown or sizes is None:
         wrong = f"{unknown[0]} is unknown" if unknown else f"{sizes_name} is missing"
         raise ModelError(f"architecture.{wrong} in a '{kind}'. Update vismae or take a fresh copy.")
+    if isinstance(classes := own.get("num_classes"), int) and classes > MOST_CLASSES:
+        raise ModelError(
+            f"architecture.num_classes is {classes}; at most {MOST_CLASSES} are read. Take a fresh "
+            "copy of the model folder."
+        )
     if task is not None and len(task.classes) != own.get("num_classes"):
         raise ModelError(
             f"task.classes names {len(task.classes)} classes, but architecture.num_classes is "
@@ -196,8 +203,12 @@ def load_model(folder: str | PathLike[str]) -> Model:
     """
     folder = Path(folder)
     card = read_card(folder)
+    state = read_safetensors(folder / WEIGHTS_FILE)
+    # A card from outside must not make us build a network that no memory holds.
+    if "swin" in card.architecture:
+        require_sizes_of_weights(SwinConfig.from_dict(card.architecture["swin"]), state, folder)
     module = build_module(card.kind, card.architecture, card.task)
-    load_exactly(module, read_safetensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
+    load_exactly(module, state, str(folder / WEIGHTS_FILE))
     module.card = card
     module.preprocessing = card.preprocessing
     return module.eval()
