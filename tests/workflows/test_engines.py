@@ -215,7 +215,8 @@ def test_processes_started_by_vismae_end_together_and_go_on(
     done = run([*command, "--resume"])
     assert done.returncode == 0, done.stderr
     whole = pretrain_config(tmp_path / "whole", unlabelled, **settings)
-    done = torchrun(tmp_path, "pretrain", whole)
+    # torchrun starts the very command: python -m vismae.
+    done = run([*TORCHRUN, *command_line("pretrain", whole)[1:]])
     assert done.returncode == 0, done.stderr
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:

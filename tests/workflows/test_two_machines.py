@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from launched import ENVIRONMENT, processes_of, unruly, wait_until
+from launched import ENVIRONMENT, command_line, processes_of, unruly, wait_until
 from vismae.core.config import PretrainConfig
 
 pytestmark = pytest.mark.slow
@@ -127,10 +127,10 @@ def test_a_machine_that_is_cut_off_stops_the_other_and_the_run_goes_on(
     assert processes_of(tmp_path) == []
     ip("-n", namespace(0), "link", "set", link(0), "up")
     whole = pretrain_config(tmp_path / "whole-run", unlabelled, **settings)
-    for name, each in {"again": {"resume": True}, "whole": {}}.items():
-        (tmp_path / name).mkdir(exist_ok=True)
-        again = config.model_copy(update=each) if name == "again" else whole
-        started = Started(tmp_path / f"{name}", unruly(tmp_path / name, "pretrain", again))
+    for name, each in {"again": config, "whole": whole}.items():
+        (tmp_path / name).mkdir()
+        words = [*command_line("pretrain", each)[1:], "--resume"]
+        started = Started(tmp_path / name, words)
         assert started.end(240) == [0, 0], started.told()
     assert "2 processes on 2 machines" in (tmp_path / "again" / "screen-0.txt").read_text()
     found, expected = (
