@@ -10,17 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from stores import SMALL_RUN, pretrain_store
+from stores import SMALL_RUN, pretrain_store, record
 from vismae.core.config import PretrainConfig
 from vismae.core.errors import DataError, PreprocessingError, RunFolderError, TrainingError
 from vismae.core.settings import build_config
+from vismae.core.types import Modality, PixelUnit
 from vismae.data.loaders import PretrainImages, PretrainItem
 from vismae.data.sampler import Draw
+from vismae.data.store import StoreWriter
 from vismae.models import SwinMAE
 from vismae.models.weights import load_model
 from vismae.training.modules import Batch, PretrainModule
@@ -390,6 +393,50 @@ def test_validation_and_test_rows_are_left_out_unless_asked_for(
     assert card.training["pretrain"].by_modality == {"ct": 4, "us": 4}
     with pytest.raises(DataError, match=r"data\.min_side"):
         pretrain(pretrain_config(tmp_path / "c", store, **{"data.min_side": 200}))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "ct", "mr"),
+    # Of 12 images 9 and 3; roots of these 3 and 1.73, that is 7.6 and 4.4 of 12; halves.
+    [("natural", 9, 3), ("sqrt", 8, 4), ("balanced", 6, 6)],
+)
+def test_named_modalities_are_learnt_from_in_the_shares_asked_for(
+    sampling: str,
+    ct: int,
+    mr: int,
+    pretrain_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    facts = {
+        "ct": {"modality": Modality.CT, "unit": PixelUnit.HU},
+        "mr": {"modality": Modality.MR, "unit": PixelUnit.ARBITRARY},
+        "us": {"modality": Modality.US},
+    }
+    with StoreWriter(tmp_path / "store") as writer:
+        for number, name in enumerate(["ct"] * 9 + ["mr"] * 3 + ["us"] * 4):
+            pixels = rng.integers(0, 255, (32, 32)).astype(np.uint8)
+            writer.add(record(f"image{number}", pixels, **facts[name]), pixels)
+    seen: list[int] = []
+    step = PretrainModule.training_step
+
+    def noting_step(self: PretrainModule, batch: Batch, batch_idx: int) -> torch.Tensor:
+        seen.extend(batch["row"].tolist())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(PretrainModule, "training_step", noting_step)
+    asked = {"data.modality": "ct,mr", "data.sampling": sampling, "trainer.max_steps": 6}
+    result = pretrain(pretrain_config(tmp_path / "run", tmp_path / "store", **asked))
+    # Two epochs of 12: none of ultrasound, the others in their shares.
+    for epoch in (seen[:12], seen[12:]):
+        assert sum(row < 9 for row in epoch) == ct
+        assert sum(9 <= row < 12 for row in epoch) == mr
+    card = load_model(result.model).card
+    assert card is not None
+    assert card.modalities == (Modality.CT, Modality.MR)
+    # Each in its own scale.
+    assert card.preprocessing.pixel_units == {"ct": ("hu",), "mr": ("arbitrary",)}
 
 
 def test_starting_from_a_model_takes_its_network_weights_and_history(
