@@ -80,10 +80,13 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-def children_of(process: int) -> list[int]:
-    """Processes started by another one."""
+def members_of(process: int) -> list[int]:
+    """Processes that vismae started to train beside another one."""
     files = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(word) for file in files for word in file.read_text().split()]
+    children = [int(word) for file in files for word in file.read_text().split()]
+    return [
+        each for each in children if b"run_member" in Path(f"/proc/{each}/cmdline").read_bytes()
+    ]
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 120) -> None:

@@ -18,8 +18,8 @@ from launched import (
     ENVIRONMENT,
     PACED,
     TORCHRUN,
-    children_of,
     command_line,
+    members_of,
     processes_of,
     run,
     torchrun,
@@ -197,7 +197,7 @@ def test_processes_started_by_vismae_end_together_and_go_on(
     ) as process:
         point = tmp_path / "run" / "checkpoints" / "last.ckpt"
         wait_until(point.exists, "the first resume point")
-        (child,) = children_of(process.pid)
+        (child,) = members_of(process.pid)
         target = child if lost == "other" else process.pid
         os.kill(target, signal.SIGTERM if lost == "asked" else signal.SIGKILL)
         _, screen = process.communicate(timeout=120)
