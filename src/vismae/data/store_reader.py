@@ -160,9 +160,9 @@ class Store:
             ) from error
         return StoredSlice(pixels, label_map)
 
-    def index_batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of the index piece by piece, as they are stored."""
-        return self._index.batches()
+    def index_batches(self, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the index piece by piece, as they are stored; all columns if unset."""
+        return self._index.batches(names)
 
     def verify(self) -> list[str]:
         """Check every file against its checksum and read every row; return what is wrong."""

@@ -1,6 +1,7 @@
 """``vismae inspect``: what a store holds, in numbers and on a contact sheet."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from vismae.core.errors import DataError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.intensity import to_unit_range
-from vismae.data.labels import label_names
 from vismae.data.likeness import is_blank
 from vismae.data.store import Store
+from vismae.data.store_counts import count_store, sampling_columns
 from vismae.data.store_format import CONTACT_SHEET_NAME
 from vismae.evaluation.overlay import contact_sheet, save_png
 
@@ -94,24 +95,20 @@ def inspect(config: InspectConfig) -> InspectReport:
     picture = config.out or config.store / CONTACT_SHEET_NAME
     draw_contact_sheet(store, picture, config.images)
     logger.info("contact sheet: %s", picture)
-    index = store.index
+    counts = count_store(store)
     shards = [config.store / entry["file"] for entry in store.manifest["shards"]]
-    labels = index["label"].map(lambda label: label_names(label, multi_label=True) or ("none",))
     return InspectReport(
         images=len(store),
-        volumes=int(index["volume_id"].nunique()),
-        groups={
-            str(kind): int(rows["patient_id"].nunique())
-            for kind, rows in index.groupby("group_kind")
-        },
-        by_modality=_counts(index["modality"]),
-        by_split=_counts(index["split"]),
-        by_label=_counts(labels.explode()),
-        with_label_map=int(index["has_label_map"].sum()),
+        volumes=counts.volumes,
+        groups=counts.groups,
+        by_modality=counts.by["modality"],
+        by_split=counts.by["split"],
+        by_label=counts.by_label,
+        with_label_map=counts.with_label_map,
         label_values=store.label_values,
-        by_dtype=_counts(index["dtype"]),
-        height=_extent(index["height"]),
-        width=_extent(index["width"]),
+        by_dtype=counts.by["dtype"],
+        height=_extent(counts.height),
+        width=_extent(counts.width),
         encoding=store.manifest["encoding"],
         mebibytes=sum(path.stat().st_size for path in shards if path.is_file()) / 2**20,
         contact_sheet=picture,
@@ -145,7 +142,7 @@ def sample_pictures(
 
     They come evenly from all modalities (or from the one named) and groups.
     """
-    index = store.columns(["modality", "patient_id", "volume_id", "slice_index"])
+    index = sampling_columns(store)
     if modality is not None:
         index = index[index["modality"] == modality.value]
     rows = np.array(sample_rows(index, count), dtype=np.int64)
@@ -193,11 +190,6 @@ def sample_rows(index: pd.DataFrame, count: int) -> list[int]:
     return chosen
 
 
-def _counts(values: pd.Series) -> dict[str, int]:
-    counted = values.fillna("none").value_counts()
-    return {str(name): int(number) for name, number in counted.items()}
-
-
 def _listed(counts: dict[str, int], most: int = 12) -> str:
     shown = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:most])
     return shown if len(counts) <= most else f"{shown} and {len(counts) - most} more"
@@ -208,5 +200,10 @@ def _ordered(extent: tuple[int, int, int]) -> tuple[int, int, int]:
     return lowest, highest, median
 
 
-def _extent(values: pd.Series) -> tuple[int, int, int]:
-    return int(values.min()), int(values.median()), int(values.max())
+def _extent(sides: Counter[int]) -> tuple[int, int, int]:
+    """Return the smallest, median and largest side."""
+    lengths = np.array(sorted(sides))
+    so_far = np.cumsum([sides[length] for length in lengths.tolist()])
+    middle = [(so_far[-1] - 1) // 2, so_far[-1] // 2]
+    median = lengths[np.searchsorted(so_far, middle, side="right")].mean()
+    return int(lengths[0]), int(median), int(lengths[-1])
