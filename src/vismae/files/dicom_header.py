@@ -16,6 +16,8 @@ from pydicom.tag import BaseTag
 Known = dict[tuple[str, bytes, bool], Any]
 """Converted values by keyword, bytes and byte order; made for one series and dropped with it."""
 
+# Positions and numbers of slices are all different; a series of 100,000 must not hold them all.
+_MOST_KNOWN = 10_000
 # What depends on nothing but its own bytes: no text in a character set, no number whose sign
 # another element tells, no sequence. Written in files or, in implicit ones, known from the tag.
 _BY_BYTES_ALONE = {"AS", "CS", "DA", "DS", "FD", "FL", "IS", "TM", "UI", "UL", "US"}
@@ -65,6 +67,8 @@ class Header(FileDataset):
             return self[tag].value
         key = (keyword, content, element.is_little_endian)
         if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
             self._known[key] = self[tag].value
         return self._known[key]
 
