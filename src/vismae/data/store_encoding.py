@@ -104,7 +104,7 @@ def _byte_planes(stored: np.ndarray) -> np.ndarray:
     planes = np.empty((stored.itemsize, words.size), np.uint8)
     for place in range(stored.itemsize):
         # Cutting words off is three times as fast as gathering every second byte.
-        planes[place] = words >> (8 * place)
+        np.right_shift(words, 8 * place, out=planes[place], casting="unsafe")
     return planes
 
 
