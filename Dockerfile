@@ -28,6 +28,6 @@ COPY --from=build /opt/vismae /opt/vismae
 ENV PATH=/opt/vismae/bin:$PATH
 USER 10001
 WORKDIR /data
-HEALTHCHECK --interval=30m --timeout=2m --start-period=1m --retries=2 CMD ["vismae", "doctor"]
+HEALTHCHECK --interval=30m --timeout=2m --start-period=1m --retries=2 CMD ["vismae", "doctor", "--no-train"]
 ENTRYPOINT ["vismae"]
 CMD ["--help"]

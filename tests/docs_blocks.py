@@ -94,6 +94,8 @@ def write_world(folder: Path) -> None:
     shutil.copytree(_series(archive), folder / "ct")
     volume = np.random.default_rng(0).normal(0, 300, (40, 32, 6)).astype(np.int16)
     write_nifti(folder / "ct.nii.gz", volume)
+    write_nifti(folder / "images" / "ct.nii.gz", volume)
+    write_png(folder / "film.png", np.eye(64, dtype=np.uint8) * 255)
     write_nifti(folder / "head_T1w.nii.gz", np.tile(volume - volume.min(), (1, 1, 10)))
     contract = Preprocessing(image_size=(64, 64))
     for name in ("runs/segment", "runs/task", "fold1", "fold2"):
@@ -105,12 +107,13 @@ def write_world(folder: Path) -> None:
 
 
 def write_program(folder: Path) -> Path:
-    """Write a folder with the command ``vismae`` for PATH; see ``docs_vismae``."""
+    """Write a folder with the commands ``vismae`` (see ``docs_vismae``) and ``python`` for PATH."""
     folder.mkdir(parents=True)
-    program = folder / "vismae"
     script = Path(__file__).with_name("docs_vismae.py")
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n', encoding="utf-8")
-    program.chmod(0o755)
+    for name, words in (("vismae", f'"{sys.executable}" "{script}"'), ("python", sys.executable)):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n', encoding="utf-8")
+        program.chmod(0o755)
     return folder
 
 

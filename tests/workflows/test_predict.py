@@ -480,17 +480,47 @@ def test_the_command_has_the_settings_of_the_function_and_a_status(tmp_path: Pat
     assert "model is needed" in wrong.stderr
 
 
+def test_the_progress_bar_moves_within_a_volume_and_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_nifti(tmp_path / "in" / "a_ct.nii.gz", body(6).T.astype(np.float32))
+    (tmp_path / "in" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    shown: list[float] = []
+
+    def update(_: object, task: object, completed: float) -> None:
+        shown.append(completed)
+
+    monkeypatch.setattr("rich.progress.Progress.update", update)
+    predict(write_segmenter(tmp_path / "model"), path.parent, tmp_path / "out")
+    assert shown[-1] == 2
+    assert len(shown) == 6 + 1
+    assert shown == sorted(shown)
+
+
 def test_a_configuration_says_everything() -> None:
     config = PredictConfig(model="m", inputs="a,b", out="o", flips=["vertical"])
     assert config.model == (Path("m"),)
     assert config.inputs == (Path("a"), Path("b"))
 
 
-def test_predicting_loads_neither_lightning_nor_monai() -> None:
+def test_predicting_a_picture_loads_neither_lightning_nor_monai(tmp_path: Path) -> None:
     """They would double the seconds before the first result."""
+    path = write_png(tmp_path / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    words = [
+        "predict",
+        "--model",
+        write_segmenter(tmp_path / "model"),
+        path,
+        "--out",
+        tmp_path / "o",
+    ]
+    heavy = ("lightning", "monai", "highdicom", "sklearn")
     code = (
-        "import sys, vismae.workflows.predict; "
-        "print([name for name in ('lightning', 'monai', 'highdicom') if name in sys.modules])"
+        "import sys, atexit; from vismae.cli import main; atexit.register("
+        f"lambda: print('HEAVY', [name for name in {heavy} if name in sys.modules])); main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True
+    )
+    assert "1 inputs predicted" in done.stdout
+    assert "HEAVY []" in done.stdout

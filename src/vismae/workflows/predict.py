@@ -245,13 +245,14 @@ def _require_fitting(config: PredictConfig, ensemble: Ensemble) -> None:
 
 
 def _predict_all(run: _Run, inputs: list[Input]) -> None:
-    with progress_bar(len(inputs)) as count_one:
-        slices = _read_all(run, inputs, count_one)
+    with progress_bar(len(inputs)) as count:
+        slices = _read_all(run, inputs, count)
         for (read, volume, _), answer in _answers(run, slices):
             volume.answers.append(answer)
+            # A long volume moves the bar too.
+            count(1 / read.slice_count)
             if read.complete:
                 _finish(run, read)
-                count_one()
 
 
 def _answers(run: _Run, slices: Iterator[Slice[Key]]) -> Iterator[tuple[Key, object]]:
@@ -264,9 +265,7 @@ def _answers(run: _Run, slices: Iterator[Slice[Key]]) -> Iterator[tuple[Key, obj
     return error_slices(ensemble, slices, config.batch_size)
 
 
-def _read_all(
-    run: _Run, inputs: list[Input], count_one: Callable[[], None]
-) -> Iterator[Slice[Key]]:
+def _read_all(run: _Run, inputs: list[Input], count: Callable[..., None]) -> Iterator[Slice[Key]]:
     """Yield the slices of all inputs that can be read, one input after the other."""
     keep = _kept(run.config)
     for item in inputs:
@@ -275,7 +274,7 @@ def _read_all(
             if run.records.is_done(item.identity, fingerprint, run.request):
                 run.skipped += 1
                 _send(run, item)
-                count_one()
+                count()
                 continue
             run.fingerprints[item.identity] = fingerprint
             if isinstance(item, RemoteInput):
@@ -285,7 +284,7 @@ def _read_all(
             raise
         except (UnreadableFileError, PreprocessingError, DataError, MemoryError) as error:
             run.failures.append(failure_from(item, error))
-            count_one()
+            count()
             continue
         run.failures.extend(failure_of(rejected, item.named) for rejected in read.rejected)
         yield from prepared_slices(read, run.ensemble.preprocessing)

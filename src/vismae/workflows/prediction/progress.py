@@ -8,9 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(total: int, doing: str = "predicting") -> Iterator[Callable[[], None]]:
-    """Show how many inputs are done; calling what is given counts one more."""
+def progress_bar(total: int, doing: str = "predicting") -> Iterator[Callable[..., None]]:
+    """Show how many inputs are done; calling what is given counts one more, or a share of one."""
     console = Console(stderr=True)
+    done = 0.0
     with Progress(
         TextColumn(doing),
         BarColumn(),
@@ -20,4 +21,11 @@ def progress_bar(total: int, doing: str = "predicting") -> Iterator[Callable[[],
         disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task(doing, total=total)
-        yield lambda: progress.advance(task)
+
+        def count(share: float = 1.0) -> None:
+            nonlocal done
+            done += share
+            # The column shows whole inputs and rounds down: three thirds must be one.
+            progress.update(task, completed=round(done, 6))
+
+        yield count

@@ -75,6 +75,11 @@ class ReadInput:
     rejected: tuple[RejectedFile, ...]
 
     @property
+    def slice_count(self) -> int:
+        """Slices of all volumes."""
+        return sum(volume.shape[0] for volume in self.volumes)
+
+    @property
     def complete(self) -> bool:
         """Whether every slice has its answer."""
         return all(len(volume.answers) == volume.shape[0] for volume in self.volumes)
