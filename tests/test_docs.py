@@ -20,7 +20,15 @@ from vismae.workflows.prediction.remote import NOT_SENT
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 # These train, several times over.
-_LONG = {"quickstart.md", "modality.md", "study.md", "adapt.md", "embed.md", "export.md"}
+_LONG = {
+    "quickstart.md",
+    "modality.md",
+    "study.md",
+    "adapt.md",
+    "doctor.md",
+    "embed.md",
+    "export.md",
+}
 # Folders that a page makes itself, and so must not find.
 _MADE_BY = {
     "quickstart.md": ("runs", "store*"),
