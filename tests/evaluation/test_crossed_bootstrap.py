@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from vismae.core.errors import DataError
-from vismae.evaluation.crossed_bootstrap import crossed_draws, crossed_interval
+from vismae.evaluation.crossed_bootstrap import (
+    crossed_draws,
+    crossed_interval,
+    two_way_error,
+)
 
 
 def test_the_first_row_is_the_plain_mean_without_what_is_undefined() -> None:
@@ -41,6 +46,52 @@ def test_the_interval_counts_patients_with_a_value() -> None:
     assert interval.n == 11
     assert interval.low < interval.estimate < interval.high
     assert np.isnan(crossed_interval(values[:, :1]).low)
+
+
+def test_with_one_run_the_interval_is_students() -> None:
+    values = np.random.default_rng(4).normal(size=(1, 25))
+    interval = crossed_interval(values, n=40_000)
+    low, high = stats.t.interval(0.95, 24, values.mean(), stats.sem(values[0]))
+    assert interval.low == pytest.approx(low, abs=0.02)
+    assert interval.high == pytest.approx(high, abs=0.02)
+
+
+def test_the_error_of_two_factors_is_that_of_the_analysis_of_variance() -> None:
+    values = np.random.default_rng(5).normal(size=(4, 9))
+    runs, patients = values.mean(axis=1), values.mean(axis=0)
+    of_runs = 9 * runs.var(ddof=1)
+    of_patients = 4 * patients.var(ddof=1)
+    rest = values - runs[:, None] - patients + values.mean()
+    of_rest = (rest**2).sum() / (3 * 8)
+    total = max(of_runs + of_patients - of_rest, of_rest)
+    freedom = total**2 / (of_runs**2 / 3 + of_patients**2 / 8 + of_rest**2 / 24)
+    assert two_way_error(values) == pytest.approx((np.sqrt(total / 36), freedom))
+
+
+def test_runs_that_disagree_widen_the_interval() -> None:
+    patients = 0.01 * (np.arange(30) % 3)
+    same = np.tile(patients, (5, 1))
+    apart = same + 0.3 * np.arange(-2, 3)[:, None]
+    narrow, wide = crossed_interval(same), crossed_interval(apart)
+    assert narrow.estimate == pytest.approx(wide.estimate)
+    assert wide.high - wide.low > 20 * (narrow.high - narrow.low)
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    interval = crossed_interval(np.full((3, 8), 0.25))
+    assert (interval.estimate, interval.low, interval.high) == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spread_of_runs", "runs"), [(0.0, 1), (0.0, 3), (0.5, 3), (0.5, 5)])
+def test_intervals_over_runs_and_patients_cover_the_truth(spread_of_runs: float, runs: int) -> None:
+    hits = []
+    for seed in range(800):
+        rng = np.random.default_rng(seed)
+        values = rng.normal(0, spread_of_runs, (runs, 1)) + rng.normal(size=(1, 30))
+        interval = crossed_interval(values + rng.normal(size=(runs, 30)), n=600, seed=seed)
+        hits.append(interval.low <= 0 <= interval.high)
+    assert 0.92 < np.mean(hits) < 0.98
 
 
 def test_no_run_is_refused() -> None:

@@ -120,3 +120,29 @@ def test_what_does_not_fit_is_said() -> None:
         delong(np.zeros((1, 4)), np.zeros(3, dtype=bool))
     with pytest.raises(DataError, match="1 scores are NaN"):
         delong(np.array([[0.1, np.nan]]), np.array([True, False]))
+
+
+def test_the_same_run_twice_is_that_run() -> None:
+    rng = np.random.default_rng(7)
+    truth = rng.random(50) < 0.5
+    first, second = truth + rng.normal(size=(2, 50))
+    once = compare_auroc(first, second, truth)
+    twice = compare_auroc(np.stack([first, first]), np.stack([second, second]), truth)
+    assert twice.p_value == pytest.approx(once.p_value)
+    assert twice.difference.low == pytest.approx(once.difference.low)
+    assert twice.first.high == pytest.approx(once.first.high)
+
+
+def test_the_variance_of_a_mean_over_runs_is_that_of_resampled_patients() -> None:
+    rng = np.random.default_rng(8)
+    truth = np.arange(80) % 2 == 0
+    first, second = truth + rng.normal(size=(2, 3, 80))
+    found = compare_auroc(first, second, truth)
+    draws = []
+    for _ in range(400):
+        # Within the classes, as DeLong's variance is for a fixed number of each.
+        rows = np.concatenate([rng.choice(np.flatnonzero(truth == k), 40) for k in (True, False)])
+        again = [delong(scores[:, rows], truth[rows]).auroc.mean() for scores in (first, second)]
+        draws.append(again[0] - again[1])
+    half = (found.difference.high - found.difference.low) / 2
+    assert half == pytest.approx(1.96 * np.std(draws), rel=0.15)

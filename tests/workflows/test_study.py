@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from factories import SMALL_ARCHIVE
 from stores import SMALL_RUN, classification_store
 from troublesome_tasks import wait_until
 from vismae.core.errors import RunFolderError, SettingError, TrainingError
-from vismae.core.settings import to_yaml
+from vismae.core.settings import build_config, to_yaml
 from vismae.core.study_config import StudyConfig, StudyPrimary
+from vismae.files.phantom_archive import write_phantom_archive
+from vismae.workflows.label_study import starts
+from vismae.workflows.label_study.analysis import compare_starts
 from vismae.workflows.study import StudyResult, study
-from vismae.workflows.study_report import compare_starts
 
 
 def config(out: Path, tasks: dict[str, Any], init: Path, **more: Any) -> StudyConfig:
@@ -65,12 +69,31 @@ def test_every_cell_is_run_and_compared(made: tuple[StudyConfig, StudyResult]) -
     small = table[table["fraction"] == 0.3].set_index(["task", "start"])["labelled_patients"]
     assert small["discs", "scratch"] == small["discs", "pretrained"] == 2
     assert pd.read_csv(result.folder / "comparison.csv").shape[0] == 8
-    page = (result.folder / "report" / "index.html").read_text()
-    assert "Task: discs" in page
-    assert "Task: shades" in page
     # A study has many runs; their models go when they are scored.
     assert not list(result.folder.rglob("model.safetensors"))
     assert not list(result.folder.rglob("*.ckpt"))
+
+
+def test_the_report_says_who_was_compared_and_shows_the_worst(
+    made: tuple[StudyConfig, StudyResult],
+) -> None:
+    folder = made[1].folder / "report"
+    page = (folder / "index.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "No primary comparison was named" in page
+    assert "discs: 2 patients, Dice; shades: 3 patients, balanced accuracy" in page
+    assert "with seeds 0, 1" in page
+    assert (
+        "&#39;pretrained&#39; reaches the result of" in page or "does not reach the result" in page
+    )
+    assert "Every setting of a run: discs, scratch" in page
+    # One row for each of the two test patients, one column for the annotation and each start.
+    assert "the test patients with the lowest Dice" in page
+    for stem in ("01_discs_comparison", "02_discs_labels"):
+        assert (folder / "tables" / f"{stem}.csv").is_file()
+        assert r"\toprule" in (folder / "tables" / f"{stem}.tex").read_text()
+    comparison = pd.read_csv(folder / "tables" / "01_discs_comparison.csv")
+    assert {"score", "score_low", "score_high", "p (Holm)"} <= set(comparison.columns)
 
 
 def test_all_runs_of_a_task_share_their_test_patients(
@@ -159,9 +182,11 @@ def probability_rows(start: str, seed: int, cases: list[tuple[str, str, str]]) -
         {
             "task": "t",
             "start": start,
+            "budget": "100 %",
             "fraction": 1.0,
             "run": str(seed),
             "labelled_patients": 5,
+            "unit_of_cases": "patient",
             "patient_id": patient,
             "class_name": name,
             "metric": "probability",
@@ -357,3 +382,46 @@ def test_a_start_may_choose_its_patients_and_a_restart_goes_on_with_its_models(
     (result.folder / "runs/shades/chosen/1/0/scores.parquet").unlink()
     again = study(settings.model_copy(update={"resume": True}))
     assert again.runs == 6
+
+
+def test_the_toy_study_makes_its_own_images_and_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        starts, "write_phantom_archive", partial(write_phantom_archive, **SMALL_ARCHIVE)
+    )
+    toy = build_config(
+        StudyConfig,
+        "study",
+        file=Path(__file__).parents[2] / "configs" / "study_toy.yaml",
+        options={"out": tmp_path / "out"},
+    )
+    few = {"trainer.max_steps": 2, "data.image_size": 32}
+    own = toy.starts["pre-trained"]
+    own = own.model_copy(update={"pretrain": {**own.pretrain, **few}})
+    less = toy.model_copy(
+        update={
+            "tasks": {"organs in MR": toy.tasks["organs in MR"]},
+            "starts": {**toy.starts, "pre-trained": own},
+            "primary": toy.primary and toy.primary.model_copy(update={"fraction": 0.5}),
+            "label_fractions": (0.5, 1.0),
+            "seeds": (0,),
+            "settings": {**toy.settings, **few, "trainer.validate_every": 2},
+            "executor": "here",
+            "bootstrap": 100,
+        }
+    )
+    result = study(less)
+    assert result.runs == 4
+    page = (result.folder / "report" / "index.html").read_text()
+    assert "Primary comparison, named before the runs" in page
+    assert "In-domain: organs in MR" in page
+    made = (result.folder / "pretrained" / "pre-trained" / "model" / "model.json").stat()
+    # Made once: the second time nothing is left to do.
+    again = study(less.model_copy(update={"resume": True}))
+    assert again.runs == 4
+    after = (result.folder / "pretrained" / "pre-trained" / "model" / "model.json").stat()
+    assert made.st_mtime_ns == after.st_mtime_ns
+    unknown = {"t": {"kind": "segment", "sources": ["phantom:everything"]}}
+    with pytest.raises(SettingError, match="no part of the phantom archive"):
+        study(config(tmp_path / "b", unknown, tmp_path))

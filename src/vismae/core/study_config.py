@@ -19,7 +19,8 @@ class StudyTask(Settings):
     kind: Literal["segment", "classify"]
     """A class for each pixel, or for each image."""
     sources: Paths
-    """Its data, as for ``vismae finetune --data``."""
+    """Its data, as for ``vismae finetune --data``; ``phantom:segmentation`` and
+    ``phantom:classification`` are computed images that the study makes first."""
     domain: Literal["in", "out"] | None = None
     """in: modality and organ were in the pre-training; out: one of them was not. The report shows
     the two apart."""
@@ -36,6 +37,8 @@ class StudyStart(Settings):
 
     init: InitPath = None
     """Model folder or checkpoint; ``none`` starts from random weights."""
+    pretrain: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Settings of ``vismae pretrain`` whose weights the study makes first and starts from."""
     tasks: Words = ()
     """Tasks it takes part in; all when empty."""
     select: Literal["random", "entropy", "core-set", "hybrid"] | None = None

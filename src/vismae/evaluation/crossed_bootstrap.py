@@ -8,15 +8,20 @@ n comes out too small by (n - 1)/n, which matters with three runs (Rao and Wu 19
 
 import numpy as np
 from jaxtyping import Float, Integer
+from scipy import stats
 
 from vismae.core.errors import DataError
-from vismae.evaluation.statistics import Interval
+from vismae.evaluation.statistics import Interval, mean_of_defined
 
 
 def crossed_interval(
     values: Float[np.ndarray, "runs patients"], n: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Return the mean over runs and patients with its percentile interval.
+    """Return the mean over runs and patients with its interval over both.
+
+    The resamples give the shape, ``two_way_error`` the width: resamples of two crossed factors
+    count what is left over of single cells twice, and know nothing of how uncertain a variance of
+    three runs is.
 
     Args:
         values: One for each run and patient, such as paired differences; NaN is left out.
@@ -31,13 +36,84 @@ def crossed_interval(
     Raises:
         DataError: There is no run or no patient.
     """
-    draws = crossed_draws(values, n, seed)
+    estimate, draws = calibrated_draws(values, n, level, seed)
     patients = int(np.isfinite(values).any(axis=0).sum())
     low = high = float("nan")
-    if patients > 1:
+    if len(draws):
         tail = (1 - level) / 2
-        low, high = np.nanquantile(draws[1:], (tail, 1 - tail))
-    return Interval(float(draws[0]), float(low), float(high), patients)
+        low, high = np.quantile(draws, (tail, 1 - tail))
+    return Interval(estimate, float(low), float(high), patients)
+
+
+def calibrated_draws(
+    values: Float[np.ndarray, "runs patients"], n: int, level: float, seed: int
+) -> tuple[float, Float[np.ndarray, " draws"]]:
+    """Return the mean, and resamples whose quantiles are its limits at a level.
+
+    Args:
+        values: One for each run and patient; NaN is left out.
+        n: Resamples.
+        level: Of the interval whose width is to be right.
+        seed: Of the resampling.
+
+    Returns:
+        No resamples where an interval is undefined (fewer than two patients).
+
+    Raises:
+        DataError: There is no run or no patient.
+    """
+    all_draws = crossed_draws(values, n, seed)
+    estimate, draws = float(all_draws[0]), all_draws[1:][np.isfinite(all_draws[1:])]
+    error, freedom = two_way_error(values)
+    if not np.isfinite(error) or len(draws) == 0:
+        return estimate, np.empty(0)
+    spread = draws.std()
+    if spread == 0:
+        return estimate, draws
+    upper = (1 + level) / 2
+    width = stats.t.ppf(upper, freedom) / stats.norm.ppf(upper) * error / spread
+    return estimate, estimate + (draws - estimate) * width
+
+
+def two_way_error(values: Float[np.ndarray, "runs patients"]) -> tuple[float, float]:
+    """Return the standard error of a mean over runs and patients, and its degrees of freedom.
+
+    Runs and patients are both random, without a term for their interplay: the variance is
+    (MS runs + MS patients - MS rest) / N, its degrees of freedom are Satterthwaite's (Searle,
+    Casella and McCulloch 1992, section 4.3; Satterthwaite 1946, Biometrics Bulletin 2:110). With
+    one run it is the error of a mean over patients.
+
+    Args:
+        values: One for each run and patient; NaN is left out.
+
+    Returns:
+        NaN with fewer than two patients that have a value.
+    """
+    defined = np.isfinite(values)
+    values = values[defined.any(axis=1)][:, defined.any(axis=0)]
+    runs, patients = values.shape
+    if patients < 2:
+        return float("nan"), float("nan")
+    cells = int(np.isfinite(values).sum())
+    centred = values - np.nanmean(values)
+    of_run, of_patient = mean_of_defined(centred.T), mean_of_defined(centred)
+    squares = [np.nansum((np.isfinite(centred) * of_patient) ** 2) / (patients - 1)]
+    freedoms = [patients - 1.0]
+    total = squares[0]
+    if runs > 1:
+        rest = centred - of_run[:, None] - of_patient
+        left = max(cells - runs - patients + 1, 1)
+        squares += [
+            np.nansum((np.isfinite(centred).T * of_run) ** 2) / (runs - 1),
+            np.nansum(rest**2) / left,
+        ]
+        freedoms += [runs - 1.0, float(left)]
+        # By chance the sum can be too small, even negative.
+        total = max(squares[0] + squares[1] - squares[2], squares[2])
+    if total == 0:
+        return 0.0, freedoms[0]
+    parts = sum(s**2 / f for s, f in zip(squares, freedoms, strict=True))
+    return float(np.sqrt(total / cells)), float(total**2 / parts)
 
 
 def crossed_draws(

@@ -163,17 +163,20 @@ def _on_logit_scale(auroc: float, variance: float, level: float, n: int) -> Inte
 
 
 def compare_auroc(
-    first: Float[np.ndarray, " n"],
-    second: Float[np.ndarray, " n"],
+    first: Float[np.ndarray, "*runs n"],
+    second: Float[np.ndarray, "*runs n"],
     truth: Bool[np.ndarray, " n"],
     patients: Sequence[Hashable] | np.ndarray | None = None,
     level: float = 0.95,
 ) -> AurocComparison:
     """Return DeLong's paired test of two classifiers on the same cases.
 
+    Of several runs of a classifier the mean AUROC is taken; its variance, which follows from the
+    covariance of all runs, is over patients and says nothing of further runs.
+
     Args:
-        first: Scores of one classifier.
-        second: Scores of the other, in the same order.
+        first: Scores of one classifier, or of its runs, one row each.
+        second: Scores of the other, same runs and cases in the same order.
         truth: True for positive cases.
         patients: Patient of each case; None where every case is a patient.
         level: Of the intervals.
@@ -183,17 +186,22 @@ def compare_auroc(
     """
     if first.shape != second.shape:
         raise DataError(
-            f"The classifiers scored {first.size} and {second.size} cases; the same cases in the "
-            "same order are needed."
+            f"The classifiers have scores of shape {first.shape} and {second.shape}; the same runs "
+            "and cases in the same order are needed."
         )
-    result = delong(np.stack([first, second]), truth, patients)
+    stacked = np.concatenate([np.atleast_2d(first), np.atleast_2d(second)])
+    result = delong(stacked, truth, patients)
+    runs = len(stacked) // 2
+    weights = np.repeat(np.eye(2), runs, axis=1) / runs  # (2, 2 R): the mean of each one's runs
+    aurocs = weights @ result.auroc
+    covariance = weights @ result.covariance @ weights.T
     own = [
         _on_logit_scale(float(a), float(v), level, result.n_patients)
-        for a, v in zip(result.auroc, np.diag(result.covariance), strict=True)
+        for a, v in zip(aurocs, np.diag(covariance), strict=True)
     ]
     contrast = np.array([1.0, -1.0])
-    difference = float(contrast @ result.auroc)
-    variance = float(contrast @ result.covariance @ contrast)
+    difference = float(contrast @ aurocs)
+    variance = float(contrast @ covariance @ contrast)
     low = high = p_value = float("nan")
     # Rounding leaves a variance of some 1e-18 where both rank all cases alike.
     if np.isfinite(variance):

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from vismae.core.errors import DataError, SettingError
-from vismae.evaluation.crossed_bootstrap import crossed_draws
+from vismae.evaluation.crossed_bootstrap import calibrated_draws
 from vismae.evaluation.statistics import Interval
 
 
@@ -141,10 +141,9 @@ def _by_resampling(
     difference: Float[np.ndarray, "runs patients"], margin: float, alpha: float, n: int, seed: int
 ) -> Equivalence:
     patients = int(np.isfinite(difference).any(axis=0).sum())
-    all_draws = crossed_draws(difference, n, seed)
-    estimate, draws = float(all_draws[0]), np.sort(all_draws[1:][np.isfinite(all_draws[1:])])
+    estimate, draws = calibrated_draws(difference, n, 1 - 2 * alpha, seed)
     nan = float("nan")
-    if patients < 2:
+    if len(draws) == 0:
         return Equivalence(Interval(estimate, nan, nan, patients), margin, alpha, nan, nan)
     # Counted with the data as one more draw, so that p is never 0.
     above_low = (1 + np.count_nonzero(draws <= -margin)) / (len(draws) + 1)

@@ -64,6 +64,8 @@ class LabelsNeeded:
             sign = "≤ " if value <= self.smallest else ""
             return f"{sign}{round(value * scale):d}{unit}"
 
+        if np.isinf((self.estimate, self.low, self.high)).all():
+            return "not reached"
         return f"{one(self.estimate, unit)} [{one(self.low, '')}, {one(self.high, '')}]"
 
     def _doubt(self) -> str:
@@ -71,9 +73,15 @@ class LabelsNeeded:
             return ""
         return f"; not reached in {100 * self.not_reached:.0f} % of the resamples"
 
-    def claim(self, start: str, reference: str) -> str:
-        """Return the sentence on a start that is measured by the whole-label result of another."""
-        goal = f"the result of '{reference}' with 100 % of the labels"
+    def claim(self, start: str, reference: str, whole: str = "100 % of the labels") -> str:
+        """Return the sentence on a start that is measured by the best-labelled result of another.
+
+        Args:
+            start: Its name.
+            reference: Name of the other.
+            whole: The largest label count in words.
+        """
+        goal = f"the result of '{reference}' with {whole}"
         if np.isnan(self.estimate):
             return f"Whether '{start}' reaches {goal} cannot be said from these runs."
         if np.isinf(self.estimate):

@@ -4,15 +4,15 @@ Patients are the unit that is resampled: slices and volumes of one patient are a
 them as independent makes every interval too narrow. Scores that are undefined for a patient (NaN,
 class absent) are left out and not counted in ``n``. Random numbers come from the given seed only.
 
-Bootstrap: Efron and Tibshirani 1993; two factors: Owen 2007, arXiv 0712.1111.
+Bootstrap: Efron and Tibshirani 1993; runs and patients at once: ``crossed_bootstrap``.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Integer
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from vismae.core.errors import DataError
 
@@ -64,7 +64,8 @@ def bootstrap_interval(
     """Return a statistic of one value per patient with its bootstrap interval.
 
     Bias-corrected and accelerated (BCa); percentile where BCa is undefined, as for a statistic
-    that takes few values.
+    that takes few values. Taken at the level of Student's t (``expanded_tail``): without that, 95 %
+    intervals of a mean over 30 patients hold the truth in 92.5 to 92.8 % of studies.
 
     Args:
         values: One for each patient; NaN is left out.
@@ -83,10 +84,23 @@ def bootstrap_interval(
     generator = np.random.default_rng(seed)
     resamples = array[generator.integers(len(array), size=(n, len(array)))]
     distribution = np.asarray(statistic(resamples, axis=-1))
-    tail = (1.0 - level) / 2
+    tail = expanded_tail((1.0 - level) / 2, len(array))
     tails = _bca_tails(array, statistic, distribution, estimate, tail)
     low, high = np.quantile(distribution, (tail, 1.0 - tail) if tails is None else tails)
     return Interval(estimate, float(low), float(high), len(array))
+
+
+def expanded_tail(tail: float, n: int) -> float:
+    """Return the share of resamples to leave out at either end so that n values are not too few.
+
+    A resample's spread is too small by (n - 1)/n, and knows nothing of its own uncertainty
+    (Hesterberg 2015, doi 10.1080/00031305.2015.1089789, expanded percentile interval).
+
+    Args:
+        tail: Share wanted at either end of an interval, such as 0.025.
+        n: Values, two or more.
+    """
+    return float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, tail)))
 
 
 def _bca_tails(
@@ -108,8 +122,12 @@ def _bca_tails(
         return None
     acceleration = np.sum(influence**3) / (6 * spread**1.5)
     bias = ndtri(below)
-    shifted = bias + ndtri([tail, 1.0 - tail])
-    low, high = ndtr(bias + shifted / (1 - acceleration * shifted))
+    reach = ndtri(tail)
+    shifted = bias + np.array([reach, -reach])
+    denominator = 1 - acceleration * shifted
+    if (denominator <= 0).any():  # two or three patients: the limits would change sides
+        return None
+    low, high = ndtr(bias + shifted / denominator)
     return float(low), float(high)
 
 
@@ -251,73 +269,3 @@ def holm(p_values: Sequence[float] | Float[np.ndarray, " m"]) -> Float[np.ndarra
     stepped = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
     return adjusted
-
-
-@dataclass(frozen=True)
-class TwoLevelDifference:
-    """A difference between two arms of a study over runs and patients.
-
-    Attributes:
-        interval: Of the mean difference; its n are the patients.
-        n_runs: Runs (label subset and seed) behind it. With one run the interval says nothing of
-            other subsets; with fewer than about five it is still somewhat narrow.
-        per_run: Mean difference of each run.
-    """
-
-    interval: Interval
-    n_runs: int
-    per_run: dict[str, float]
-
-
-def two_level_difference(
-    a: Mapping[str, Mapping[str, float]],
-    b: Mapping[str, Mapping[str, float]],
-    n: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> TwoLevelDifference:
-    """Return the mean of ``a - b`` with an interval over both runs and patients.
-
-    A run is a label subset with its seed; both arms must have made the same runs. The test
-    patients are the same in every run, so runs and patients are resampled as two crossed factors
-    (percentile interval): drawing patients afresh inside each run would treat one patient's bad
-    luck in five runs as five pieces of evidence.
-
-    Args:
-        a: Run -> patient -> value, for one arm.
-        b: The same for the other; values NaN or missing in either arm are left out.
-        n: Resamples.
-        level: Of the interval.
-        seed: Of the resampling.
-
-    Raises:
-        DataError: The arms have different runs, or none.
-    """
-    if not a or set(a) != set(b):
-        raise DataError(
-            f"The arms have runs {sorted(a)} and {sorted(b)}; the same runs, at least one, are "
-            "needed in both. Leave out runs that only one arm has finished."
-        )
-    runs = sorted(a)
-    patients = sorted({patient for run in runs for patient in a[run] if patient in b[run]})
-    difference = np.array(
-        [[a[r].get(p, np.nan) - b[r].get(p, np.nan) for p in patients] for r in runs], dtype=float
-    ).reshape(len(runs), len(patients))
-    defined = np.isfinite(difference)
-    used = np.flatnonzero(defined.any(axis=0))
-    difference, defined = difference[:, used], defined[:, used]
-    per_run = dict(zip(runs, map(float, mean_of_defined(difference.T)), strict=True))
-    if len(used) == 0:
-        nothing = Interval(float("nan"), float("nan"), float("nan"), 0)
-        return TwoLevelDifference(nothing, len(runs), per_run)
-    filled = np.where(defined, difference, 0.0)
-    estimate = float(filled.sum() / defined.sum())
-    low = high = float("nan")
-    if len(used) > 1:
-        generator = np.random.default_rng(seed)
-        run_weight = generator.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=n)
-        patient_weight = generator.multinomial(len(used), np.full(len(used), 1 / len(used)), size=n)
-        total = ((run_weight @ filled) * patient_weight).sum(axis=1)
-        count = ((run_weight @ defined.astype(float)) * patient_weight).sum(axis=1)
-        low, high = _percentile(total[count > 0] / count[count > 0], level)
-    return TwoLevelDifference(Interval(estimate, low, high, len(used)), len(runs), per_run)

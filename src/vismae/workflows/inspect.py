@@ -147,25 +147,33 @@ def sample_pictures(
         index = index[index["modality"] == modality.value]
     rows = np.array(sample_rows(index, count), dtype=np.int64)
     facts_of_rows = store.columns(list(_PICTURE_COLUMNS), rows)
-    preprocessing = Preprocessing()
     shown: list[tuple[np.ndarray, str]] = []
     for place, row in enumerate(rows.tolist()):
         facts = facts_of_rows.iloc[place]
         pixels = store.read(row).pixels
-        picture = to_unit_range(
-            pixels,
-            modality=Modality(facts["modality"]),
-            unit=PixelUnit(facts["unit"]),
-            slope=facts["slope"],
-            intercept=facts["intercept"],
-            scale_low=facts["scale_low"],
-            scale_high=facts["scale_high"],
-            preprocessing=preprocessing,
-        )
         blank = " blank" if is_blank(pixels) else ""
         caption = f"{row}: {facts['modality']} {facts['width']}x{facts['height']}{blank}"
-        shown.append((picture, caption))
+        shown.append((_grey_values(pixels, facts), caption))
     return shown
+
+
+def picture_of(store: Store, row: int) -> np.ndarray:
+    """Return an image in its own size as grey or colour values from 0 to 1."""
+    facts = store.columns(list(_PICTURE_COLUMNS), np.array([row])).iloc[0]
+    return _grey_values(store.read(row).pixels, facts)
+
+
+def _grey_values(pixels: np.ndarray, facts: pd.Series) -> np.ndarray:
+    return to_unit_range(
+        pixels,
+        modality=Modality(facts["modality"]),
+        unit=PixelUnit(facts["unit"]),
+        slope=facts["slope"],
+        intercept=facts["intercept"],
+        scale_low=facts["scale_low"],
+        scale_high=facts["scale_high"],
+        preprocessing=Preprocessing(),
+    )
 
 
 def sample_rows(index: pd.DataFrame, count: int) -> list[int]:

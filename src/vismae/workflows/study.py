@@ -34,11 +34,18 @@ from vismae.core.settings import build_config
 from vismae.core.study_config import StudyConfig
 from vismae.data.splits import patients_at
 from vismae.workflows.adapted_network import require_start_possible
+from vismae.workflows.label_study.analysis import Found, compare_starts, flat
 from vismae.workflows.label_study.plan import SCORES, Budget, Cell, before, cells_of, folds_of
 from vismae.workflows.label_study.progress import StudyProgress, study_progress
 from vismae.workflows.label_study.run import Chooser, Job, Outcome, run_cell
+from vismae.workflows.label_study.starts import (
+    init_of,
+    pretrain_configs,
+    pretrain_starts,
+    with_phantoms,
+)
 from vismae.workflows.label_study.tasks import prepare_task
-from vismae.workflows.study_report import compare_starts, flat, write_study_report
+from vismae.workflows.study_report import write_study_report
 
 _PRELOAD = ("vismae.workflows.label_study.run",)
 
@@ -90,8 +97,10 @@ class _Study:
     """The steps of a study, in order."""
 
     def __init__(self, config: StudyConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
+        self.folder = folder
+        self.config = config = with_phantoms(config, folder)
         # All settings are checked before anything is read or run, which may take hours.
+        self.pretrainings = pretrain_configs(config, folder)
         self._check_settings()
         self.tasks = {
             name: prepare_task(config, name, folder, self._of_folds(name)) for name in config.tasks
@@ -104,6 +113,7 @@ class _Study:
         missing = [cell for cell in self.cells if not self._is_finished(cell)]
         logger.info("%d runs, %d of them to do", len(self.cells), len(missing))
         if missing and not self.config.only_report:
+            pretrain_starts(self.pretrainings)
             self._run_all(missing)
         result = self._write_results()
         if self.failures:
@@ -222,7 +232,7 @@ class _Study:
             "task.kind": task.kind,
             "data.sources": [store],
             "out": cell.folder(config.out),
-            "init": start.init,
+            "init": init_of(config, cell.start, self.folder),
             "label_fraction": cell.budget.of(training_patients),
             "fold": cell.fold,
             "seed": cell.seed,
@@ -246,7 +256,8 @@ class _Study:
     def _write_results(self) -> StudyResult:
         """Join the scores of what is finished, compare, and report."""
         finished = [cell for cell in self.cells if self._is_finished(cell)]
-        write_text(self.folder / "runs.csv", self._run_table().to_csv(index=False))
+        runs = self._run_table()
+        write_text(self.folder / "runs.csv", runs.to_csv(index=False))
         if not finished:
             raise TrainingError(
                 f"No run of the study is finished. {self._failed_text()}"
@@ -260,7 +271,9 @@ class _Study:
         write_bytes(self.folder / SCORES, scores.to_parquet(index=False))
         comparison = compare_starts(scores, self.config)
         write_text(self.folder / "comparison.csv", flat(comparison).to_csv(index=False))
-        write_study_report(self.config, self.folder, scores, comparison)
+        write_study_report(
+            Found(self.config, self.folder, scores, comparison, self.tasks, finished, runs)
+        )
         to_do = len(self.cells) - len(finished)
         return StudyResult(self.folder, comparison, len(finished), to_do)
 

@@ -1,232 +1,172 @@
-"""Comparing the starts of a study, in numbers and on one page."""
+"""What a study found, on one page, as csv and as LaTeX.
 
-from collections.abc import Callable
-from pathlib import Path
+``report/index.html`` needs nothing else; ``report/tables/`` holds every table of it twice, as csv
+(limits as columns) and as LaTeX. The page shows images of patients unless ``worst_cases`` is 0.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from vismae.core.settings import to_yaml
 from vismae.core.study_config import StudyConfig
-from vismae.evaluation.figures import label_efficiency_figure
+from vismae.evaluation.ranking import rank_starts, ranking_stability
 from vismae.evaluation.report import Report
-from vismae.evaluation.statistics import (
-    Interval,
-    bootstrap_grouped,
-    bootstrap_interval,
-    two_level_difference,
+from vismae.evaluation.study_comparison import label_use
+from vismae.evaluation.study_figures import ranking_figure
+from vismae.workflows.label_study import words
+from vismae.workflows.label_study.analysis import Found, scores_of_tasks
+from vismae.workflows.label_study.study_tables import StudyTables
+from vismae.workflows.label_study.task_section import (
+    TaskSection,
+    comparison_caption,
+    comparison_table,
+    draw_curves,
+    focus_budget,
 )
 
-Runs = dict[str, dict[str, float]]
-"""Run (seed) -> patient -> score."""
+_DOMAINS = (
+    ("in", "In-domain", "Modality and organ of this task were in the pre-training."),
+    ("out", "Out-of-domain", "The modality or the organ of this task was not in the pre-training."),
+    (None, "", ""),
+)
 
 
-def compare_starts(scores: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
-    """Return each start's score and its difference from the baseline.
-
-    Segmentation is compared by Dice, a mean over classes for each patient. Classification is
-    compared by balanced accuracy; its per-patient value is whether the patient was called right,
-    weighted so that every class counts alike.
-
-    Args:
-        scores: All runs: columns task, start, fraction, seed, patient_id, class_name, metric,
-            value, and truth (classification).
-        config: The study.
-
-    Returns:
-        Columns task, metric, fraction, labelled_patients, start, runs, cases, score (``Interval``
-        over patients of the mean over runs), difference (``Interval`` over runs and patients; the
-        baseline's own is undefined).
-    """
-    rows: list[dict[str, object]] = []
-    for task, fraction in _pairs(scores):
-        part = scores[(scores["task"] == task) & (scores["fraction"] == fraction)]
-        is_segmentation = config.tasks[task].kind == "segment"
-        per_run = _dice_runs if is_segmentation else _accuracy_runs
-        interval = _dice_interval if is_segmentation else _accuracy_interval
-        baseline = per_run(part[part["start"] == config.baseline])
-        for start in config.starts:
-            own = part[part["start"] == start]
-            runs = per_run(own)
-            if not runs:
-                continue
-            shared = sorted(set(runs) & set(baseline))
-            undefined = Interval(float("nan"), float("nan"), float("nan"), 0)
-            difference = undefined
-            if start != config.baseline and shared:
-                difference = two_level_difference(
-                    {run: runs[run] for run in shared},
-                    {run: baseline[run] for run in shared},
-                    n=config.bootstrap,
-                ).interval
-            rows.append(
-                {
-                    "task": task,
-                    "metric": "Dice" if is_segmentation else "balanced accuracy",
-                    "fraction": fraction,
-                    "labelled_patients": int(own["labelled_patients"].median()),
-                    "start": start,
-                    "runs": len(runs),
-                    "cases": len({patient for run in runs.values() for patient in run}),
-                    "score": interval(own, config.bootstrap),
-                    "difference": difference,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def flat(comparison: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparison with intervals as columns of numbers."""
-    table = comparison.drop(columns=["score", "difference"])
-    for name in ("score", "difference"):
-        intervals = comparison[name]
-        table[name] = [interval.estimate for interval in intervals]
-        table[f"{name}_low"] = [interval.low for interval in intervals]
-        table[f"{name}_high"] = [interval.high for interval in intervals]
-    return table
-
-
-def _pairs(scores: pd.DataFrame) -> list[tuple[str, float]]:
-    pairs = scores[["task", "fraction"]].drop_duplicates()
-    return [(str(task), float(fraction)) for task, fraction in pairs.itertuples(index=False)]
-
-
-def _dice_runs(part: pd.DataFrame) -> Runs:
-    chosen = part[(part["metric"] == "dice") & (part["class_name"] == "mean")]
-    return _by_run(chosen, lambda run: run.set_index("patient_id")["value"])
-
-
-def _accuracy_runs(part: pd.DataFrame) -> Runs:
-    return _by_run(part[part["metric"] == "probability"], _weighted_hits)
-
-
-def _by_run(part: pd.DataFrame, values: Callable[[pd.DataFrame], pd.Series]) -> Runs:
-    return {
-        str(seed): {str(patient): float(value) for patient, value in values(run).items()}
-        for seed, run in part.groupby("run")
-    }
-
-
-def _hits(run: pd.DataFrame) -> pd.DataFrame:
-    """Return for each case its patient, true class and whether it was called right."""
-    # A patient with images of several classes is scored image by image: cases keep their order.
-    cases = run.assign(case=run.groupby("class_name").cumcount())
-    probability = cases.pivot(index="case", columns="class_name", values="value").to_numpy()
-    truth = cases.pivot(index="case", columns="class_name", values="truth").to_numpy(bool)
-    patients = cases.drop_duplicates("case").set_index("case")["patient_id"].sort_index()
-    own = truth.argmax(axis=1)
-    return pd.DataFrame(
-        {"patient": patients.astype(str), "own": own, "hit": probability.argmax(axis=1) == own}
-    )
-
-
-def _weighted_hits(run: pd.DataFrame) -> pd.Series:
-    """Return for each patient whether it was called right, times its class's weight.
-
-    With weight n / (classes · cases of the class) the mean over cases is the balanced accuracy.
-    Images of patients that are scored image by image are added up, so that the mean over patients
-    stays the balanced accuracy.
-    """
-    hits = _hits(run)
-    size = hits.groupby("own")["hit"].transform("size")
-    weighted = hits["hit"] * len(hits) / (hits["own"].nunique() * size)
-    by_patient = weighted.groupby(hits["patient"]).sum()
-    return by_patient * len(by_patient) / len(hits)
-
-
-def _dice_interval(part: pd.DataFrame, resamples: int) -> Interval:
-    """Return the mean over patients of each patient's mean over runs."""
-    table = pd.DataFrame(_dice_runs(part))
-    return bootstrap_interval(table.mean(axis=1).to_numpy(float), n=resamples)
-
-
-def _accuracy_interval(part: pd.DataFrame, resamples: int) -> Interval:
-    """Return the mean over runs of the balanced accuracy, resampling patients.
-
-    It is computed anew for each resample: with the weights of the whole, one that happens to hold
-    many cases of a rare class would come out above 1.
-    """
-    chosen = part[part["metric"] == "probability"]
-    # All runs have the same cases, so a class's recall over all of them is its mean over runs.
-    hits = pd.concat([_hits(run) for _, run in chosen.groupby("run")])
-    own, hit = hits["own"].to_numpy(), hits["hit"].to_numpy(float)
-
-    def balanced_accuracy(rows: np.ndarray) -> list[float]:
-        cases = np.bincount(own[rows])
-        found = np.bincount(own[rows], weights=hit[rows])
-        return [float((found[cases > 0] / cases[cases > 0]).mean())]
-
-    patients = hits["patient"].to_numpy()
-    return bootstrap_grouped(balanced_accuracy, patients, n=resamples)[0]
-
-
-def write_study_report(
-    config: StudyConfig, folder: Path, scores: pd.DataFrame, comparison: pd.DataFrame
-) -> None:
-    """Write ``report/index.html``: curves, the table, validation against test, settings."""
-    report = Report("Label-efficiency study", f"compared with '{config.baseline}'")
-    add_study(report, config, scores, comparison)
-    report.section("Settings")
-    report.code(to_yaml(config), "Settings of this study")
-    report.write(folder / "report" / "index.html")
+def write_study_report(found: Found) -> None:
+    """Write ``report/index.html`` and ``report/tables/``."""
+    _Page(found).write()
 
 
 def add_study(
-    report: Report, config: StudyConfig, scores: pd.DataFrame, comparison: pd.DataFrame
+    report: Report, config: StudyConfig, rows: pd.DataFrame, comparison: pd.DataFrame
 ) -> None:
-    """Add a study's curves and tables to a report, a section for each task."""
-    for task in config.tasks:
-        part = comparison[comparison["task"] == task]
-        if part.empty:
-            continue
-        unit = str(scores.loc[scores["task"] == task, "unit_of_cases"].iloc[0])
-        metric = str(part["metric"].iloc[0])
-        report.section(f"Task: {task}")
-        report.figure(
-            label_efficiency_figure(
-                _curves(part),
-                metric,
-                points=_points(part, scores, config),
-                x_label=f"{unit}s with labels",
-            ),
-            f"{metric} against the number of labelled {unit}s. Bands: 95 % intervals over test "
-            f"{unit}s; dots: single runs.",
+    """Add a study's curves and comparisons to another report, a section for each task."""
+    for name, scores in scores_of_tasks(rows, config).items():
+        part = comparison[comparison["task"] == name]
+        report.section(f"Task: {name}")
+        draw_curves(report, scores, part)
+        report.table(comparison_table(part), comparison_caption(scores, config))
+    report.text(words.caution(config))
+
+
+class _Page:
+    """The report, section by section."""
+
+    def __init__(self, found: Found) -> None:
+        self.found, self.config = found, found.config
+        self.scores = scores_of_tasks(found.rows, found.config)
+        self.report = Report(
+            "Label-efficiency study", f"starts compared with '{found.config.baseline}'"
         )
-        report.table(
-            part.drop(columns=["task", "metric"]),
-            f"{metric}: mean over runs and test {unit}s [95 % interval over {unit}s]; difference "
-            f"from '{config.baseline}' [95 % interval over runs and {unit}s].",
-        )
-        if len(config.seeds) < 5:
-            report.text(
-                f"Each point is {len(config.seeds)} runs, so intervals of differences are "
-                "somewhat too narrow."
+        self.tables = StudyTables(self.report, found.folder / "report" / "tables")
+        self.use = {
+            name: label_use(
+                scores,
+                self.config.baseline,
+                self._qualities(name),
+                self.config.margin,
+                self.config.bootstrap,
             )
-
-
-def _curves(part: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "arm": part["start"],
-            "labels": part["labelled_patients"],
-            "estimate": [interval.estimate for interval in part["score"]],
-            "low": [interval.low for interval in part["score"]],
-            "high": [interval.high for interval in part["score"]],
+            for name, scores in self.scores.items()
         }
-    )
 
+    def write(self) -> None:
+        """Write the page and its tables."""
+        self._top()
+        self._in_words()
+        for domain, title, explanation in _DOMAINS:
+            names = [n for n in self.scores if self.config.tasks[n].domain == domain]
+            for name in names:
+                self.report.section(f"{title}: {name}" if title else name)
+                self.report.text(explanation)
+                TaskSection(self.found, self.scores[name], self.use[name], self.tables).add()
+            self._ranking(names, title)
+        self._left_out()
+        self.report.section("How the numbers are made")
+        self.report.text(words.METHODS)
+        self._settings()
+        self.report.write(self.found.folder / "report" / "index.html")
 
-def _points(part: pd.DataFrame, scores: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
-    rows: list[dict[str, object]] = []
-    for task, fraction, start, labels in part[
-        ["task", "fraction", "start", "labelled_patients"]
-    ].itertuples(index=False):
-        own = scores[
-            (scores["task"] == task) & (scores["fraction"] == fraction) & (scores["start"] == start)
-        ]
-        per_run = _dice_runs if config.tasks[task].kind == "segment" else _accuracy_runs
-        for values in per_run(own).values():
-            rows.append(
-                {"arm": start, "labels": labels, "value": np.nanmean(list(values.values()))}
+    def _qualities(self, task: str) -> Sequence[float]:
+        own = self.config.tasks[task].qualities
+        return self.config.qualities if own is None else own
+
+    def _top(self) -> None:
+        report, runs = self.report, self.found.runs
+        states = runs["state"].value_counts()
+        finished, failed = int(states.get("finished", 0)), int(states.get("failed", 0))
+        report.fact("runs", f"{finished} of {len(runs)}")
+        report.fact("tasks", str(len(self.scores)))
+        report.fact("starts", str(len(self.config.starts)))
+        report.fact("seeds", str(len(self.config.seeds)))
+        if failed:
+            report.warn(f"Runs that failed: {failed}; the section on what was left out says why.")
+        if finished + failed < len(runs):
+            report.warn(
+                f"{len(runs) - finished - failed} runs are still to be done: this is a report on "
+                "the way. Starts are compared on the runs that both have."
             )
-    return pd.DataFrame(rows)
+
+    def _in_words(self) -> None:
+        self.report.section("Result in words")
+        self.report.text(words.primary(self.config, self.found.comparison))
+        for name, scores in self.scores.items():
+            for sentence in words.claims(self.use[name], self.config, scores):
+                self.report.text(f"{name}: {sentence}")
+        self.report.section("What was compared")
+        self.report.text(words.design(self.config, list(self.scores.values())))
+        self.report.text(words.caution(self.config))
+
+    def _ranking(self, names: Sequence[str], title: str) -> None:
+        """Rank the starts that every task of a domain has."""
+        starts = [s for s in self.config.starts if all(s in self.scores[n].starts for n in names)]
+        if not names or len(starts) < 2 or (len(starts) == 2 and len(names) == 1):
+            return
+        budgets = {name: focus_budget(self.config, self.scores[name]) for name in names}
+        values = {
+            name: np.stack([self.scores[name].at(start, budget) for start in starts])
+            for name, budget in budgets.items()
+        }
+        finite = {n: v for n, v in values.items() if np.isfinite(v).any(axis=(1, 2)).all()}
+        if not finite:
+            return
+        stability = ranking_stability(finite, starts, n=self.config.bootstrap)
+        means = np.array([np.nanmean(v, axis=(1, 2)) for v in finite.values()])
+        ranking = rank_starts(means, starts)
+        self.report.section(f"{title} ranking" if title else "Ranking")
+        at = ", ".join(f"{name} with {budgets[name]}" for name in finite)
+        self.report.figure(
+            ranking_figure(stability, ranking),
+            f"Mean rank over {len(finite)} tasks ({at} of the labels) with 95 % intervals when "
+            f"runs and test patients are drawn anew. {words.critical_difference(ranking)}",
+        )
+        self.tables.add(f"{title} ranking", stability, words.stability(ranking))
+
+    def _left_out(self) -> None:
+        self.report.section("What was left out")
+        left_out = pd.read_csv(self.found.folder / "left_out.csv")
+        failed = self.found.runs[self.found.runs["state"] == "failed"]
+        if left_out.empty and failed.empty:
+            self.report.text("Nothing: every task had every label budget, and no run failed.")
+        self.tables.add(
+            "left out",
+            left_out,
+            "Label budgets that a task does not have: less than one patient, or no image of a "
+            "class in one of the draws, or the same patients as another budget.",
+        )
+        self.tables.add(
+            "failed",
+            failed[["task", "start", "labels", "fold", "seed", "cause"]],
+            "Failed runs. Starts are compared on the runs that both have.",
+        )
+
+    def _settings(self) -> None:
+        self.report.section("Settings")
+        self.report.code(to_yaml(self.config), "The study")
+        first = {(cell.task, cell.start): cell for cell in reversed(self.found.cells)}
+        for cell in reversed(first.values()):
+            path = cell.folder(self.found.folder) / "config.yaml"
+            if path.is_file():
+                title = f"Every setting of a run: {cell}"
+                self.report.code(path.read_text(encoding="utf-8"), title)

@@ -51,6 +51,7 @@ class PreparedTask:
         budgets: Those it can have, from few labels to many.
         left_out: Those it cannot have.
         pictured: A row of the store for each test patient: what pictures of its cases show.
+        label_values: Value in the label maps -> class (segmentation).
     """
 
     name: str
@@ -59,6 +60,7 @@ class PreparedTask:
     budgets: tuple[Budget, ...]
     left_out: tuple[LeftOut, ...]
     pictured: tuple[int, ...]
+    label_values: dict[int, int] | None
 
 
 def prepare_task(
@@ -94,6 +96,7 @@ def prepare_task(
         budgets,
         left_out,
         first.pictured(),
+        first.card.label_values,
     )
 
 

@@ -1,0 +1,110 @@
+"""What a study makes for itself before its runs: phantom images, and weights it pre-trains."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from vismae.core.config import PretrainConfig
+from vismae.core.errors import SettingError
+from vismae.core.rundir import write_text
+from vismae.core.settings import build_config
+from vismae.core.study_config import StudyConfig, StudyStart
+from vismae.files.phantom_archive import write_phantom_archive
+from vismae.workflows.pretrain import pretrain
+
+PHANTOM = "phantom:"
+_PARTS = ("unlabelled", "segmentation", "classification")
+
+logger = logging.getLogger(__name__)
+
+
+def with_phantoms(config: StudyConfig, folder: Path) -> StudyConfig:
+    """Return a study whose sources ``phantom:PART`` are folders of an archive made in ``folder``.
+
+    Raises:
+        SettingError: There is no such part.
+    """
+    named = [str(path) for task in config.tasks.values() for path in task.sources]
+    named += [str(path) for start in config.starts.values() for path in _pretrain_sources(start)]
+    wanted = [name for name in named if name.startswith(PHANTOM)]
+    if not wanted:
+        return config
+    for name in wanted:
+        if name.removeprefix(PHANTOM) not in _PARTS:
+            raise SettingError(
+                f"{name} is no part of the phantom archive. Use one of "
+                f"{', '.join(PHANTOM + part for part in _PARTS)}."
+            )
+    archive = folder / "phantom"
+    _make(archive, folder / "phantom_is_whole.txt")
+    tasks = {
+        name: task.model_copy(update={"sources": _located(task.sources, archive)})
+        for name, task in config.tasks.items()
+    }
+    starts = {name: _start_located(start, archive) for name, start in config.starts.items()}
+    return config.model_copy(update={"tasks": tasks, "starts": starts})
+
+
+def _make(archive: Path, marker: Path) -> None:
+    """Write the archive unless a whole one is there."""
+    if marker.is_file() and archive.is_dir():
+        return
+    shutil.rmtree(archive, ignore_errors=True)
+    logger.info("making the phantom archive in %s", archive)
+    write_phantom_archive(archive)
+    write_text(marker, "The archive beside this file was written to its end.\n")
+
+
+def _pretrain_sources(start: StudyStart) -> list[str]:
+    sources = start.pretrain.get("data.sources", [])
+    return [str(path) for path in ([sources] if isinstance(sources, str | Path) else sources)]
+
+
+def _located(sources: Sequence[Path | str], archive: Path) -> tuple[Path, ...]:
+    return tuple(
+        archive / str(path).removeprefix(PHANTOM) if str(path).startswith(PHANTOM) else Path(path)
+        for path in sources
+    )
+
+
+def _start_located(start: StudyStart, archive: Path) -> StudyStart:
+    if not start.pretrain:
+        return start
+    sources = _located(_pretrain_sources(start), archive)
+    return start.model_copy(update={"pretrain": {**start.pretrain, "data.sources": sources}})
+
+
+def pretrain_configs(config: StudyConfig, folder: Path) -> dict[str, PretrainConfig]:
+    """Return the settings of the pre-trainings that a study does itself.
+
+    Raises:
+        SettingError: One is no setting of pre-training.
+    """
+    return {
+        name: build_config(
+            PretrainConfig,
+            "pretrain",
+            options={
+                **start.pretrain,
+                "out": folder / "pretrained" / name,
+                "init": start.init,
+                "resume": True,
+            },
+        )
+        for name, start in config.starts.items()
+        if start.pretrain
+    }
+
+
+def pretrain_starts(configs: dict[str, PretrainConfig]) -> None:
+    """Pre-train what is not finished; one that was stopped goes on."""
+    for name, settings in configs.items():
+        logger.info("pre-training '%s' in %s", name, settings.out)
+        logger.info("%s", pretrain(settings).summary())
+
+
+def init_of(config: StudyConfig, start: str, folder: Path) -> Path | None:
+    """Return the weights that a start is fine-tuned from."""
+    own = config.starts[start]
+    return folder / "pretrained" / start / "model" if own.pretrain else own.init

@@ -1,0 +1,191 @@
+"""What a study's report says in sentences."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from vismae.core.study_config import StudyConfig
+from vismae.evaluation.ranking import Ranking
+from vismae.evaluation.statistics import Interval
+from vismae.evaluation.study_comparison import LabelUse
+from vismae.evaluation.study_scores import TaskScores
+from vismae.workflows.label_study.plan import folds_of
+
+
+def verdict(difference: Interval, p_value: float) -> str:
+    """Return what a comparison shows, by its interval and its (adjusted) p-value together."""
+    if not difference.n:
+        return ""
+    if p_value < 0.05 and difference.low > 0:
+        return "better"
+    if p_value < 0.05 and difference.high < 0:
+        return "worse"
+    return "not shown"
+
+
+def p_text(p_value: float) -> str:
+    """Return a p-value as papers print it."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def design(config: StudyConfig, scores: Sequence[TaskScores]) -> str:
+    """Say what was compared, on whom, and how often."""
+    starts = ", ".join(f"'{name}'" for name in config.starts)
+    seeds = ", ".join(map(str, config.seeds))
+    folds = folds_of(config)
+    repeated = f"seeds {seeds}" if len(config.seeds) > 1 else f"seed {seeds}"
+    if folds != (None,):
+        repeated = f"folds {', '.join(map(str, folds))} and {repeated}"
+    tested = "; ".join(
+        f"{task.task}: {len(task.patients)} {task.unit}s, {task.metric}" for task in scores
+    )
+    return (
+        f"{len(config.starts)} starts ({starts}) were fine-tuned on {len(scores)} tasks with "
+        f"{repeated}; each repetition ('run') draws its own labelled patients, the smaller label "
+        f"budgets within the larger ones, and its own first weights, alike for all starts. The "
+        f"weights of a run are chosen on validation patients. All runs of a task are tested on "
+        f"the same patients, never seen in training (n and score: {tested}). "
+        f"Scores are averaged over runs and test patients; '{config.baseline}' is the baseline."
+    )
+
+
+def primary(config: StudyConfig, comparison: pd.DataFrame) -> str:
+    """Say how the comparison came out that was named beforehand, or that none was."""
+    if config.primary is None:
+        return (
+            "No primary comparison was named in the configuration, so every comparison below is "
+            "adjusted for their number (Holm), and none stands out."
+        )
+    named = f"'{config.primary.start}' against '{config.baseline}' on '{config.primary.task}'"
+    found = comparison[comparison["primary"]]
+    if found.empty or not found["difference"].iloc[0].n:
+        return (
+            f"The primary comparison, {named}, cannot be made yet: there is no run of both, or its "
+            "label budget was left out."
+        )
+    row = found.iloc[0]
+    difference: Interval = row["difference"]
+    base = comparison[
+        (comparison["task"] == row["task"])
+        & (comparison["budget"] == row["budget"])
+        & (comparison["start"] == config.baseline)
+    ].iloc[0]
+    shown = {
+        "better": "The difference is shown: the interval excludes 0.",
+        "worse": "The start is worse than the baseline: the interval excludes 0.",
+        "not shown": "A difference is not shown.",
+    }[verdict(difference, row["p"])]
+    return (
+        f"Primary comparison, named before the runs: {named} with {row['budget']} of the labels "
+        f"({_patients(row['labelled_patients'])}): {row['metric']} {row['score'].text()} against "
+        f"{base['score'].text()}, difference {difference.text()} (95 % interval over "
+        f"{_runs(row['paired_runs'])} and {difference.n} test patients), {p_text(row['p'])} "
+        f"(paired permutation over patients, not adjusted). {shown}"
+    )
+
+
+def _patients(count: int) -> str:
+    return "1 labelled patient" if count == 1 else f"{count} labelled patients"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def claims(use: Sequence[LabelUse], config: StudyConfig, scores: TaskScores) -> list[str]:
+    """Return sentences on the labels each start saves on a task, flattering or not."""
+    sentences: list[str] = []
+    whole = f"{scores.budgets[-1]} of the labels"
+    for one in use:
+        if one.relative is None:
+            continue
+        claim = one.relative.claim(one.start, config.baseline, whole)
+        sentences.append(f"{claim} {_as_good(one, config, scores.budgets)}")
+    return sentences
+
+
+def _as_good(one: LabelUse, config: StudyConfig, budgets: Sequence[str]) -> str:
+    whole = f"{budgets[-1]} of the labels"
+    fewest = one.fewest_as_good()
+    if fewest is None:
+        tested = one.as_good[budgets[-1]].difference
+        return (
+            f"At no label budget is it shown to be as good as '{config.baseline}' with {whole} "
+            f"within a margin of {config.margin:g} {one.metric} (with {whole} too, the difference "
+            f"is {tested.text()}, 90 % interval)."
+        )
+    test = one.as_good[fewest]
+    first, second = f"{one.start}, {fewest} of the labels", f"{config.baseline}, {whole}"
+    rest = "" if fewest == budgets[0] else " Fewer labels are not shown to do."
+    return f"{test.text(first, second, one.metric)}{rest}"
+
+
+def forecasts(use: Sequence[LabelUse]) -> str:
+    """Say for every start what reaching a score costs in labels."""
+    return "\n\n".join(
+        f"'{one.start}': {needed.forecast(one.metric)}"
+        for one in use
+        for needed in one.needed.values()
+    )
+
+
+def caution(config: StudyConfig) -> str:
+    """Say what few repetitions leave open."""
+    runs = len(config.seeds) * len(folds_of(config))
+    if runs == 1:
+        return (
+            "There is one run of each cell, so intervals are over test patients alone: another "
+            "draw of labelled patients could come out otherwise."
+        )
+    return (
+        f"There are {runs} runs of each cell. Intervals are over runs and test patients, with the "
+        "width that so few runs call for (Satterthwaite's degrees of freedom)."
+    )
+
+
+def critical_difference(ranking: Ranking) -> str:
+    """Say what the bars of a ranking plot are."""
+    if np.isnan(ranking.critical_difference):
+        return "With one task there is no critical difference."
+    return (
+        "Starts over one black bar are within the critical difference of "
+        f"{ranking.critical_difference:.2f} ranks (Nemenyi, {ranking.n_blocks} tasks; wide, since "
+        "tasks are few)."
+    )
+
+
+def stability(ranking: Ranking) -> str:
+    """Say what a table of ranks shows."""
+    friedman = ""
+    if not np.isnan(ranking.p_value):
+        friedman = f" Friedman's test that all are alike: {p_text(ranking.p_value)}."
+    return (
+        "Mean rank (1 is best) with the limits of its 95 % interval, and the share of resamples in "
+        f"which the start is first. It speaks of these tasks, not of others.{friedman}"
+    )
+
+
+METHODS = """
+Intervals of scores and differences: runs and test patients are resampled as two crossed factors
+(Owen 2007), paired between starts; the width is that of the two-way analysis of variance with
+Satterthwaite's degrees of freedom, so that three runs are not taken for many. p-values: starts are
+swapped within patients (paired permutation of each patient's mean over runs); they speak of new
+patients, the intervals also of other draws of labelled patients. Holm's adjustment is over all
+comparisons with the baseline on all tasks and label budgets, but the primary one.
+
+Balanced accuracy is taken apart into the influence of each patient, so that it is resampled like
+any mean. AUROC: DeLong's covariance over all runs of both starts; images of a patient count as one.
+
+Label curve: the area is under the score over log labels. Labels needed: the law a - b n^-c (c fixed
+at 0.5 with fewer than four label counts) is fitted to every resample of the whole curve; 'not
+reached' means that the curve levels off below, or gets there beyond 100 times the labels.
+Forecasts beyond the labels there are extrapolate this law.
+
+'As good': two one-sided tests of the difference from the baseline with the most labels, at 5 %
+each, with the margin from the configuration; 'not worse' is the lower side alone.
+
+Ranks: mean over tasks; Nemenyi's critical difference at 5 % (Demsar 2006), stability when runs and
+patients are drawn anew (Wiesenfarth et al. 2021).
+"""
+"""How a report's numbers are made; ``docs/study.md`` says more."""

@@ -1,0 +1,26 @@
+"""Tables for papers."""
+
+import pandas as pd
+
+from vismae.evaluation.latex import escape, latex_table
+from vismae.evaluation.statistics import Interval
+
+
+def test_a_table_has_the_numbers_of_the_page_and_every_special_sign_is_escaped() -> None:
+    frame = pd.DataFrame(
+        {
+            "labels_%": ["10 %", "50 %"],
+            "score": [Interval(0.5, 0.4, 0.6, 9), Interval(float("nan"), 0, 0, 0)],
+            "p": [0.04321, float("nan")],
+        }
+    )
+    text = latex_table(frame, "Dice & more", "tab:dice")
+    assert r"labels\_\% & score & p \\" in text
+    assert r"10 \% & 0.500 [0.400, 0.600] & 0.043 \\" in text
+    assert r"50 \% & -- & -- \\" in text
+    assert r"\caption{Dice \& more}\label{tab:dice}" in text
+    assert text.count(r"\begin") == text.count(r"\end") == 2
+
+
+def test_a_backslash_is_escaped_once() -> None:
+    assert escape(r"a\b_{c}") == r"a\textbackslash{}b\_\{c\}"
