@@ -4,8 +4,8 @@
 
 ``command``: pretrain or finetune; ``options``: its settings; ``notes``: folder for the rows that
 each rank saw (``rank-R.json``) and, with ``double``, the gradients of the first step in float64;
-``what``: raise, kill, hang or nan, done by process ``rank`` in step ``step``; ``seconds``: length
-of a step at least.
+``what``: raise, kill, hang, dawdle or nan, done by process ``rank`` in step ``step``;
+``seconds``: length of a step at least.
 """
 
 import json
@@ -53,6 +53,8 @@ def note_and_misbehave(kind: type[Any], script: dict[str, Any]) -> None:
 def misbehave(what: str, loss: torch.Tensor) -> torch.Tensor:
     if what == "raise":
         raise ValueError("the disk is on fire")
+    if what == "dawdle":
+        time.sleep(3600)
     if what == "nan":
         return loss * float("nan")
     os.kill(os.getpid(), {"kill": signal.SIGKILL, "hang": signal.SIGSTOP}[what])

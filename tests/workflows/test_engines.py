@@ -139,6 +139,7 @@ def test_a_run_goes_on_with_another_number_of_processes_on_the_images_it_would_h
         ("raise", ["rank 1 on ", "failed: ValueError: the disk is on fire.", STOPPED]),
         ("kill", ["rank 1 on ", "ended without a word: it was killed", STOPPED]),
         ("hang", ["rank 1 on ", "has given no sign of life for 5 s", STOPPED]),
+        ("dawdle", ["waited for each other longer than trainer.wait_minutes (0.7)"]),
         ("nan", ["The gradient of step 3 is not a finite number"]),
     ],
 )
@@ -146,6 +147,8 @@ def test_a_process_that_fails_stops_the_others_with_the_cause(
     what: str, causes: list[str], unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
 ) -> None:
     settings = {"trainer.max_steps": 1000, "trainer.silence_seconds": 5, **TWO}
+    if what == "dawdle":
+        settings["trainer.wait_minutes"] = 0.7
     config = pretrain_config(tmp_path / "run", unlabelled, **settings)
     done = torchrun(tmp_path, "pretrain", config, what=what, rank=1, step=2)
     assert done.returncode != 0

@@ -182,9 +182,16 @@ class Team:
         if self._peers is None or isinstance(error, VismaeError):
             return error
         cause = self._peers.explain(_EXPLAIN_SECONDS)
-        if cause is None:
-            return error
-        return PeerLostError(cause.sentence(self.launch.world))
+        if cause is not None:
+            return PeerLostError(cause.sentence(self.launch.world))
+        if isinstance(error, RuntimeError) and "timed out" in str(error).lower():
+            return TrainingError(
+                "All processes live, but they waited for each other longer than "
+                f"trainer.wait_minutes ({self._settings.wait_minutes:g}). One of them is stuck or "
+                "has long work of its own, such as a validation: then raise trainer.wait_minutes. "
+                "--resume goes on from the last resume point."
+            )
+        return error
 
     def end(self, error: BaseException | None) -> None:
         """Take leave of the others, after a failure by telling them."""

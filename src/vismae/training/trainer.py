@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import Dataset
 
-from vismae.core.errors import ModelError, TrainingError
+from vismae.core.errors import ModelError, SettingError, TrainingError
 from vismae.core.rundir import CHECKPOINT
 from vismae.core.sections import TrainerSettings
 from vismae.data.loaders import training_loader
