@@ -40,7 +40,7 @@ def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -
     except KeyboardInterrupt:
         _complain(
             "interrupted. ingest goes on where it stopped with the same command, pretrain and "
-            "finetune from the last checkpoint with --resume, predict with --resume."
+            "finetune from the last checkpoint with --resume, predict and study with --resume."
         )
         raise typer.Exit(INTERRUPTED_STATUS) from None
     except VismaeError as error:
