@@ -1,6 +1,6 @@
 """Segmenting a CT on a CPU: ours beside MONAI's 2D SwinUNETR, and ONNX beside torch, in one run.
 
-    python benchmarks/segmenting.py [--threads 2] [--slices 8] [--rounds 3] [--size vismae]
+    python benchmarks/segmenting.py [--part volume] [--threads 2] [--slices 4] [--rounds 3]
 
 A CT of 512×512 pixels, in Hounsfield units, is windowed, segmented slice by slice and given back as
 a label map in its own size. Both networks have about as many parameters, random weights, 5 classes
@@ -127,22 +127,11 @@ def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--slices", type=int, default=8)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--size", default="vismae")
-    given = options.parse_args()
-    torch.set_num_threads(given.threads)
-    stored = ct_slices(given.slices)
-
+def compare_networks(given: argparse.Namespace, stored: np.ndarray) -> None:
     full, usual = (our_network(given.size, contract(side)) for side in (SIDE_PX, 224))
     monai = their_network(parameters(full))
-    print(
-        f"{given.threads} threads; parameters: ours {parameters(full) / 1e6:.1f} M, "
-        f"SwinUNETR {parameters(monai) / 1e6:.1f} M"
-    )
+    counts = [f"{parameters(network) / 1e6:.1f} M" for network in (full, monai)]
+    print("parameters: ours {}, SwinUNETR {}".format(*counts))
     seconds = in_turn(
         {
             "SwinUNETR with SliceInferer, 512": lambda: theirs(monai, stored),
@@ -159,23 +148,26 @@ def main() -> None:
             f"{VOLUME_SLICES}; {reference / found:.2f} times as fast as SwinUNETR"
         )
 
-    body = deployed(usual)
+
+def compare_onnx(given: argparse.Namespace, stored: np.ndarray) -> None:
+    network = our_network(given.size, contract(224))
+    body = deployed(network)
     module = StoredPixelModel(body).eval()
     trial = Trial(stored, Modality.CT, PixelUnit.HU, 1.0, -1024.0)
-    feeds = program_inputs(trial, usual.preprocessing)
+    feeds = program_inputs(trial, network.preprocessing)
     tensors = [torch.from_numpy(value) for value in feeds.values()]
+
+    def torch_module() -> object:
+        with torch.inference_mode():
+            return module(*tensors).argmax(dim=1)
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         write_onnx(path, body)
         session = open_session(path)
-
-        def torch_module() -> object:
-            with torch.inference_mode():
-                return module(*tensors).argmax(dim=1)
-
         seconds = in_turn(
             {
-                "torch, predict's own path": lambda: ours(usual, stored),
+                "torch, predict's own path": lambda: ours(network, stored),
                 "torch, the exported module": torch_module,
                 "ONNX": lambda: session.run(None, feeds)[0].argmax(axis=1),
             },
@@ -184,6 +176,23 @@ def main() -> None:
     for name, found in seconds.items():
         ratio = found / seconds["ONNX"]
         print(f"{name}: {found / given.slices:.3f} s a slice; ONNX is {ratio:.2f} times as fast")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--part", choices=("volume", "onnx"))
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--slices", type=int, default=4)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--size", default="vismae")
+    given = options.parse_args()
+    torch.set_num_threads(given.threads)
+    stored = ct_slices(given.slices)
+    print(f"{given.threads} threads, {given.slices} slices at a time, {given.rounds} rounds")
+    if given.part != "onnx":
+        compare_networks(given, stored)
+    if given.part != "volume":
+        compare_onnx(given, stored)
 
 
 if __name__ == "__main__":

@@ -266,13 +266,13 @@ def _scripts_of(folder: Path) -> Generator[None]:
 
     before = forget()
     sys.path.insert(0, str(folder))
-    logger = logging.getLogger("monai")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    # MONAI's loggers have levels and handlers of their own, so only this keeps them quiet.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
         sys.path.remove(str(folder))
         forget()
         sys.modules.update(before)
