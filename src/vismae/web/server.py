@@ -48,8 +48,8 @@ _SWEEP_SECONDS = 1.0
 _IDLE_SECONDS = 14 * 24 * 3600.0
 _DESCRIPTION = """\
 Use the models of this server from other programs. Files are read and prepared exactly as by
-`vismae predict`. An upload is answered when its turn has come, and then deleted; while the queue is
-full the answer is 503 with `Retry-After`. Not a medical device."""
+vismae predict. An upload is answered when its turn has come, and then deleted; while the queue is
+full the answer is 503 with Retry-After. Not a medical device."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Page {
     for (const each of ['empty', 'working', 'problem']) byId(each).hidden = each !== name;
     const shown = name === 'views';
     const mode = document.querySelector('input[name="mode"]:checked').value;
+    document.body.dataset.mode = shown ? mode : '';
     byId('views').hidden = !shown || mode !== 'planes';
     byId('reconstruction').hidden = !shown || mode !== 'reconstruction';
     byId('reconstruction-section').hidden = byId('reconstruction').hidden;
