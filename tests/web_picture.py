@@ -15,7 +15,7 @@ from vismae.files.phantom_archive import write_phantom_archive
 from web_browser import Browser
 from web_server import start_server, stop_server
 
-CLASSES = ("background", "lung", "heart", "liver")
+CLASSES = ("lung", "heart", "liver")
 
 
 def train(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from factories import write_png
 from web_server import RunningServer
 
 CLIENTS, ROUNDS = 50, 3
-UPLOAD_BYTES = 1_500_000
+UPLOAD_BYTES = 1_600_000
 
 
 def private_bytes(server: RunningServer) -> int:
