@@ -16,6 +16,7 @@ from vismae.core import rundir
 from vismae.core.config import PretrainConfig
 from vismae.core.config_model import ExportConfig
 from vismae.core.errors import RunFolderError
+from vismae.core.launch import Launch
 from vismae.core.settings import build_config
 
 HOLDER = """
@@ -213,7 +214,8 @@ def test_the_working_folder_is_never_emptied(
 def test_other_processes_of_one_training_only_get_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in Launch("torchrun", 1, 1, 2, 2).variables().items():
+        monkeypatch.setenv(name, value)
     run = tmp_path / "run"
     open_and_close(run)
     assert not run.exists()

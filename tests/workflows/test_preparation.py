@@ -14,7 +14,6 @@ from vismae.workflows.preparation import (
     load_start,
     network_config,
     of_modality,
-    open_images,
     resolve_preprocessing,
     with_units,
 )
@@ -82,15 +81,6 @@ def test_a_modality_that_is_not_there_is_refused_with_what_is(unlabelled: Path):
     assert len(of_modality(rows, (), "s")) == 12
     with pytest.raises(DataError, match=r"no image of modality pet.*4 ct, 4 mr, 4 us"):
         of_modality(rows, (Modality.PET,), "s")
-
-
-def test_helper_processes_do_not_ingest(
-    unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert len(open_images([unlabelled], tmp_path / "store")) == 12
-    with pytest.raises(SettingError, match="several processes"):
-        open_images([tmp_path], tmp_path / "store")
 
 
 def test_the_network_is_the_start_models_or_a_named_one(pretrained: Path):
