@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from vismae.core.errors import TimeUpError, TrainingError, VismaeError
 from vismae.core.launch import Launch, find_launch, require_launch_fits
-from vismae.core.processes import available_cores
+from vismae.core.processes import available_cores, stop_signals_held
 from vismae.core.sections import TrainerSettings
 from vismae.training.accelerator import accelerator
 from vismae.training.launched_environment import LaunchedEnvironment
@@ -66,6 +66,11 @@ class Team:
     def is_first(self) -> bool:
         """Whether this is the process that writes."""
         return self.launch.rank == 0
+
+    @property
+    def is_started_from_outside(self) -> bool:
+        """Whether torchrun or SLURM started the processes."""
+        return self._members is None
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """Do something in the first process, and only when it is done in the others.
@@ -221,7 +226,7 @@ def together(
     Raises:
         SettingError: Other processes were started than the settings say.
         PeerLostError: Another process failed or was lost.
-        SystemExit: The same, in a process that is not the one to say so on its machine.
+        SystemExit: The same in processes that torchrun or SLURM started, once it was said.
     """
     threads = torch.get_num_threads()
     team: Team | None = None
@@ -229,9 +234,14 @@ def together(
         team = Team(settings, work, argument)
         yield team
     except Exception as error:
-        reason = team.explain(error) if team is not None else error
-        _end(team, reason)
-        if isinstance(reason, PeerLostError) and not _says(team):
+        # torchrun and SLURM send SIGTERM at once, which must not come before the explanation.
+        with stop_signals_held():
+            reason = team.explain(error) if team is not None else error
+            is_lost = isinstance(reason, PeerLostError)
+            if is_lost and team is not None and team.is_started_from_outside and _says(team):
+                logger.error("%s", reason)
+            _end(team, reason)
+        if is_lost and team is not None and (team.is_started_from_outside or not team.is_first):
             raise SystemExit(1) from error
         if reason is error:
             raise
