@@ -278,6 +278,24 @@ def test_slices_without_places_of_their_own_are_told_by_their_image(
     assert len(series.ReferencedInstanceSequence) == len(paths)
 
 
+@pytest.mark.parametrize("slices", [1, 5])
+def test_several_structures_on_one_slice_are_read_with_their_place(
+    slices: int, tmp_path: Path
+) -> None:
+    paths = write_dicom_series(tmp_path / "ct", volume(slices), SliceThickness=5.0, **PLACED)
+    labels = np.zeros((slices, 20, 30), np.uint8)
+    labels[-1, 2:6, 3:9], labels[-1, 10:15, 20:29] = 1, 2
+    write_dicom_seg(tmp_path / "seg.dcm", files_of(paths), labels, FACTS)
+    require_conforming(tmp_path / "seg.dcm", int(np.count_nonzero(labels)))
+    opened = highdicom_seg.segread(tmp_path / "seg.dcm")
+    # First voxel, in mm to the left, to the back and upwards.
+    corner = opened.get_volume(combine_segments=True).affine[:3, 3]
+    assert corner == pytest.approx(pydicom.dcmread(paths[-1]).ImagePositionPatient)
+    [image] = read_image(files_of(paths))
+    back, _ = read_dicom_labels(source_file(tmp_path / "seg.dcm"), image, {"liver": 1, "spleen": 2})
+    assert np.array_equal(back, labels)
+
+
 def test_a_lone_slice_of_unknown_thickness_has_its_segmentation(tmp_path: Path) -> None:
     path = write_dicom_slice(
         tmp_path / "ct.dcm", volume(1)[0], Modality="CT", SliceThickness=None, **PLACED

@@ -107,9 +107,28 @@ def _placed(
         for header in headers:
             header.SliceThickness = round(float(thickness), 6)
     try:
-        return _segmentation(headers, labels, facts)
+        made = _segmentation(headers, labels, facts)
     except Exception as error:  # highdicom raises anything on odd source headers
         raise refused(name, error) from error
+    _say_one_place_once(made)
+    return made
+
+
+def _say_one_place_once(made: Dataset) -> None:
+    """Put a place that all frames share into the shared groups, as C.7.6.16.1.1 allows.
+
+    From the places of frames GDCM, and so SimpleITK, reckons the distance of slices; where several
+    structures lie on one slice it finds 0 and refuses the file.
+    """
+    frames = made.PerFrameFunctionalGroupsSequence
+    if len(frames) < 2 or any("PlanePositionSequence" not in frame for frame in frames):
+        return
+    places = {tuple(frame.PlanePositionSequence[0].ImagePositionPatient or ()) for frame in frames}
+    if len(places) == 1:
+        shared = made.SharedFunctionalGroupsSequence[0]
+        shared.PlanePositionSequence = frames[0].PlanePositionSequence
+        for frame in frames:
+            del frame.PlanePositionSequence
 
 
 def _unplaced(
