@@ -153,3 +153,21 @@ def test_the_schedule_reaches_every_group():
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx([0.2, 0.4, 0.4, 0.004])
+
+
+def test_the_recipe_of_nnunet_is_sgd_with_nesterov_momentum_and_a_polynomial():
+    settings = OptimizerSettings(
+        algorithm="sgd", schedule="poly", warmup_fraction=0.0, min_lr_fraction=0.0
+    )
+    factors = [lr_factor(step, 1000, settings) for step in (0, 500, 999)]
+    assert factors == pytest.approx([1.0, 0.5**0.9, 0.001**0.9])
+    ours, theirs = (torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2))
+    group = {"params": [ours], "lr": 0.01, "weight_decay": 3e-5}
+    optimizer, _ = build_optimizer([group], settings, 10, fused=False)
+    expected = torch.optim.SGD([theirs], lr=0.01, momentum=0.99, nesterov=True, weight_decay=3e-5)
+    for _ in range(3):
+        for parameter, stepper in ((ours, optimizer), (theirs, expected)):
+            stepper.zero_grad()
+            (parameter**2).sum().backward()
+            stepper.step()
+    assert torch.equal(ours, theirs)

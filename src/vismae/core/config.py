@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 
 from vismae.core.augment_section import AugmentSettings
 from vismae.core.config_data import ConvertConfig, IngestConfig, InspectConfig, SelectConfig
+from vismae.core.contrastive_section import ContrastiveSettings
 from vismae.core.sections import (
-    ContrastiveSettings,
     DataSettings,
     Device,
     Fraction,
@@ -134,6 +134,9 @@ class FinetuneConfig(Settings):
     """Seed of everything random."""
     subset_seed: int = Field(default=0, ge=0)
     """Seed of the choice of labelled patients, apart from the training's own seed."""
+    task_pretrain_steps: int = Field(default=0, ge=0)
+    """First go on with masked pre-training for so many steps on the images of all training
+    patients, labelled or not; 0 does not. Validation and test patients are never seen."""
     model: NetworkSettings = NetworkSettings()
     task: TaskSettings
     data: DataSettings = DataSettings(batch_size=16)

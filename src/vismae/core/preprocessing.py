@@ -7,7 +7,7 @@ and prediction. ``data/intensity.py`` carries it out.
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from vismae.core.errors import PreprocessingError
 from vismae.core.types import Modality, PixelUnit
@@ -24,7 +24,9 @@ class Preprocessing(BaseModel):
     image_size: tuple[int, int] = (224, 224)
     """Height and width of the network's input in pixels."""
     in_channels: Literal[1, 3] = 3
-    """Channels of the input; grey images are repeated, colour images averaged for 1."""
+    """Channels of an image; grey images are repeated, colour images averaged for 1."""
+    neighbours: int = Field(default=0, ge=0, le=5)
+    """Slices on each side that come with a slice, as further channels (2.5D); edges repeat."""
     fit: Literal["pad", "stretch"] = "pad"
     """Keep the aspect ratio and pad bottom and right, or stretch to the input size."""
     ct_window_hu: tuple[float, float] = (-1000.0, 1000.0)
@@ -39,6 +41,11 @@ class Preprocessing(BaseModel):
     """Divided by after subtracting the mean."""
     pixel_units: dict[Modality, tuple[PixelUnit, ...]] = {}
     """Units seen in training, by modality; empty before training."""
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the network's input: those of the slice and of its neighbours."""
+        return self.in_channels * (1 + 2 * self.neighbours)
 
     def require_same(self, other: "Preprocessing", where: str) -> None:
         """Raise if ``other`` prepares images in another way, naming every field that differs.

@@ -158,8 +158,9 @@ def plan_finetuning(
     network = choose("model.network", *_network(fingerprint.kind, start))
     choose("model.in_channels", *_channels(fingerprint, start))
     choose("data.image_size", *_image_size(fingerprint, start))
-    choose("optimizer.lr", *_lr(config, network, start))
-    choose("optimizer.layer_decay", *_layer_decay(config, network, start))
+    pretrained = start is not None or config.task_pretrain_steps > 0
+    choose("optimizer.lr", *_lr(config, network, pretrained))
+    choose("optimizer.layer_decay", *_layer_decay(config, network, pretrained))
     if config.trainer.max_epochs is None:
         choose("trainer.max_steps", *_steps(config, fingerprint))
     choose("trainer.validate_every", *_validate_every(config, settings, fingerprint))
@@ -200,20 +201,18 @@ def _image_size(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[tup
     return (side, side), why
 
 
-def _lr(config: FinetuneConfig, network: str, start: StartFacts | None) -> tuple[float, str]:
+def _lr(config: FinetuneConfig, network: str, pretrained: bool) -> tuple[float, str]:
     if config.model.train == "head" and config.task.kind == "classify":
         return 3e-3, "linear probe"
-    if start is not None:
+    if pretrained:
         return 1e-3, "of what is new; the encoder's follows from layer_decay"
     if network in ("swin_unet", "swin", "swin_unetr"):
         return 5e-4, "a transformer from scratch"
     return 1e-3, "convolutions at full resolution, from scratch"
 
 
-def _layer_decay(
-    config: FinetuneConfig, network: str, start: StartFacts | None
-) -> tuple[float, str]:
-    if start is None:
+def _layer_decay(config: FinetuneConfig, network: str, pretrained: bool) -> tuple[float, str]:
+    if not pretrained:
         return 1.0, "nothing pre-trained to keep"
     if config.model.train == "lora":
         return 1.0, "low-rank changes start at nothing in every layer"

@@ -142,7 +142,14 @@ class TrainerSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """AdamW with linear warm-up and cosine decay, counted in optimiser steps."""
+    """AdamW with linear warm-up and cosine decay, counted in optimiser steps; or SGD."""
+
+    algorithm: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or stochastic gradient descent with Nesterov momentum, as nnU-Net trains."""
+    momentum: float = Field(default=0.99, ge=0.0, lt=1.0)
+    """Of sgd."""
+    schedule: Literal["cosine", "poly"] = "cosine"
+    """How lr falls after the warm-up: as a cosine, or as nnU-Net's (1 - step / steps) ** 0.9."""
 
     lr: float | None = Field(default=1e-3, gt=0)
     """Peak learning rate at ``lr_batch_size`` images a step; chosen by the recipe when unset
@@ -278,15 +285,6 @@ class MAESettings(Settings):
     """Compile the forward and backward pass with torch.compile; needs a C++ compiler."""
 
 
-class ContrastiveSettings(Settings):
-    """SimCLR, the other way to pre-train the same encoder (``method: simclr``)."""
-
-    temperature: float = Field(default=0.1, gt=0.0)
-    """Divides the similarities; lower looks harder at the most similar images."""
-    projection_dim: int = Field(default=128, ge=2)
-    """Numbers that views are compared by."""
-
-
 SegmentationNetwork = Literal[
     "swin_unet", "swin_unet_conv", "hybrid", "unet", "dynunet", "swin_unetr"
 ]
@@ -304,6 +302,9 @@ class NetworkSettings(Settings):
     """Named size when starting from scratch; a start model brings its own."""
     in_channels: Literal[1, 3] | None = None
     """Input channels; the start model's, else 3 for colour images and 1 for grey ones."""
+    neighbours: int | None = Field(default=None, ge=0, le=5)
+    """Slices of the volume on each side that are seen with each slice, as channels (2.5D, grey
+    images); the start model's, else 0."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Largest rate of stochastic depth; none where the encoder is frozen."""
     network: NetworkName | None = None

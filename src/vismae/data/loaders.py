@@ -17,9 +17,10 @@ from vismae.core.sections import PretrainDataSettings
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.augment import augment_pretrain, sample_rng
 from vismae.data.augment_labelled import draw_changes
-from vismae.data.geometry import fit_image, fit_label_map, to_channels
+from vismae.data.geometry import fit_image, fit_label_map, resize_image, to_channels
 from vismae.data.intensity import normalise, to_unit_range
 from vismae.data.labels import apply_mapping
+from vismae.data.neighbours import Neighbours
 from vismae.data.sampler import BatchStream, Draw
 from vismae.data.store import Store, StoredSlice
 
@@ -60,6 +61,24 @@ class SliceReader:
     def __init__(self, store: Store, preprocessing: Preprocessing) -> None:
         self.store = store
         self.preprocessing = preprocessing
+        reach = preprocessing.neighbours
+        self._neighbours = Neighbours(store, reach) if reach else None
+
+    def read_input(self, row: int) -> tuple[Tensor, StoredSlice]:
+        """Return what the network sees on the 0..1 scale, and the slice as stored.
+
+        The slice, or with ``neighbours`` in the contract, (C·(2n + 1), h, w), those beside it too.
+        """
+        image, stored = self.read(row)
+        if self._neighbours is None:
+            return image, stored
+        size = (image.shape[1], image.shape[2])
+        return torch.cat(
+            [
+                image if other == row else resize_image(self.read(other)[0], size)
+                for other in self._neighbours.of(row)
+            ]
+        ), stored
 
     def read(self, row: int) -> tuple[Tensor, StoredSlice]:
         """Return the image on the 0..1 scale, (C, h, w), and the slice as stored."""
@@ -163,7 +182,7 @@ class LabelledImages(Dataset[LabelledItem]):
 
     def __getitem__(self, draw: Draw) -> LabelledItem:
         """Return one image with what is known of it."""
-        image, stored = self.reader.read(draw.row)
+        image, stored = self.reader.read_input(draw.row)
         image = fit_image(image, self.reader.preprocessing)
         label_map = None
         if self.label_values is not None and stored.label_map is not None:

@@ -51,5 +51,5 @@ def stored_slices(
     """Yield rows of a store on the network's 0..1 scale; the key is the row number."""
     reader = SliceReader(store, preprocessing)
     for row in rows:
-        image, _ = reader.read(int(row))
+        image, _ = reader.read_input(int(row))
         yield Slice(int(row), image)

@@ -77,17 +77,24 @@ class TransferReport:
 
 
 def transfer(
-    source: nn.Module, target: nn.Module, parts: tuple[str, ...] = ("encoder",)
+    source: nn.Module,
+    target: nn.Module,
+    parts: tuple[str, ...] = ("encoder",),
+    middle: bool = False,
 ) -> TransferReport:
     """Copy named parts of one model into another.
 
     Between window sizes the bias tables are interpolated (bicubic); between one and three image
-    channels the stem is summed or spread, which keeps its output on grey images the same.
+    channels the stem is summed or spread, which keeps its output on grey images the same. With
+    ``middle``, the channels are neighbouring slices: the stem's weights go to the middle one and
+    those of the others start at 0 ("central frame initialisation", Arnab et al. 2021, arXiv
+    2103.15691), so that at first the network computes what it did of the slice alone.
 
     Args:
         source: Any model with the attributes named in ``parts``.
         target: Changed in place, only if every part fits.
         parts: Some of ``PARTS``.
+        middle: The target's image channels are a slice and its neighbours.
 
     Raises:
         SettingError: A part is unknown.
@@ -100,7 +107,7 @@ def transfer(
             raise SettingError(f"'{part}' cannot be transferred. Parts: {', '.join(PARTS)}.")
         old, new = _part_of(source, part), _part_of(target, part)
         wanted = new.state_dict()
-        states[part] = _fit(old.state_dict(), wanted, part, adapted)
+        states[part] = _fit(old.state_dict(), wanted, part, adapted, middle)
         differences = state_differences(wanted, states[part])
         if differences:
             raise ModelError(
@@ -145,12 +152,20 @@ def _fit(
     wanted: Mapping[str, Tensor],
     part: str,
     adapted: list[tuple[str, str]],
+    middle: bool,
 ) -> dict[str, Tensor]:
     """Change the tensors whose shape follows from window size or image channels."""
     fitted = dict(state)
     tables: dict[tuple[int, int], int] = {}
     for name in state.keys() & wanted.keys():
         old, new = state[name], wanted[name]
+        if name in _STEMS and middle and old.shape[1] in (1, 3):
+            many = new.shape[1]
+            fitted[name] = old.new_zeros(new.shape)
+            # The sum is what a stem of three channels makes of a grey image.
+            fitted[name][:, many // 2] = old.sum(1)
+            adapted.append((f"{part}.{name}", f"put to the middle of {many} slices, others at 0"))
+            continue
         if old.shape == new.shape:
             continue
         if name.endswith(_BIAS_TABLE) and old.shape[1] == new.shape[1]:

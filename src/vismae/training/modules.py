@@ -58,7 +58,7 @@ class TrainingModule(L.LightningModule):
         self._no_more_steps: Tensor | None = None
 
     def configure_optimizers(self) -> dict[str, object]:
-        """Return AdamW and its schedule, stepped once per optimiser step."""
+        """Return the optimiser and its schedule, stepped once per optimiser step."""
         groups = parameter_groups(self.model, self._lr, self._settings, self._encoder_layers)
         optimizer, schedule = build_optimizer(
             groups, self._settings, self._total_steps, fused=self.device.type in ("cpu", "cuda")

@@ -16,6 +16,8 @@ from vismae.core.errors import SettingError
 from vismae.core.sections import OptimizerSettings
 from vismae.models.backbone import SwinConfig
 
+_POLY_POWER = 0.9
+
 
 def effective_lr(settings: OptimizerSettings, images_per_step: int) -> float:
     """Return the peak learning rate for a number of images per optimiser step."""
@@ -52,8 +54,12 @@ def lr_factor(
     warmup = int(settings.warmup_fraction * total_steps)
     if step < warmup:
         return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, total_steps - 1 - warmup))
     floor = settings.min_lr_fraction
+    if settings.schedule == "poly":
+        # nnU-Net's last step still learns: its fraction is of all steps, not of all but one.
+        left = 1.0 - min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return floor + (1 - floor) * left**_POLY_POWER
+    progress = min(1.0, (step - warmup) / max(1, total_steps - 1 - warmup))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -148,9 +154,16 @@ def parameter_groups(
 
 def build_optimizer(
     groups: list[dict[str, object]], settings: OptimizerSettings, total_steps: int, fused: bool
-) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """Return AdamW and its schedule over ``total_steps`` optimiser steps."""
-    optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """Return the optimiser and its schedule over ``total_steps`` optimiser steps."""
+    optimizer: torch.optim.Optimizer
+    if settings.algorithm == "sgd":
+        nesterov = settings.momentum > 0.0
+        optimizer = torch.optim.SGD(
+            groups, momentum=settings.momentum, nesterov=nesterov, fused=fused
+        )
+    else:
+        optimizer = torch.optim.AdamW(groups, betas=settings.betas, fused=fused)
     # Lightning takes this flag of fused optimisers for gradients that still carry a loss scale, and
     # then refuses to clip them under any mixed precision. bfloat16 needs no loss scale.
     optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]

@@ -87,7 +87,12 @@ def build_network(
         torch.manual_seed(seed)
         network = _new_network(settings, kind, source, preprocessing, num_classes)
         if source is not None:
-            report = transfer(source, network, parts=_parts(settings, source, network))
+            report = transfer(
+                source,
+                network,
+                parts=_parts(settings, source, network),
+                middle=preprocessing.neighbours > 0 and not _sees_neighbours(source),
+            )
         choose_trainable(
             network,
             settings.train,
@@ -107,7 +112,7 @@ def _new_network(
     preprocessing: Preprocessing,
     num_classes: int,
 ) -> Network:
-    name, channels = settings.network_for(kind), preprocessing.in_channels
+    name, channels = settings.network_for(kind), preprocessing.input_channels
     if name in FROM_MONAI:
         config = plan_network(name, channels, preprocessing.image_size, settings.width)
         if isinstance(source, ComparisonClassifier):
@@ -123,6 +128,10 @@ def _new_network(
         return HybridUNet(swin, num_classes, settings.width, settings.deep_supervision is True)
     head_kind = "convolutional" if name == "swin_unet_conv" else "linear"
     return SwinUNet(swin, num_classes, head_kind=head_kind)
+
+
+def _sees_neighbours(source: Model) -> bool:
+    return source.preprocessing is not None and source.preprocessing.neighbours > 0
 
 
 def _swin_config(settings: NetworkSettings, source: Model | None, channels: int) -> SwinConfig:

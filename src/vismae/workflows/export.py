@@ -53,6 +53,12 @@ def export(config: ExportConfig) -> ExportResult:
         RunFolderError: ``out`` is in use, or not empty without ``overwrite``.
     """
     model = load_model(config.model)
+    contract = model.preprocessing
+    if contract is not None and contract.neighbours:
+        raise SettingError(
+            f"{config.model} looks at {contract.neighbours} slices on each side (2.5D), which no "
+            "export can say. Use the model folder with vismae predict."
+        )
     if config.data and config.format != "onnx-int8":
         raise SettingError("data is for format onnx-int8, whose loss it measures. Leave it out.")
     with open_run(config.out, "export", config, overwrite=config.overwrite) as folder:

@@ -56,6 +56,7 @@ from vismae.workflows.finetune_plan import as_before, plan_task
 from vismae.workflows.preparation import load_start, resolve_preprocessing, with_units
 from vismae.workflows.scoring import mean_dice, score_classes, score_of_all
 from vismae.workflows.task_data import TaskData, class_weights, open_task_data, pixel_shares
+from vismae.workflows.task_pretraining import pretrain_on_task
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,8 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
             logger.info("%s: %s", name, why)
         if is_main_process():
             write_text(folder / "config.yaml", to_yaml(plan.config))
+        if plan.config.task_pretrain_steps:
+            source, contract = load_start(pretrain_on_task(plan.config, folder, data, source, team))
         return _Finetuning(plan.config, folder, team, data, source, contract).run()
 
 
@@ -213,11 +216,12 @@ class _Finetuning:
         source = self.source
         if source is not None:
             require_start_fits(source, config.init, settings.network_for(config.task.kind))
-        channels = settings.in_channels
-        if channels is None and source is not None:
-            channels = source.config.in_channels
         wanted = resolve_preprocessing(
-            config.preprocessing, config.data.image_size, channels, self.contract
+            config.preprocessing,
+            config.data.image_size,
+            settings.in_channels,
+            self.contract,
+            settings.neighbours,
         )
         preprocessing, _ = with_units(wanted, self.data.training_index, self.data.store.address)
         network, report = build_network(
@@ -355,7 +359,15 @@ class _Finetuning:
                 provenance={
                     **provenance("finetune"),
                     "settings": config.model_dump(
-                        mode="json", include={"model", "optimizer", "seed", "label_fraction"}
+                        mode="json",
+                        include={
+                            "model",
+                            "optimizer",
+                            "augment",
+                            "seed",
+                            "label_fraction",
+                            "task_pretrain_steps",
+                        },
                     ),
                     "transfer": start.report.text() if start.report else "from scratch",
                     "best_step": self.best.step,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vismae.core.config import FinetuneConfig
+from vismae.core.errors import SettingError
 from vismae.core.recipe import CHOSEN, Fingerprint, Plan, StartFacts, plan_finetuning
 from vismae.core.rundir import open_run, write_text
 from vismae.core.settings import build_config
@@ -74,17 +75,27 @@ def plan_task(config: FinetuneConfig, data: TaskData, source: Model | None) -> P
         config: What was asked for.
         data: The task's images.
         source: The start model.
+
+    Raises:
+        SettingError: Neighbouring slices are asked for where there are no volumes.
     """
+    fingerprint = fingerprint_of(config, data)
+    if config.model.neighbours and fingerprint.slices_per_volume < 2:
+        raise SettingError(
+            f"model.neighbours is {config.model.neighbours}, but {data.store.address} holds single "
+            "images. Give volumes (DICOM, NIfTI, or a manifest with volume_id and slice_index), or "
+            "leave it out."
+        )
     start = None
     if source is not None:
         contract = source.preprocessing
         start = StartFacts(
             kind_of(source),
             network_of(source),
-            source.config.in_channels,
+            contract.in_channels if contract else source.config.in_channels,
             contract.image_size if contract else None,
         )
-    return plan_finetuning(config, fingerprint_of(config, data), start)
+    return plan_finetuning(config, fingerprint, start)
 
 
 def fingerprint_of(config: FinetuneConfig, data: TaskData) -> Fingerprint:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from vismae.core.errors import DataError, ModelError
+from vismae.core.errors import DataError, ModelError, SettingError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.sections import PreprocessingSettings
 from vismae.core.types import Modality, PixelUnit
@@ -71,11 +71,13 @@ def resolve_preprocessing(
     image_size: tuple[int, int] | None,
     in_channels: int | None,
     start: Preprocessing | None,
+    neighbours: int | None = None,
 ) -> Preprocessing:
     """Return the contract of a run: the start model's, or ours with the user's wishes.
 
     Raises:
         PreprocessingError: A wish contradicts the start model; names the field.
+        SettingError: Neighbouring slices are asked for with colour.
     """
     base = start or Preprocessing(image_size=DEFAULT_IMAGE_SIZE, in_channels=1)
     given = wishes.model_dump(exclude_none=True)
@@ -89,6 +91,13 @@ def resolve_preprocessing(
     # A network for another number of channels is a matter of its stem, which transfer adapts.
     if in_channels is not None:
         wanted = wanted.model_copy(update={"in_channels": in_channels})
+    if neighbours is not None:
+        wanted = wanted.model_copy(update={"neighbours": neighbours})
+    if wanted.neighbours and wanted.in_channels != 1:
+        raise SettingError(
+            f"model.neighbours is {wanted.neighbours}, which is for grey images, but "
+            f"model.in_channels is {wanted.in_channels}. Set one of them to 0 or 1."
+        )
     return wanted
 
 

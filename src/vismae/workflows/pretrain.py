@@ -87,15 +87,30 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         ) as folder,
     ):
         store = team.in_turn(lambda: _open_store(config, folder))
-        rows = _training_rows(config, store)
-        schedule = plan_schedule(config.trainer, config.data.batch_size, len(rows))
-        if (
-            resume_step(folder) >= schedule.total_steps
-            and (folder / MODEL / "model.json").is_file()
-        ):
-            logger.info("%s is finished at step %d", folder, schedule.total_steps)
-            return PretrainResult(folder / MODEL, schedule.total_steps, already_finished=True)
-        return _train(config, folder, store, rows, schedule, team)
+        return pretrain_on(config, folder, store, _training_rows(config, store), team)
+
+
+def pretrain_on(
+    config: PretrainConfig, folder: Path, store: Store, rows: pd.DataFrame, team: Team
+) -> PretrainResult:
+    """Pre-train on chosen rows in a run folder that is held already.
+
+    Args:
+        config: Settings; its source of images is not looked at.
+        folder: The run folder.
+        store: Where the images are.
+        rows: Modality, unit and patient of the rows to learn from, labelled by row number.
+        team: The processes that train.
+
+    Raises:
+        PreprocessingError: The start model prepares images in another way.
+        TrainingError: The loss was not finite, memory ran out, or another process failed.
+    """
+    schedule = plan_schedule(config.trainer, config.data.batch_size, len(rows))
+    if resume_step(folder) >= schedule.total_steps and (folder / MODEL / "model.json").is_file():
+        logger.info("%s is finished at step %d", folder, schedule.total_steps)
+        return PretrainResult(folder / MODEL, schedule.total_steps, already_finished=True)
+    return _train(config, folder, store, rows, schedule, team)
 
 
 def _open_store(config: PretrainConfig, folder: Path) -> Store:

@@ -47,6 +47,7 @@ class TaskData:
         store: Where the images are.
         train, val, test: Row numbers of the store.
         withheld: Those of training patients that the label fraction leaves out.
+        pretraining: All images of training patients, with labels or without.
         card: Classes and the meaning of label values.
         labels: Of every row of the store (classification; rows without one hold -1 or zeros).
     """
@@ -56,6 +57,7 @@ class TaskData:
     val: np.ndarray
     test: np.ndarray
     withheld: np.ndarray
+    pretraining: np.ndarray
     card: TaskCard
     labels: np.ndarray | None = None
 
@@ -88,7 +90,13 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
 
     train = rows_of(chosen)
     val, test = (rows_of(patients_of(splits, [split])) for split in ("val", "test"))
-    withheld = rows_of(set(patients_of(splits, ["train"])) - set(chosen))
+    of_training = set(patients_of(splits, ["train"]))
+    withheld = rows_of(of_training - set(chosen))
+    everything = of_modality(index, config.data.modality, store.address)
+    held_out = set(patients_of(splits, ["val", "test"]))
+    learns = everything["patient_id"].isin(of_training) | (everything["split"] == "train")
+    kept = everything["patient_id"].isin(held_out) | everything["split"].isin(["val", "test"])
+    pretraining = everything.index[learns & ~kept].to_numpy()
     logger.info(
         "%d training images of %d patients or groups (%.0f %% of the labels), %d for validation, "
         "%d left for testing",
@@ -100,7 +108,7 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
     )
     card = task_card(store, rows, config)
     labels = None if config.task.kind == "segment" else _encode_all(index, rows, card)
-    return TaskData(store, train, val, test, withheld, card, labels)
+    return TaskData(store, train, val, test, withheld, pretraining, card, labels)
 
 
 def _labelled_patients(

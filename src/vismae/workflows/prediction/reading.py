@@ -16,6 +16,7 @@ from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Flag, MedicalImage, Modality, PixelUnit
 from vismae.data.geometry import to_channels
 from vismae.data.intensity import to_unit_range
+from vismae.data.neighbours import in_sequence
 from vismae.data.percentiles import scale_range
 from vismae.data.store_format import storable_pixels
 from vismae.files.discover import Group, RejectedFile
@@ -126,9 +127,10 @@ def prepared_slices(
         low, high = 0.0, 1.0
         if image.unit not in _WINDOWED:
             low, high = scale_range(stored, image.slope, image.intercept)
-        for number, pixels in enumerate(stored):
-            prepared = prepared_slice(pixels, image, (low, high), preprocessing)
-            yield Slice((read, volume, number), prepared)
+        prepared = (prepared_slice(pixels, image, (low, high), preprocessing) for pixels in stored)
+        together = in_sequence(prepared, preprocessing.neighbours)
+        for number, slices in enumerate(together):
+            yield Slice((read, volume, number), slices)
 
 
 def prepared_slice(

@@ -1,0 +1,115 @@
+"""Task-adaptive pre-training: masks on the task's own training images, before it is fine-tuned.
+
+Gururangan et al. 2020 (arXiv 2004.10964) for language; for medical images El-Nouby et al. 2021
+(arXiv 2112.10740). A hospital has its unlabelled images too. Only patients of the training split
+are seen, whatever the label fraction; validation and test patients never are.
+"""
+
+import logging
+from pathlib import Path
+
+from vismae.core.config import (
+    FinetuneConfig,
+    MAESettings,
+    MonitorSettings,
+    PretrainConfig,
+    PretrainDataSettings,
+)
+from vismae.core.errors import SettingError
+from vismae.core.rundir import open_run
+from vismae.core.sections import WITH_SWIN_ENCODER
+from vismae.models.mae import SwinMAE
+from vismae.models.weights import Model
+from vismae.training.team import Team
+from vismae.workflows.pretrain import pretrain_on
+from vismae.workflows.task_data import TaskData
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "task_pretraining"
+_BATCH_SIZE = 64
+
+
+def pretrain_on_task(
+    config: FinetuneConfig, folder: Path, data: TaskData, source: Model | None, team: Team
+) -> Path:
+    """Go on with masked pre-training on the task's training patients.
+
+    Args:
+        config: Settings without open questions.
+        folder: Of the fine-tuning; the run goes into ``task_pretraining`` there, and goes on from
+            where it stopped.
+        data: The task's images.
+        source: Start model, if any.
+        team: This process alone.
+
+    Returns:
+        The model folder to fine-tune from.
+
+    Raises:
+        SettingError: The network has no Swin encoder, or several processes train.
+    """
+    network = config.model.network_for(config.task.kind)
+    if network not in WITH_SWIN_ENCODER:
+        raise SettingError(
+            f"task_pretrain_steps is {config.task_pretrain_steps}, but {network} has no Swin "
+            f"encoder to pre-train. Use one of {', '.join(WITH_SWIN_ENCODER)}, or 0 steps."
+        )
+    if config.trainer.devices * config.trainer.nodes > 1:
+        raise SettingError(
+            "task_pretrain_steps runs on one device. With several, run vismae pretrain --init on "
+            "the task's training images first, and fine-tune from its model."
+        )
+    settings = _settings(config, folder / FOLDER, data, source)
+    resume = (settings.out / "config.yaml").is_file()
+    rows = data.store.columns(["modality", "unit", "patient_id"], data.pretraining)
+    logger.info(
+        "first %d steps of masked pre-training on %d images of all %d training patients",
+        config.task_pretrain_steps,
+        len(rows),
+        rows["patient_id"].nunique(),
+    )
+    with open_run(settings.out, "pretrain", settings, resume=resume) as run:
+        return pretrain_on(settings, run, data.store, rows, team).model
+
+
+def _settings(
+    config: FinetuneConfig, out: Path, data: TaskData, source: Model | None
+) -> PretrainConfig:
+    masks = {"in_channels": config.model.in_channels or 1, "drop_path": 0.0}
+    if source is None:
+        masks["size"] = config.model.size
+    if isinstance(source, SwinMAE):
+        masks |= {
+            "mask_ratio": source.mask_ratio,
+            "mask_unit_px": source.mask_unit_px,
+            "mask_strategy": source.strategy,
+            "normalise_patches": source.normalise_patches,
+            "normalise_eps": source.normalise_eps,
+            "background_weight": source.background_weight,
+            "encoder_input": source.encoder_input,
+        }
+    trainer = {
+        "max_steps": config.task_pretrain_steps,
+        "max_epochs": None,
+        "ema_decay": None,
+        "accumulate": 1,
+        "picture_every": 0,
+    }
+    return PretrainConfig(
+        out=out,
+        store=Path(data.store.address),
+        init=config.init,
+        seed=config.seed,
+        model=MAESettings.model_validate(masks),
+        data=PretrainDataSettings(
+            image_size=config.data.image_size,
+            batch_size=min(_BATCH_SIZE, max(2, len(data.pretraining))),
+            workers=config.data.workers,
+            sampling="natural",
+            flip=config.augment.flip_horizontal,
+        ),
+        preprocessing=config.preprocessing,
+        trainer=config.trainer.model_copy(update=trainer),
+        monitor=MonitorSettings(every=0, mlflow="off"),
+    )

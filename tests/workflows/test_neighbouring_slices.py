@@ -1,0 +1,116 @@
+"""2.5D through every command: trained from a grey start, scored by volume, predicted on files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stores import classification_store
+from vismae.core.config import EvaluateConfig, FinetuneConfig, PredictConfig
+from vismae.core.errors import SettingError
+from vismae.data.store import Store
+from vismae.inference.predictor import Predictor
+from vismae.models import HybridUNet
+from vismae.models.weights import load_model
+from vismae.workflows.evaluate import evaluate
+from vismae.workflows.finetune import finetune
+from vismae.workflows.ingest import open_or_ingest
+from vismae.workflows.predict import predict
+
+MakeConfig = Callable[..., FinetuneConfig]
+
+BESIDE = {"model.neighbours": 1, "model.network": "hybrid"}
+
+
+def test_a_grey_start_sees_the_middle_slice_at_first(
+    pretrained: Path, discs: Path, finetune_config: MakeConfig, tmp_path: Path
+) -> None:
+    settings = {**BESIDE, "init": pretrained, "optimizer.lr": 1e-12, "trainer.max_steps": 1}
+    model = load_model(
+        finetune(finetune_config("segment", tmp_path / "a", discs, **settings)).model
+    )
+    assert isinstance(model, HybridUNet)
+    assert model.preprocessing is not None
+    assert (model.preprocessing.neighbours, model.config.in_channels) == (1, 3)
+    stem = model.encoder.patch_embed.proj.weight
+    source = load_model(pretrained).state_dict()["encoder.patch_embed.proj.weight"]
+    assert torch.allclose(stem[:, 1:2], source, atol=1e-6)
+    assert not stem[:, ::2].abs().max() > 1e-6
+    on = {**BESIDE, "model.neighbours": None, "init": first}
+    again = load_model(finetune(finetune_config("segment", tmp_path / "b", discs, **on)).model)
+    assert again.preprocessing is not None
+    assert again.preprocessing.neighbours == 1
+
+
+def test_a_volume_on_disk_is_predicted_as_its_rows_are_and_scored_by_patient(
+    finetune_config: MakeConfig, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["image,label_map,patient_id,modality,split"]
+    for number in range(4):
+        volume = (rng.random((24, 20, 5)) * 900).astype(np.int16)
+        label = np.zeros_like(volume, dtype=np.uint8)
+        label[6:14, 5:12, 1:4] = 1
+        volume[label > 0] += 900
+        for word, values in (("t", volume), ("l", label)):
+            image = nibabel.Nifti1Image(values, np.diag([1.0, 1.0, 2.0, 1.0]))
+            nibabel.save(image, tmp_path / f"{word}{number}.nii.gz")
+        split = ("train", "train", "val", "test")[number]
+        lines.append(f"t{number}.nii.gz,l{number}.nii.gz,p{number},mr,{split}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    store = open_or_ingest([tmp_path / "manifest.csv"], tmp_path / "store", task="segment")
+    settings = {**BESIDE, "optimizer.lr": 3e-3, "trainer.max_steps": 4}
+    run = finetune(finetune_config("segment", tmp_path / "run", Path(store.address), **settings))
+    evaluated = evaluate(
+        EvaluateConfig.model_validate(
+            {
+                "model": run.model,
+                "out": tmp_path / "scores",
+                "data": {"sources": [Path(store.address)]},
+                "bootstrap": 100,
+                "device": "cpu",
+            }
+        )
+    )
+    scores = pd.read_parquet(evaluated.folder / "scores.parquet")
+    assert scores["patient_id"].nunique() == 1
+    predict(
+        PredictConfig.model_validate(
+            {
+                "model": [run.model],
+                "inputs": [tmp_path / "t3.nii.gz"],
+                "out": tmp_path / "out",
+                "modality": "mr",
+                "device": "cpu",
+            }
+        )
+    )
+    written = next((tmp_path / "out").rglob("*.nii.gz"))
+    found = np.asarray(nibabel.load(written).dataobj)  # pyright: ignore[reportAttributeAccessIssue]
+    model = load_model(run.model)
+    assert model.preprocessing is not None
+    rows = store.columns(["split", "slice_index"])
+    test = rows[rows["split"] == "test"].sort_values("slice_index").index.to_numpy()
+    maps = [
+        m for _, m in Predictor(model, model.preprocessing).label_maps(Store(store.address), test)
+    ]
+    ours = np.stack(maps)
+    assert found.shape == (24, 20, 5)
+    assert sorted(np.unique(found, return_counts=True)[1]) == sorted(
+        np.unique(ours, return_counts=True)[1]
+    )
+
+
+def test_neighbours_need_volumes_and_grey_images(
+    discs: Path, finetune_config: MakeConfig, tmp_path: Path
+) -> None:
+    single = classification_store(tmp_path / "store", patients=12).folder
+    with pytest.raises(SettingError, match="holds single images"):
+        finetune(finetune_config("classify", tmp_path / "a", single, **{"model.neighbours": 1}))
+    colour = {**BESIDE, "model.in_channels": 3}
+    with pytest.raises(SettingError, match="which is for grey images"):
+        finetune(finetune_config("segment", tmp_path / "b", discs, **colour))
