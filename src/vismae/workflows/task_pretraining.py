@@ -1,4 +1,4 @@
-"""Task-adaptive pre-training: masks on the task's own training images, before it is fine-tuned.
+"""Task-adaptive pre-training: network on the task's own training images, before it is fine-tuned.
 
 Gururangan et al. 2020 (arXiv 2004.10964) for language; for medical images El-Nouby et al. 2021
 (arXiv 2112.10740). A hospital has its unlabelled images too. Only patients of the training split
@@ -76,11 +76,11 @@ def pretrain_on_task(
 def _settings(
     config: FinetuneConfig, out: Path, data: TaskData, source: Model | None
 ) -> PretrainConfig:
-    masks = {"in_channels": config.model.in_channels or 1, "drop_path": 0.0}
+    network = {"in_channels": config.model.in_channels or 1, "drop_path": 0.0}
     if source is None:
-        masks["size"] = config.model.size
+        network["size"] = config.model.size
     if isinstance(source, SwinMAE):
-        masks |= {
+        network |= {
             "mask_ratio": source.mask_ratio,
             "mask_unit_px": source.mask_unit_px,
             "mask_strategy": source.strategy,
@@ -101,7 +101,7 @@ def _settings(
         store=Path(data.store.address),
         init=config.init,
         seed=config.seed,
-        model=MAESettings.model_validate(masks),
+        model=MAESettings.model_validate(network),
         data=PretrainDataSettings(
             image_size=config.data.image_size,
             batch_size=min(_BATCH_SIZE, max(2, len(data.pretraining))),
