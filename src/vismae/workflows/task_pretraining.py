@@ -1,4 +1,4 @@
-"""Task-adaptive pre-training: network on the task's own training images, before it is fine-tuned.
+"""Task-adaptive pre-training: on the task's own training images, before it is fine-tuned.
 
 Gururangan et al. 2020 (arXiv 2004.10964) for language; for medical images El-Nouby et al. 2021
 (arXiv 2112.10740). A hospital has its unlabelled images too. Only patients of the training split
