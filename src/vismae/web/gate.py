@@ -12,7 +12,6 @@ import secrets
 import traceback
 from collections.abc import Iterable
 from http.cookies import SimpleCookie
-from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -156,4 +155,4 @@ def _log_defect(error: Exception) -> None:
     """Say where a defect is; its message may quote a file's name, so it is not said."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     places = ", ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)
-    logger.error("%s at %s", type(cast(Any, error)).__name__, places)
+    logger.error("%s at %s", type(error).__name__, places)

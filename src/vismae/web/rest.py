@@ -287,7 +287,6 @@ async def _answer(
         name = await keep_upload(file, folder)
         task = answering.task(action, folder, name, modality, (wanted,), part)
         job = slot_of(request).start(task)
-        job.outcome.add_done_callback(lambda _: None)
         return folder, await answering.result_of(job, request)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
