@@ -30,9 +30,8 @@ def test_a_grey_start_sees_the_middle_slice_at_first(
     pretrained: Path, discs: Path, finetune_config: MakeConfig, tmp_path: Path
 ) -> None:
     settings = {**BESIDE, "init": pretrained, "optimizer.lr": 1e-12, "trainer.max_steps": 1}
-    model = load_model(
-        finetune(finetune_config("segment", tmp_path / "a", discs, **settings)).model
-    )
+    first = finetune(finetune_config("segment", tmp_path / "a", discs, **settings)).model
+    model = load_model(first)
     assert isinstance(model, HybridUNet)
     assert model.preprocessing is not None
     assert (model.preprocessing.neighbours, model.config.in_channels) == (1, 3)

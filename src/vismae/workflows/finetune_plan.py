@@ -45,7 +45,8 @@ class PlanResult:
             section, _, last = name.partition(".")
             lines.append(f"{name}: {values[section][last]}  ({why})")
         kind = self.plan.config.task.kind
-        lines.append(f"Plan: {self.path}. Train with: vismae finetune {kind} --config {self.path}")
+        again = f"vismae finetune {kind} --config {self.path} --out RUN"
+        lines.append(f"Plan: {self.path}. Train with: {again}")
         return "\n".join(lines)
 
 
