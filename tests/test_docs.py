@@ -105,10 +105,18 @@ def test_blocks_that_do_not_run_say_why() -> None:
             assert block.language != "console", f"{page.name}: write ```bash"
 
 
-def test_every_page_is_in_the_navigation() -> None:
+def test_the_navigation_leads_to_pages_and_each_page_is_reached() -> None:
+    """By the navigation, or by a link on another page."""
+    names = {page.relative_to(DOCS).as_posix() for page in PAGES}
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r": ([a-z/-]+\.md)$", text, re.MULTILINE))
-    assert listed == {page.relative_to(DOCS).as_posix() for page in PAGES}
+    linked = {
+        name
+        for page in [*PAGES, ROOT / "README.md"]
+        for name in re.findall(r"\]\((?:docs/)?([a-z-]+\.md)", page.read_text(encoding="utf-8"))
+    }
+    assert listed <= names
+    assert names <= listed | linked
 
 
 def test_the_site_asks_no_other_server_for_anything() -> None:
