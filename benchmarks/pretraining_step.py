@@ -35,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vismae.models import SwinMAE
 from vismae.training.host_memory import keep_freed_memory
+from vismae.training.modules import compiled_step
 
 KEYS_FROM = 10**6
 
@@ -70,7 +71,7 @@ def our_step(options: argparse.Namespace, arm: Arm) -> Callable[[Tensor], None]:
     model.set_checkpointing(arm.checkpointing)
     forward = model.forward
     if arm.compiled:
-        forward = torch.compile(forward, fullgraph=True, dynamic=False)
+        forward = compiled_step(forward)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     keys = torch.arange(options.batch, device=options.device) + KEYS_FROM
 

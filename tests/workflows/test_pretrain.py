@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -556,3 +557,48 @@ def test_an_encoder_of_visible_tokens_trains_in_bfloat16_with_clipped_gradients(
     )
     pretrain(dense)
     assert load_model(tmp_path / "next" / "model").encoder_input == "dense"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_run_learns_as_a_plain_one_resumes_exactly_and_is_watched(
+    uninterrupted: Path,
+    unlabelled: Path,
+    shades: Path,
+    pretrain_config: MakeConfig,
+    tmp_path: Path,
+) -> None:
+    watching = {"monitor.every": 2, "monitor.most_time_fraction": 1.0, "monitor.data": [shades]}
+    settings = {**DEMANDING, **watching, "model.compile": True}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    pretrain(pretrain_config(whole, unlabelled, **settings))
+    found = run_interrupted(
+        tmp_path, signal.SIGTERM, pretrain_config(stopped, unlabelled, **settings)
+    )
+    assert found.returncode == 130, found.stderr
+    pretrain(pretrain_config(stopped, unlabelled, **settings, resume=True))
+    resumed = load_file(stopped / "model" / "model.safetensors")
+    for name, value in load_file(whole / "model" / "model.safetensors").items():
+        assert torch.equal(resumed[name], value), name
+    # The same samples, hidden patches and dropped paths as without the compiler.
+    assert losses_of(whole) == pytest.approx(losses_of(uninterrupted), rel=1e-4)
+    with (whole / "metrics.csv").open(newline="") as file:
+        looked = [row for row in csv.DictReader(file) if row["knn_balanced_accuracy"]]
+    assert [int(row["step"]) for row in looked] == [2, 4, 6, 8]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_step_that_is_not_finite_can_be_run_again(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    wild = {"optimizer.lr": 1e30, "optimizer.warmup_fraction": 0.0, "trainer.gradient_clip": 0.0}
+    settings = {**wild, "model.compile": True, "trainer.max_steps": 5}
+    with pytest.raises(TrainingError, match="not a finite number"):
+        pretrain(pretrain_config(tmp_path / "run", unlabelled, **settings))
+    assert not replay(tmp_path / "run" / "nan_step", "cpu").finite
+
+
+def losses_of(run: Path) -> list[float]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]

@@ -40,8 +40,9 @@ class DropPath(nn.Module):
         if self.rate == 0.0 or not self.training:
             return x
         keep = 1.0 - self.rate
-        kept = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * (kept / keep)
+        # Not bernoulli_, of which a compiler makes other numbers.
+        draw = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), device=x.device)
+        return x * ((draw < keep).to(x.dtype) / keep)
 
     def extra_repr(self) -> str:
         """Show the rate when the module is printed."""

@@ -14,7 +14,7 @@ from vismae.core.sections import OptimizerSettings, TaskSettings
 from vismae.data.augment_labelled import apply_changes
 from vismae.models.classifier import classification_loss
 from vismae.models.contrastive import SwinSimCLR
-from vismae.models.mae import SwinMAE
+from vismae.models.mae import MAEOutput, SwinMAE
 from vismae.models.segmentation_loss import segmentation_loss
 from vismae.training.modality_losses import image_losses
 from vismae.training.optimizer import build_optimizer, parameter_groups
@@ -98,6 +98,16 @@ class TrainingModule(L.LightningModule):
             optimizer.found_inf = self._no_more_steps  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def compiled_step(forward: Callable[..., MAEOutput]) -> Callable[..., MAEOutput]:
+    """Compile a forward pass, and with it its backward pass, as one graph each.
+
+    Batches of training have one shape, for which the graph is made; another shape makes another
+    graph. Random numbers are those of the plain network, so that a kept step can be run again
+    without the compiler and drops the same paths.
+    """
+    return torch.compile(forward, fullgraph=True, dynamic=False, options={"fallback_random": True})
+
+
 class PretrainModule(TrainingModule):
     """Masked autoencoding.
 
@@ -114,9 +124,7 @@ class PretrainModule(TrainingModule):
         # The function, not the module: names of parameters stay, and pictures are drawn by the
         # plain network, whatever their number.
         forward = self.model.forward
-        self._forward = (
-            torch.compile(forward, fullgraph=True, dynamic=False) if compiled else forward
-        )
+        self._forward = compiled_step(forward) if compiled else forward
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the reconstruction loss; each image's key decides its hidden patches."""

@@ -7,6 +7,8 @@ thrown away; so loading, compilation and memory are those of the run.
 import csv
 import logging
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +22,14 @@ from vismae.core.rundir import CHECKPOINT
 from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
 from vismae.models.weights import load_model
+from vismae.training import metrics_log
 from vismae.training.trainer import Schedule, plan_schedule
 from vismae.workflows.pretrain import pretrain
 
 logger = logging.getLogger(__name__)
 
 _STEPS, _LOG_EVERY = 20, 5
+_WARM_UP = _LOG_EVERY  # the first row: the loader, the compiler and the allocator start in it
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class PretrainPlan:
                 f"Steps: {schedule.total_steps} of {schedule.images_per_step} images "
                 f"({epochs:.1f} passes over {schedule.epoch_length} images).",
                 f"Speed on one device: {self.images_per_second:.1f} images/s, "
-                f"{self.data_wait_share:.0%} of the time waiting for data ({_STEPS} steps "
-                "measured).",
+                f"{self.data_wait_share:.0%} of the time waiting for data "
+                f"({_STEPS - _WARM_UP} steps measured after {_WARM_UP} to warm up).",
                 f"Time: about {self.hours:.1f} h{several}, without pictures and looks at the "
                 "features.",
                 f"Memory: {self.peak_memory_gib:.1f} GiB on each device at most.",
@@ -107,7 +111,8 @@ def plan(config: PretrainConfig) -> PretrainPlan:
         run = Path(folder) / "run"
         started = {"out": run, "resume": False, "overwrite": False}
         trial = config.model_copy(update={**started, "trainer": trainer, "monitor": monitor})
-        model = load_model(pretrain(trial).model)
+        with _without_progress():
+            model = load_model(pretrain(trial).model)
         images_per_step = config.data.batch_size * config.trainer.accumulate
         rate, wait, memory = _measured(run / "metrics.csv", images_per_step)
         disk = _disk_bytes(run)
@@ -129,6 +134,18 @@ def plan(config: PretrainConfig) -> PretrainPlan:
         peak_memory_gib=memory,
         disk_gib=(disk + pictures) / 2**30,
     )
+
+
+@contextmanager
+def _without_progress() -> Generator[None]:
+    """Keep the trial's own progress, which counts the warm-up, from the user."""
+    progress = logging.getLogger(metrics_log.__name__)
+    level = progress.level
+    progress.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        progress.setLevel(level)
 
 
 def flops_per_image(model: SwinMAE | SwinSimCLR, image_size: tuple[int, int]) -> int:
@@ -153,8 +170,7 @@ def _measured(path: Path, images_per_step: int) -> tuple[float, float, float]:
     """Return images a second, share of waiting, and peak GiB, the first steps left out."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    # The first row has the start of the loader and of compilation in it.
-    settled = rows[1:]
+    settled = [row for row in rows if int(row["step"]) > _WARM_UP]
     images = _LOG_EVERY * images_per_step
     seconds = [images / float(row["images_per_second"]) for row in settled]
     waited = [float(row["data_wait_share"]) for row in settled]
