@@ -14,6 +14,7 @@ CHANGED: dict[str, object] = {
     "percentiles": (1.0, 99.0),
     "mean": 0.5,
     "std": 0.25,
+    "neighbours": 1,
 }
 
 

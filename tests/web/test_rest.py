@@ -17,6 +17,7 @@ from PIL import Image
 
 import vismae
 from factories import write_nifti, write_png, write_zip
+from troublesome_tasks import wait_until
 from web_server import PATIENT, UPLOAD_MIB, RunningServer, start_server, stop_server
 
 
@@ -209,7 +210,7 @@ def test_nothing_of_a_request_stays_and_no_name_is_logged(
 ) -> None:
     for file in files.values():
         send(server, "predict", file)
-    assert server.uploads() == []
+    assert wait_until(lambda: server.uploads() == [])
     assert list((server.folder / "incoming").iterdir()) == []
     log = "".join(server.lines)
     assert "job" in log
