@@ -1,15 +1,15 @@
 """The command line: one command for each function of ``vismae``, with the same settings.
 
-Commands on stores are in ``cli_data.py``, prediction in ``cli_predict.py``, shared options in
-``cli_options.py``. What surrounds a command (log lines, summary, errors, exit status) is in
-``console.py``.
+Training, studies and the rest are here; convert, ingest and inspect in ``cli_data.py``; select,
+predict, embed and web each in a file of its own; options that commands share in ``cli_options.py``.
+What surrounds a command (log lines, summary, errors, exit status) is in ``console.py``.
 
 Nothing heavy is imported here: torch, lightning and monai are loaded by the workflow that needs
 them, so that ``vismae --help`` answers at once.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,17 +30,13 @@ from vismae.cli_options import (
     Quiet,
     Resume,
     Run,
+    Store,
     Verbose,
 )
 from vismae.cli_predict import predict
 from vismae.cli_select import select
 from vismae.cli_web import web
-from vismae.console import run_command
-
-if TYPE_CHECKING:
-    from vismae.workflows.doctor import DoctorResult
-
-UNHEALTHY_STATUS = 1
+from vismae.console import INCOMPLETE_STATUS, run_command
 
 app = typer.Typer(
     name="vismae",
@@ -86,9 +82,7 @@ app.command()(select)
 
 @app.command()
 def pretrain(
-    store: Annotated[
-        Path | None, typer.Option("--store", help="Store to learn from.", metavar="DIR")
-    ] = None,
+    store: Store = None,
     data: Data = None,
     out: Run = None,
     init: Init = None,
@@ -125,7 +119,7 @@ def pretrain(
     work = vismae.plan_pretrain if plan else vismae.pretrain
     run_command(
         lambda: work(
-            data=data or None,
+            data=data,
             device=device,
             devices=devices,
             modality=modality,
@@ -175,7 +169,7 @@ def finetune(
     run_command(
         lambda: work(
             kind,
-            data=data or None,
+            data=data,
             device=device,
             devices=devices,
             config=config,
@@ -212,7 +206,7 @@ def evaluate(
     """Score a fine-tuned model and write the report."""
     run_command(
         lambda: vismae.evaluate(
-            data=data or None,
+            data=data,
             config=config,
             set=assignments,
             model=model,
@@ -282,7 +276,7 @@ def export(
     """Write a model folder in a form that other code reads, and compare it with torch."""
     run_command(
         lambda: vismae.export(
-            data=data or None,
+            data=data,
             config=config,
             set=assignments,
             model=model,
@@ -325,12 +319,6 @@ def doctor(
     quiet: Quiet = False,
 ) -> None:
     """Check torch, device, decoders, extras, disk and a short training; status 1 if one fails."""
-    results: list[DoctorResult] = []
-
-    def work() -> "DoctorResult":
-        results.append(vismae.doctor(train=train, as_json=json))
-        return results[0]
-
-    run_command(work, verbose, quiet)
-    if not results[0].healthy:
-        raise typer.Exit(UNHEALTHY_STATUS)
+    result = run_command(lambda: vismae.doctor(train=train, as_json=json), verbose, quiet)
+    if not result.healthy:
+        raise typer.Exit(INCOMPLETE_STATUS)

@@ -9,6 +9,8 @@ import vismae
 from vismae.cli_options import (
     Assignments,
     ConfigFile,
+    Keep,
+    ModalityOfFiles,
     OutputFolder,
     Overwrite,
     Query,
@@ -32,19 +34,8 @@ def ingest(
         Path | None,
         typer.Option("--store", help="Store to make, to go on with or to add to.", metavar="DIR"),
     ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option(
-            help="Modality of files that do not say: ct, mr, pet, xr, us or other.", metavar="WORD"
-        ),
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Read burned-in, secondary-capture or localizer images too; repeatable.",
-            metavar="WORD",
-        ),
-    ] = None,
+    modality: ModalityOfFiles = None,
+    keep: Keep = None,
     max_side: Annotated[
         int | None,
         typer.Option(help="Average larger images down to this many pixels.", metavar="N"),
@@ -96,9 +87,9 @@ def ingest(
             set=assignments,
             store=store,
             modality=modality,
-            keep=keep or None,
+            keep=keep,
             max_side=max_side,
-            keep_column=keep_column or None,
+            keep_column=keep_column,
             keep_ids=keep_ids,
             salt=salt,
             query=pairs(query, "--query") or None,

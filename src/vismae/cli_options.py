@@ -24,6 +24,9 @@ Overwrite = Annotated[
 Resume = Annotated[
     bool | None, typer.Option("--resume", help="Continue the run in the output folder.")
 ]
+Store = Annotated[
+    Path | None, typer.Option("--store", help="Store to take images from.", metavar="DIR")
+]
 Data = Annotated[
     list[Path] | None,
     typer.Option(
@@ -52,6 +55,32 @@ Init = Annotated[
 ]
 Fold = Annotated[
     int | None, typer.Option("--fold", help="Fold number, counted from 1.", metavar="K")
+]
+ModalityOfFiles = Annotated[
+    str | None,
+    typer.Option(
+        "--modality",
+        help="Modality of files that do not say: ct, mr, pet, xr, us or other.",
+        metavar="WORD",
+    ),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        help="Read burned-in, secondary-capture or localizer images too; repeatable.",
+        metavar="WORD",
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Slices (or windows) at a time.", metavar="N")
+]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"] | None,
+    typer.Option("--precision", help="Arithmetic of the network."),
+]
+SkipDone = Annotated[
+    bool | None, typer.Option("--resume", help="Skip inputs whose results are there.")
 ]
 Query = Annotated[
     list[str] | None,

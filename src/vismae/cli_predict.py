@@ -1,28 +1,28 @@
 """The command that uses a model on files: predict."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 import vismae
 from vismae.cli_options import (
     Assignments,
+    BatchSize,
     ConfigFile,
     Device,
+    Keep,
+    ModalityOfFiles,
     OutputFolder,
     Overwrite,
+    Precision,
     Query,
     Quiet,
+    SkipDone,
     Verbose,
     pairs,
 )
-from vismae.console import run_command
-
-if TYPE_CHECKING:
-    from vismae.workflows.predict import PredictResult
-
-INCOMPLETE_STATUS = 1
+from vismae.console import INCOMPLETE_STATUS, run_command
 
 
 def predict(
@@ -50,26 +50,11 @@ def predict(
         Literal["nifti", "png", "dicomseg", "dicomsr"] | None,
         typer.Option(help="Format of results; like the input if not given."),
     ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option(
-            help="Modality of files that do not say: ct, mr, pet, xr, us or other.", metavar="WORD"
-        ),
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Predict burned-in, secondary-capture or localizer images; repeatable.",
-            metavar="WORD",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Slices or windows at a time.", metavar="N")
-    ] = None,
+    modality: ModalityOfFiles = None,
+    keep: Keep = None,
+    batch_size: BatchSize = None,
     device: Device = None,
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16"] | None, typer.Option(help="Arithmetic of the network.")
-    ] = None,
+    precision: Precision = None,
     tiling: Annotated[
         bool | None,
         typer.Option("--tiling", help="Move a window over images larger than the model's size."),
@@ -98,9 +83,7 @@ def predict(
         list[str] | None,
         typer.Option(help="Class whose holes are filled; repeatable.", metavar="C"),
     ] = None,
-    resume: Annotated[
-        bool | None, typer.Option("--resume", help="Skip inputs whose results are there.")
-    ] = None,
+    resume: SkipDone = None,
     overwrite: Overwrite = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
@@ -108,37 +91,33 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Predict label maps, class probabilities or error maps of images; status 1 if any failed."""
-    results: list[PredictResult] = []
-
-    def work() -> "PredictResult":
-        results.append(
-            vismae.predict(
-                model=model or None,
-                inputs=inputs or None,
-                config=config,
-                set=assignments,
-                query=pairs(query, "--query") or None,
-                send=send,
-                out=out,
-                format=format,
-                modality=modality,
-                keep=keep or None,
-                batch_size=batch_size,
-                device=device,
-                precision=precision,
-                tiling=tiling,
-                overlap=overlap,
-                flips=flip or None,
-                uncertainty=uncertainty,
-                explain=explain,
-                largest_component=largest_component or None,
-                fill_holes=fill_holes or None,
-                resume=resume,
-                overwrite=overwrite,
-            )
-        )
-        return results[0]
-
-    run_command(work, verbose, quiet)
-    if results[0].failed:
+    result = run_command(
+        lambda: vismae.predict(
+            model=model,
+            inputs=inputs,
+            config=config,
+            set=assignments,
+            query=pairs(query, "--query") or None,
+            send=send,
+            out=out,
+            format=format,
+            modality=modality,
+            keep=keep,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            tiling=tiling,
+            overlap=overlap,
+            flips=flip,
+            uncertainty=uncertainty,
+            explain=explain,
+            largest_component=largest_component,
+            fill_holes=fill_holes,
+            resume=resume,
+            overwrite=overwrite,
+        ),
+        verbose,
+        quiet,
+    )
+    if result.failed:
         raise typer.Exit(INCOMPLETE_STATUS)

@@ -14,6 +14,7 @@ from vismae.cli_options import (
     OutputFolder,
     Overwrite,
     Quiet,
+    Store,
     Verbose,
 )
 from vismae.console import run_command
@@ -21,10 +22,7 @@ from vismae.console import run_command
 
 def select(
     model: Model = None,
-    store: Annotated[
-        Path | None,
-        typer.Option("--store", help="Store with the patients to choose from.", metavar="DIR"),
-    ] = None,
+    store: Store = None,
     n: Annotated[int | None, typer.Option("--n", help="Patients to choose.", metavar="N")] = None,
     strategy: Annotated[
         Literal["random", "entropy", "core-set", "hybrid"] | None,

@@ -51,13 +51,13 @@ def web(
     """Show images and what models say of them on a page of this machine, and serve programs."""
     run_command(
         lambda: vismae.serve(
-            model=model or None,
+            model=model,
             config=config,
             set=assignments,
             port=port,
             host=host,
-            allow_host=allow_host or None,
-            evaluation=evaluation or None,
+            allow_host=allow_host,
+            evaluation=evaluation,
             uncertainty=uncertainty,
             stop_after=stop_after,
             device=device,

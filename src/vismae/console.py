@@ -10,8 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import typer
 
@@ -19,6 +18,7 @@ from vismae.core.errors import VismaeError
 from vismae.core.launch import is_main_process
 from vismae.core.processes import let_children_outlive_time_up
 
+INCOMPLETE_STATUS = 1
 DEFECT_STATUS = 70
 INTERRUPTED_STATUS = 130
 
@@ -31,8 +31,15 @@ class Result(Protocol):
         ...
 
 
-def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -> None:
-    """Do a command's work, print its summary, and turn errors into sentences and exit status."""
+ResultT = TypeVar("ResultT", bound=Result)
+
+
+def run_command(work: Callable[[], ResultT], verbose: bool, quiet: bool) -> ResultT:
+    """Do a command's work, print its summary and return its result.
+
+    Raises:
+        typer.Exit: The work could not be done; a sentence on standard error says why.
+    """
     let_children_outlive_time_up()
     try:
         _set_up_logging(verbose, quiet)
@@ -40,7 +47,8 @@ def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -
     except KeyboardInterrupt:
         _complain(
             "interrupted. ingest goes on where it stopped with the same command, pretrain and "
-            "finetune from the last checkpoint with --resume, predict and study with --resume."
+            "finetune from the last checkpoint with --resume, predict, embed and study after what "
+            "is done with --resume."
         )
         raise typer.Exit(INTERRUPTED_STATUS) from None
     except VismaeError as error:
@@ -55,7 +63,8 @@ def run_command(work: Callable[[], Result | Path], verbose: bool, quiet: bool) -
     except Exception as error:
         raise typer.Exit(_report_unforeseen(error, verbose)) from None
     if is_main_process():
-        typer.echo(result if isinstance(result, Path) else result.summary())
+        typer.echo(result.summary())
+    return result
 
 
 def _complain(message: str, *, show_traceback: bool = False) -> None:
