@@ -137,11 +137,17 @@ def _pretrain_options(
 ) -> dict[str, Any]:
     words = [modality] if isinstance(modality, str) else modality
     return {
-        **data_option(data),
-        "trainer.device": device,
-        "trainer.devices": devices,
+        **_training_options(data, device, devices),
         "data.modality": None if words is None else ",".join(words),
     }
+
+
+def _training_options(
+    data: AnyPath | Iterable[AnyPath] | Mapping[str, Any] | None,
+    device: str | None,
+    devices: int | None,
+) -> dict[str, Any]:
+    return {**data_option(data), "trainer.device": device, "trainer.devices": devices}
 
 
 def finetune(
@@ -174,12 +180,7 @@ def finetune(
         DataError: The labels are not what the task needs.
         ModelError: The start model does not fit.
     """
-    named = {
-        "task.kind": kind,
-        **data_option(data),
-        "trainer.device": device,
-        "trainer.devices": devices,
-    }
+    named = {"task.kind": kind, **_training_options(data, device, devices)}
     built = configure(FinetuneConfig, "finetune", config, set, named | settings)
     from vismae.workflows.finetune import finetune as run
 
@@ -206,12 +207,7 @@ def plan_finetune(
         SettingError: A setting is unknown or wrong.
         DataError: The labels are not what the task needs.
     """
-    named = {
-        "task.kind": kind,
-        **data_option(data),
-        "trainer.device": device,
-        "trainer.devices": devices,
-    }
+    named = {"task.kind": kind, **_training_options(data, device, devices)}
     built = configure(FinetuneConfig, "finetune", config, set, named | settings)
     from vismae.workflows.finetune_plan import plan_recipe as run
 
