@@ -103,6 +103,14 @@ def test_passes_over_the_images_replace_steps():
     assert made.trainer.validate_every is not None
 
 
+@pytest.mark.parametrize("devices", [1, 4])
+def test_validations_are_counted_in_steps_of_all_processes(devices: int):
+    few = Fingerprint(**{**vars(HEART), "images": 16_000, "validation_images": 1})
+    asked = config("segment", **{"trainer.max_epochs": 4, "trainer.devices": devices})
+    made = plan_finetuning(asked, few, None).config
+    assert made.trainer.validate_every == 4 * 16_000 / 16 / devices / 20
+
+
 def test_validation_takes_at_most_a_tenth_of_the_time():
     made = plan_finetuning(config("segment"), HEART, None).config
     assert made.trainer.validate_every == 100

@@ -225,9 +225,8 @@ def _steps(config: FinetuneConfig, fingerprint: Fingerprint) -> tuple[int, str]:
     if config.model.train == "head" and fingerprint.kind == "classify":
         return _PROBE_STEPS, "a linear layer learns fast"
     passes, fewest, most = _STEPS[fingerprint.kind]
-    images = config.data.batch_size * config.trainer.accumulate
-    images *= config.trainer.devices * config.trainer.nodes
-    steps = max(fewest, min(most, round(passes * fingerprint.images / images)))
+    steps = round(passes * fingerprint.images / _images_per_step(config))
+    steps = max(fewest, min(most, steps))
     return steps, f"{passes} passes over {fingerprint.images} images, {fewest} to {most} steps"
 
 
@@ -235,13 +234,19 @@ def _validate_every(
     config: FinetuneConfig, settings: Mapping[str, Any], fingerprint: Fingerprint
 ) -> tuple[int, str]:
     trainer = settings["trainer"]
-    batch = config.data.batch_size * config.trainer.accumulate
     steps = trainer["max_steps"]
     if trainer["max_epochs"] is not None:
-        steps = max(1, round(trainer["max_epochs"] * fingerprint.images / batch))
+        steps = max(1, round(trainer["max_epochs"] * fingerprint.images / _images_per_step(config)))
+    # One process validates while the others wait, so its own batches measure the time.
+    batch = config.data.batch_size * config.trainer.accumulate
     cost = fingerprint.validation_images * _VALIDATION_COST / batch / _VALIDATION_SHARE
     every = max(1, min(steps, max(-(-steps // _VALIDATIONS), round(cost))))
     return every, f"{_VALIDATIONS} times, and at most a tenth of the time"
+
+
+def _images_per_step(config: FinetuneConfig) -> int:
+    trainer = config.trainer
+    return config.data.batch_size * trainer.accumulate * trainer.devices * trainer.nodes
 
 
 def _class_weights(fingerprint: Fingerprint) -> tuple[str, str]:
