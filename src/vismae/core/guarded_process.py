@@ -34,14 +34,14 @@ _PROGRAM = (
     "import sys; descriptor = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; "
     "from vismae.core.guarded_child import serve; serve(descriptor)"
 )
-_KEPT_BYTES = str(256 * 2**20)
 _CHILD_ENVIRONMENT = {
     # One child works on one core: threads of libraries would only be in the way.
     "OMP_NUM_THREADS": "1",
     # Memory of one image is used again for the next. Given back and asked for anew, as is the
-    # rule for large pieces, its pages cost more time than what is written into them.
-    "MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
-    "MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
+    # rule for large pieces, its pages cost more time than what is written into them. 32 MiB is the
+    # largest piece that every glibc takes; older ones ignore a larger number (mallopt(3)).
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
 # Children that a killed client left on somebody's cluster must not stay there.
 _IDLE_SECONDS = 600.0
