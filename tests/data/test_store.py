@@ -12,6 +12,7 @@ import pytest
 from stores import numbered_record, random_slices
 from vismae.core.errors import DataError, RunFolderError
 from vismae.core.types import SliceRecord
+from vismae.data import store_shards
 from vismae.data.likeness import difference_hash
 from vismae.data.store import Store, StoreWriter
 from vismae.data.store_format import pixel_sha256
@@ -123,6 +124,15 @@ def test_shards_are_closed_at_their_size_and_rows_found_across_them(tmp_path: Pa
     for row in (8, 0, 4, 3):
         np.testing.assert_array_equal(store.read(row).pixels, slices[row])
     assert store.verify() == []
+
+
+def test_an_image_too_large_for_a_shard_is_refused_and_not_written_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_shards, "_MOST_BYTES", 99)
+    write_store(tmp_path / "fits", [np.zeros((9, 11), np.uint8)], encoding="raw")
+    with pytest.raises(DataError, match=r"takes 100 bytes.*at most 99 bytes.*--max-side"):
+        write_store(tmp_path / "s", [np.zeros((10, 10), np.uint8)], encoding="raw")
 
 
 def test_a_store_travels_to_another_process_as_its_folder(tmp_path: Path) -> None:

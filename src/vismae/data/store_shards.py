@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from vismae.core.errors import DataError
 from vismae.data.store_disk import NewFile
 from vismae.data.store_encoding import EncodedSlice
 from vismae.data.store_format import SHARD_SCHEMA
 
 # "ARROW1" and two bytes of padding come before the first message of an Arrow IPC file.
 _FIRST_MESSAGE = 8
+# A binary column counts its bytes in 32 bits.
+_MOST_BYTES = 2**31 - 1
 
 
 class Place(NamedTuple):
@@ -79,9 +82,13 @@ class ShardWriter:
 
 def _binary(values: Sequence[bytes]) -> pa.Array:
     """Return values as a column; pyarrow's own way copies them several times while it grows."""
-    ends = np.zeros(len(values) + 1, np.int32)
-    np.cumsum([len(value) for value in values], out=ends[1:])
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
+    ends = np.cumsum([0, *map(len, values)])
+    if ends[-1] > _MOST_BYTES:
+        raise DataError(
+            f"An image takes {max(map(len, values))} bytes as it is stored; a store holds images "
+            f"of at most {_MOST_BYTES} bytes. Average it down (--max-side), or leave it out."
+        )
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(values))]
     return pa.Array.from_buffers(pa.binary(), len(values), buffers)
 
 
