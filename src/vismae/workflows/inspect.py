@@ -24,6 +24,8 @@ _PICTURE_COLUMNS = (
     *("modality", "unit", "slope", "intercept", "scale_low", "scale_high", "height", "width"),
 )
 
+_AS_USUAL = Preprocessing()
+
 logger = logging.getLogger(__name__)
 
 
@@ -153,17 +155,23 @@ def sample_pictures(
         pixels = store.read(row).pixels
         blank = " blank" if is_blank(pixels) else ""
         caption = f"{row}: {facts['modality']} {facts['width']}x{facts['height']}{blank}"
-        shown.append((_grey_values(pixels, facts), caption))
+        shown.append((_grey_values(pixels, facts, _AS_USUAL), caption))
     return shown
 
 
-def picture_of(store: Store, row: int) -> np.ndarray:
-    """Return an image in its own size as grey or colour values from 0 to 1."""
+def picture_of(store: Store, row: int, preprocessing: Preprocessing = _AS_USUAL) -> np.ndarray:
+    """Return an image in its own size as grey or colour values from 0 to 1.
+
+    Args:
+        store: Where it is.
+        row: Its number there.
+        preprocessing: Windows and percentiles that are shown.
+    """
     facts = store.columns(list(_PICTURE_COLUMNS), np.array([row])).iloc[0]
-    return _grey_values(store.read(row).pixels, facts)
+    return _grey_values(store.read(row).pixels, facts, preprocessing)
 
 
-def _grey_values(pixels: np.ndarray, facts: pd.Series) -> np.ndarray:
+def _grey_values(pixels: np.ndarray, facts: pd.Series, preprocessing: Preprocessing) -> np.ndarray:
     return to_unit_range(
         pixels,
         modality=Modality(facts["modality"]),
@@ -172,7 +180,7 @@ def _grey_values(pixels: np.ndarray, facts: pd.Series) -> np.ndarray:
         intercept=facts["intercept"],
         scale_low=facts["scale_low"],
         scale_high=facts["scale_high"],
-        preprocessing=Preprocessing(),
+        preprocessing=preprocessing,
     )
 
 

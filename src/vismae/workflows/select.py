@@ -13,10 +13,9 @@ import torch
 from vismae.core.config import SelectConfig
 from vismae.core.errors import DataError, SettingError
 from vismae.core.model_card import ModelCard
+from vismae.core.preprocessing import Preprocessing
 from vismae.core.rundir import open_run, write_text
-from vismae.core.types import Modality, PixelUnit
 from vismae.data.fingerprint import FINGERPRINT_COLUMNS, WITHHELD, overlap
-from vismae.data.intensity import to_unit_range
 from vismae.data.splits import rank_patients, read_patients_csv
 from vismae.data.store import Store
 from vismae.evaluation.overlay import contact_sheet, save_png
@@ -34,6 +33,7 @@ from vismae.inference.slices import canvas_batches
 from vismae.inference.uncertainty import image_uncertainty
 from vismae.models.features import image_features, require_features
 from vismae.models.weights import Model
+from vismae.workflows.inspect import picture_of
 from vismae.workflows.preparation import of_modality
 
 SELECTION = "selection.csv"
@@ -128,7 +128,7 @@ def select(config: SelectConfig) -> SelectResult:
         )
         chosen = [patients[choice.patient] for choice in choices]
         _write_table(folder / SELECTION, choices, chosen, seen, candidates)
-        _write_pictures(folder / CONTACT_SHEET, store, ensemble, chosen, seen)
+        _write_pictures(folder / CONTACT_SHEET, store, ensemble.preprocessing, chosen, seen)
     return SelectResult(folder, strategy, tuple(chosen), len(patients), len(labelled))
 
 
@@ -163,7 +163,7 @@ class _Looks:
         """Return a look at every patient of the rows, sorted by patient."""
         chosen = {
             str(patient): _spread(members, self.config.images_per_patient)
-            for patient, members in rows.groupby("patient_id", sort=True)
+            for patient, members in rows.groupby("patient_id", sort=True, observed=True)
         }
         wants_uncertainty = needs_uncertainty(self.strategy) and not features_only
         if not (wants_uncertainty or needs_features(self.strategy)):
@@ -227,7 +227,7 @@ def _listed(path: Path, rows: pd.DataFrame, address: str) -> set[str]:
 
 
 def _spread(members: pd.DataFrame, most: int) -> list[int]:
-    """Return up to ``most`` of a patient's rows, evenly over its volumes; ends come last."""
+    """Return up to ``most`` of a patient's rows: the middles of equal parts of its volumes."""
     ordered = members.sort_values(["volume_id", "slice_index"]).index.to_numpy()
     count = min(most, len(ordered))
     places = (np.arange(count) + 0.5) * len(ordered) / count
@@ -265,26 +265,13 @@ def _write_table(
 
 
 def _write_pictures(
-    path: Path, store: Store, ensemble: Ensemble, chosen: list[str], looks: dict[str, _Look]
+    path: Path,
+    store: Store,
+    preprocessing: Preprocessing,
+    chosen: list[str],
+    looks: dict[str, _Look],
 ) -> None:
     """Draw one image of every chosen patient, with its rank."""
-    rows = [looks[patient].row for patient in chosen]
-    columns = ["modality", "unit", "slope", "intercept", "scale_low", "scale_high"]
-    facts = store.columns(columns, np.array(rows, dtype=np.int64))
-    pictures = []
-    for place, row in enumerate(rows):
-        fact = facts.iloc[place]
-        pictures.append(
-            to_unit_range(
-                store.read(row).pixels,
-                modality=Modality(fact["modality"]),
-                unit=PixelUnit(fact["unit"]),
-                slope=fact["slope"],
-                intercept=fact["intercept"],
-                scale_low=fact["scale_low"],
-                scale_high=fact["scale_high"],
-                preprocessing=ensemble.preprocessing,
-            )
-        )
+    pictures = [picture_of(store, looks[patient].row, preprocessing) for patient in chosen]
     captions = [f"{rank}: {patient[:16]}" for rank, patient in enumerate(chosen, start=1)]
     save_png(path, contact_sheet(pictures, captions, _PICTURES_IN_A_ROW))
