@@ -6,7 +6,7 @@ import yaml
 
 import vismae
 from factories import write_nifti, write_png
-from vismae.core.errors import DataError
+from vismae.core.errors import SettingError
 from vismae.data.store import Store
 
 
@@ -70,7 +70,19 @@ def test_two_tasks_of_one_data_set_lie_side_by_side(tmp_path: Path) -> None:
     assert len(list((tmp_path / "task" / "segment" / "label_maps").iterdir())) == 3
 
 
+def test_a_link_is_referred_to_by_its_own_name(tmp_path: Path) -> None:
+    write_png(tmp_path / "kept" / "4f1c.png", np.full((16, 16), 99, np.uint8))
+    write_png(tmp_path / "kept" / "9a2e.png", np.zeros((16, 16), np.uint8))
+    (tmp_path / "busi" / "benign").mkdir(parents=True)
+    for name, kept in (("benign (1).png", "4f1c.png"), ("benign (1)_mask.png", "9a2e.png")):
+        (tmp_path / "busi" / "benign" / name).symlink_to(tmp_path / "kept" / kept)
+    vismae.convert("busi", tmp_path / "busi", out=tmp_path / "task")
+    manifest = (tmp_path / "task" / "segment" / "manifest.csv").read_text()
+    assert "../../busi/benign/benign (1).png" in manifest
+    assert "4f1c" not in manifest
+
+
 def test_settings_of_another_layout_are_refused(tmp_path: Path) -> None:
     (tmp_path / "busi").mkdir()
-    with pytest.raises(DataError, match="belong to the layout nnunet"):
+    with pytest.raises(SettingError, match="belong to the layout nnunet"):
         vismae.convert("busi", tmp_path / "busi", out=tmp_path / "task", fold=1)

@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from vismae.core.config import ConvertConfig
-from vismae.core.errors import DataError
+from vismae.core.errors import DataError, SettingError
 from vismae.core.rundir import open_run, write_text
 from vismae.data.manifest import IMAGE_ARCHIVE, MANIFEST_FILE
 from vismae.data.public.layouts import READERS
@@ -78,6 +78,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
 
     Raises:
         DataError: The folder does not have the layout; says what is missing.
+        SettingError: A setting belongs to another layout.
         RunFolderError: The output folder cannot be used.
     """
     if not config.source.exists():
@@ -91,7 +92,7 @@ def _read(config: ConvertConfig) -> list[PublicTask]:
     if config.layout == "nnunet":
         return read_nnunet(config.source, config.fold, config.channel)
     if config.fold is not None or config.channel:
-        raise DataError(
+        raise SettingError(
             f"fold and channel belong to the layout nnunet; {config.layout} has neither. Choose "
             "the fold of vismae finetune (--fold) instead."
         )
@@ -190,8 +191,12 @@ class _Writer:
         self._archive.writestr(name, data.getvalue())
 
     def _relative(self, path: Path) -> str:
-        """Return the path from the manifest, so that all may move together."""
-        return Path(os.path.relpath(path.resolve(), self._folder.resolve())).as_posix()
+        """Return the path from the manifest, so that all may move together.
+
+        A file that is a link keeps its own name; what it leads to may be called anything.
+        """
+        place = path.parent.resolve() / path.name
+        return Path(os.path.relpath(place, self._folder.resolve())).as_posix()
 
     def _settings(self) -> dict[str, object]:
         """Return settings of ``vismae finetune`` for the task."""

@@ -194,6 +194,20 @@ def test_medmnist_knows_colour_volumes_and_several_labels(tmp_path: Path) -> Non
     assert [row.label for row in chest.rows][:2] == ["", "atelectasis|hernia"]
 
 
+def test_medmnist_may_lack_images_of_a_split_but_not_for_training(tmp_path: Path) -> None:
+    labels = np.array([[0], [1]], dtype=np.uint8)
+    none = {
+        f"{split}_{what}": np.zeros((0, *shape), np.uint8)
+        for split in ("train", "val")
+        for what, shape in (("images", (8, 8)), ("labels", (1,)))
+    }
+    val = {name: array for name, array in none.items() if name.startswith("val")}
+    (task,) = read_medmnist(_medmnist(tmp_path / "breastmnist.npz", (8, 8), labels, **val))
+    assert [row.split for row in task.rows] == ["train"] * 2 + ["test"] * 2
+    with pytest.raises(DataError, match="train_labels is empty"):
+        read_medmnist(_medmnist(tmp_path / "octmnist.npz", (8, 8), labels, **none))
+
+
 def test_medmnist_with_pickled_objects_is_refused(tmp_path: Path) -> None:
     labels = np.array([[0], [1]], dtype=np.uint8)
     objects = np.array([{"a": 1}, {"b": 2}], dtype=object)
@@ -233,6 +247,24 @@ def test_nnunet_takes_one_channel_and_the_published_folds(tmp_path: Path) -> Non
     assert {row.modality for row in rows.values()} == {"mr"}
     with pytest.raises(DataError, match="fold 3 of 1"):
         read_nnunet(root, fold=3)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("dataset.json", "[]", "dataset.json is no JSON that can be read .not a dict"),
+        ("dataset.json", '{"labels": ["liver"]}', "labels is no table"),
+        ("splits_final.json", "{}", "splits_final.json is no JSON that can be read .not a list"),
+        ("splits_final.json", '[["a", "b"]]', "fold 0 is no table of train and val"),
+    ],
+)
+def test_nnunet_names_the_table_that_is_none(
+    tmp_path: Path, file: str, text: str, message: str
+) -> None:
+    root = _nnunet(tmp_path, {"background": 0, "edema": 1})
+    (root / file).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_nnunet(root, fold=0)
 
 
 def test_nnunet_refuses_regions_by_name(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def read_medmnist(path: Path) -> list[PublicTask]:
         raise DataError(f"{path} is no .npz archive. Give one file, such as pneumoniamnist.npz.")
     name = path.stem.split("_")[0].lower()
     labels = {split: _labels(path, split) for split in _SPLITS}
+    if not len(labels["train"]):
+        raise DataError(f"{path}: train_labels is empty. Give a data set with training images.")
     multi_label = labels["train"].shape[1] > 1
     count = labels["train"].shape[1]
     if not multi_label:
@@ -82,7 +84,7 @@ def read_medmnist(path: Path) -> list[PublicTask]:
         raise DataError(
             f"{path}: {count} classes, {name} has {len(classes)}. Give the file its own name."
         )
-    with _array(path, "train_images") as array:
+    with _StoredArray(path, "train_images") as array:
         colour = array.shape[-1] == 3 and len(array.shape) == 4
     return [
         PublicTask(
@@ -97,9 +99,9 @@ def read_medmnist(path: Path) -> list[PublicTask]:
 
 def _labels(path: Path, split: str) -> np.ndarray:
     """Return the labels of a split, (N, 1) or (N, K)."""
-    with _array(path, f"{split}_labels") as array:
+    with _StoredArray(path, f"{split}_labels") as array:
         values = np.stack(list(array)) if array.shape[0] else np.zeros((0, 1), dtype=np.int64)
-    values = values.reshape(len(values), -1)
+    values = values.reshape(len(values), int(np.prod(values.shape[1:])))
     if not np.issubdtype(values.dtype, np.integer) or (values < 0).any():
         raise DataError(f"{path}: {split}_labels are no class numbers ({values.dtype}).")
     return values
@@ -109,7 +111,7 @@ def _rows(
     path: Path, labels: dict[str, np.ndarray], classes: tuple[str, ...], modality: str | None
 ) -> Iterator[TaskRow]:
     for split in _SPLITS:
-        with _array(path, f"{split}_images") as array:
+        with _StoredArray(path, f"{split}_images") as array:
             if array.shape[0] != len(labels[split]):
                 raise DataError(
                     f"{path}: {array.shape[0]} {split}_images, {len(labels[split])} labels."
@@ -137,7 +139,7 @@ def _names(numbers: np.ndarray, classes: tuple[str, ...]) -> str:
     return LABEL_SEPARATOR.join(classes[place] for place in np.flatnonzero(numbers))
 
 
-class _array:
+class _StoredArray:
     """An array inside the archive, gone through along its first axis without loading it.
 
     Attributes:
@@ -163,7 +165,7 @@ class _array:
                 "expected an array of numbers by rows. Objects are never loaded."
             )
 
-    def __enter__(self) -> "_array":
+    def __enter__(self) -> "_StoredArray":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -31,10 +31,11 @@ def read_nnunet(root: Path, fold: int | None = None, channel: int = 0) -> list[P
     Raises:
         DataError: The folder does not fit; says why.
     """
-    table = _json(require_file(root / DATASET_JSON, "the description of the data set"))
-    regions = [
-        name for name, value in dict(table.get("labels", {})).items() if isinstance(value, list)
-    ]
+    table = _json(require_file(root / DATASET_JSON, "the description of the data set"), dict)
+    labels = table.get("labels", {})
+    if not isinstance(labels, dict):
+        raise DataError(f"{root / DATASET_JSON}: labels is no table of names and values.")
+    regions = [name for name, value in labels.items() if isinstance(value, list)]
     if regions:
         raise DataError(
             f"{root / DATASET_JSON}: the labels {', '.join(regions)} are regions (unions of "
@@ -76,17 +77,19 @@ def _rows(
 def _fold(root: Path, fold: int) -> dict[str, str]:
     """Return case -> train or val."""
     path = require_file(root / SPLITS, "the list of folds that --fold asks for")
-    folds = _json(path)
-    if not isinstance(folds, list) or not 0 <= fold < len(folds):
-        count = len(folds) if isinstance(folds, list) else 0
-        raise DataError(f"{path}: fold {fold} of {count}. Choose one from 0 to {count - 1}.")
-    return {
-        str(case): split for split in ("train", "val") for case in dict(folds[fold]).get(split, ())
-    }
+    folds = _json(path, list)
+    if not 0 <= fold < len(folds):
+        raise DataError(f"{path}: fold {fold} of {len(folds)}, counted from 0. Choose another.")
+    if not isinstance(folds[fold], dict):
+        raise DataError(f"{path}: fold {fold} is no table of train and val. Copy the file again.")
+    return {str(case): split for split in ("train", "val") for case in folds[fold].get(split, ())}
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, kind):
+            raise ValueError(f"not a {kind.__name__}")
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON that can be read ({error}).") from error
+    return found

@@ -78,7 +78,7 @@ def find_folder(root: Path, names: Iterable[str], layout: str) -> Path:
             return root
     raise DataError(
         f"{root}: no folder {' or '.join(wanted)}, which the layout {layout} has. Give the folder "
-        f"that holds it (docs: public data sets)."
+        "that holds it (docs: public data sets)."
     )
 
 
