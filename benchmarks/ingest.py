@@ -98,6 +98,7 @@ def write_files(folder: Path, count: int, syntax: str, per_series: int = 40) -> 
 def a_quarter(folder: Path) -> Path:
     """Return a folder with links to the first quarter of the files."""
     quarter = folder.with_name(f"{folder.name}_quarter")
+    shutil.rmtree(quarter, ignore_errors=True)  # of a run that was interrupted
     quarter.mkdir()
     paths = sorted(folder.iterdir())
     for path in paths[: len(paths) // 4]:
