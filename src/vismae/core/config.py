@@ -88,7 +88,7 @@ class PretrainConfig(Settings):
     """Seed of everything random."""
     method: Literal["mae", "simclr"] = "mae"
     """How to learn: mae fills in hidden patches (VIS-MAE), simclr tells views of one image from
-    views of others; settings of masks do not concern simclr, whose batches want to be large."""
+    views of others; what hides patches does not concern simclr, whose batches want to be large."""
     model: MAESettings = MAESettings()
     contrastive: ContrastiveSettings = ContrastiveSettings()
     data: PretrainDataSettings = PretrainDataSettings()

@@ -48,7 +48,7 @@ def swin_naming(found: Mapping[str, Tensor]) -> SwinNaming | None:
     """Tell whose names the tensors of a Swin have; None for VIS-MAE's and for other networks.
 
     A classifier of VIS-MAE and one of Microsoft's may have the same names. Microsoft's is known
-    by the attention masks that its files keep, by its position embedding, by a head for the
+    by the attention_mask tensors in its files, by its position embedding, by a head for the
     classes of ImageNet or by having none.
     """
     if any(name.endswith(_HF_STEM) for name in found):

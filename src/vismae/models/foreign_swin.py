@@ -71,7 +71,7 @@ def load_foreign_swin(found: Mapping[str, Tensor], path: Path) -> SwinClassifier
         else:
             unused.append(name)
     if derived:
-        adapted.append(("attention masks, position indices", f"{derived} made from the sizes"))
+        adapted.append(("attention_mask, position indices", f"{derived} made from the sizes"))
     _same_windows(ours, path, adapted)
     config = infer_config(ours, path, norm_eps=NORM_EPS, shift_single_window=False)
     _add_missing_biases(ours, config, adapted)
