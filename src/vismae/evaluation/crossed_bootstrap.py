@@ -51,7 +51,8 @@ def calibrated_draws(
     """Return the mean, and resamples whose quantiles are its limits at a level.
 
     Args:
-        values: One for each run and patient; NaN is left out.
+        values: One for each run and patient; NaN is left out, and so are runs and patients
+            without any value.
         n: Resamples.
         level: Of the interval whose width is to be right.
         seed: Of the resampling.
@@ -62,6 +63,9 @@ def calibrated_draws(
     Raises:
         DataError: There is no run or no patient.
     """
+    defined = np.isfinite(values)
+    if values.size and defined.any():
+        values = values[defined.any(axis=1)][:, defined.any(axis=0)]
     all_draws = crossed_draws(values, n, seed)
     estimate, draws = float(all_draws[0]), all_draws[1:][np.isfinite(all_draws[1:])]
     error, freedom = two_way_error(values)

@@ -14,7 +14,7 @@ from scipy import stats
 
 from vismae.core.errors import DataError, SettingError
 from vismae.evaluation.crossed_bootstrap import calibrated_draws
-from vismae.evaluation.statistics import Interval
+from vismae.evaluation.statistics import Interval, p_text
 
 
 @dataclass(frozen=True)
@@ -45,32 +45,33 @@ class Equivalence:
         """Whether first is shown not to be worse than second by the margin."""
         return self.p_not_inferior < self.alpha
 
-    def text(self, first: str, second: str, metric: str) -> str:
-        """Return the sentence for a report, such as ``'ours, 50 % of the labels' is as good …``."""
+    def text(self, first: str, second: str, metric: str, unit: str = "patient") -> str:
+        """Return the sentence for a report, such as ``'ours, 50 % of the labels' is as good …``.
+
+        Args:
+            first: Name of the one that is tested.
+            second: Of the other.
+            metric: Of the scores.
+            unit: What a test case is.
+        """
         level = f"{100 * (1 - 2 * self.alpha):g} % interval"
-        facts = f"difference {self.difference.text()}, {level}, {self.difference.n} patients"
+        facts = f"difference {self.difference.text()}, {level}, {self.difference.n} {unit}s"
         within = f"within a margin of {self.margin:g} {metric}"
         if np.isnan(self.p_value):
             return f"Whether '{first}' is as good as '{second}' {within} cannot be tested: {facts}."
         if self.equivalent:
-            return (
-                f"'{first}' is as good as '{second}' {within} ({facts}; {_p_text(self.p_value)})."
-            )
+            return f"'{first}' is as good as '{second}' {within} ({facts}; {p_text(self.p_value)})."
         if self.not_inferior:
             return (
                 f"'{first}' is not worse than '{second}' {within} "
-                f"({facts}; {_p_text(self.p_not_inferior)}), and may be better by more than that."
+                f"({facts}; {p_text(self.p_not_inferior)}), and may be better by more than that."
             )
         if self.difference.high < -self.margin:
             return f"'{first}' is worse than '{second}' by more than {self.margin:g} ({facts})."
         return (
             f"It is not shown that '{first}' is as good as '{second}' {within} "
-            f"({facts}; {_p_text(self.p_value)})."
+            f"({facts}; {p_text(self.p_value)})."
         )
-
-
-def _p_text(p_value: float) -> str:
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def equivalence(
@@ -85,7 +86,8 @@ def equivalence(
 
     One score for each patient: Student's t of the differences. One for each run and patient: the
     crossed bootstrap of runs and patients, so that it also speaks for other label subsets; a
-    p-value is then the share of resamples at or beyond the margin.
+    p-value is then the share of resamples at or beyond the margin. It is NaN where all differences
+    are equal, as when both call all of a few test patients right: that says nothing of others.
 
     Args:
         first: Scores of one start; patients with NaN in either are left out.
@@ -143,8 +145,9 @@ def _by_resampling(
     patients = int(np.isfinite(difference).any(axis=0).sum())
     estimate, draws = calibrated_draws(difference, n, 1 - 2 * alpha, seed)
     nan = float("nan")
-    if len(draws) == 0:
-        return Equivalence(Interval(estimate, nan, nan, patients), margin, alpha, nan, nan)
+    if len(draws) == 0 or np.ptp(draws) < 1e-12:
+        limit = nan if len(draws) == 0 else estimate
+        return Equivalence(Interval(estimate, limit, limit, patients), margin, alpha, nan, nan)
     # Counted with the data as one more draw, so that p is never 0.
     above_low = (1 + np.count_nonzero(draws <= -margin)) / (len(draws) + 1)
     below_high = (1 + np.count_nonzero(draws >= margin)) / (len(draws) + 1)

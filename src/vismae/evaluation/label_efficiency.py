@@ -91,19 +91,25 @@ class LabelsNeeded:
             )
         beyond = ", beyond the labels there are" if self.estimate > self.largest else ""
         return (
-            f"'{start}' reaches {goal} with {self.share_text()} of the labels "
+            f"'{start}' reaches {goal} with {self.share_text()} of them "
             f"({100 * self.level:g} % interval{self._doubt()}){beyond}."
         )
 
-    def forecast(self, metric: str) -> str:
-        """Return the sentence on how many more patients must be labelled to reach the score."""
-        goal = f"{metric} {self.quality:.2f}"
-        have = f"{self.largest:g}"
+    def forecast(self, metric: str, unit: str = "patient") -> str:
+        """Return the sentence on how many more patients must be labelled to reach the score.
+
+        Args:
+            metric: Of the score.
+            unit: What is labelled.
+        """
+        goal = f"{metric} {self.quality:{'.2f' if round(self.quality, 2) == self.quality else 'g'}}"
+        have = f"{self.largest:.0f}"
         if np.isnan(self.estimate):
             return f"What {goal} needs cannot be said from these runs."
         if np.isinf(self.estimate):
             least = (
-                f"; at least {round(self.low - self.largest):d} more patients are needed"
+                f"; the {100 * self.level:g} % interval begins at "
+                f"{round(self.low - self.largest):d} more {unit}s"
                 if self.largest < self.low < np.inf
                 else ""
             )
@@ -114,13 +120,13 @@ class LabelsNeeded:
             )
         if self.estimate <= self.largest:
             return (
-                f"{goal} is reached with {self.text()} of the {have} labelled patients "
+                f"{goal} is reached with {self.text()} of the {have} labelled {unit}s "
                 f"({100 * self.level:g} % interval{self._doubt()})."
             )
         low = max(round(self.low - self.largest), 0)
         high = "no limit" if np.isinf(self.high) else f"{round(self.high - self.largest):d}"
         return (
-            f"To reach {goal} you need about {round(self.estimate - self.largest):d} more patients "
+            f"To reach {goal} you need about {round(self.estimate - self.largest):d} more {unit}s "
             f"[{low:d}, {high}] than the {have} labelled so far ({100 * self.level:g} % interval"
             f"{self._doubt()}); this is extrapolated."
         )

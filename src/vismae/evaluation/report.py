@@ -59,7 +59,7 @@ class Report:
 
     def text(self, text: str) -> None:
         """Add plain text; an empty line begins a new paragraph."""
-        for paragraph in re.split(r"\n\s*\n", text.strip()):
+        for paragraph in filter(None, re.split(r"\n\s*\n", text.strip())):
             self._blocks.append({"kind": "text", "text": " ".join(paragraph.split())})
 
     def table(

@@ -46,6 +46,11 @@ class Interval:
         return f"{self.estimate:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
+def p_text(p_value: float) -> str:
+    """Return a p-value as papers print it."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
 def mean_of_defined(values: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "..."]:
     """Return the mean over the first axis without NaN; NaN where nothing is defined."""
     defined = np.isfinite(values)

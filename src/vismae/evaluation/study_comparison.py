@@ -1,8 +1,9 @@
 """Every start of a study against the baseline: differences, tests, labels saved, in tables.
 
 Intervals are over runs (label subset, fold and seed) and test patients, paired by both. Permutation
-p-values are over patients, of each patient's mean over runs. Holm's adjustment is over all
-comparisons of the study but the primary one, which was named before it was run.
+p-values are over patients, of each patient's mean over runs (``TaskScores.swapped``). Holm's
+adjustment is over all comparisons of the study but the primary one, which was named before it was
+run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,10 +49,10 @@ def compare_with_baseline(
         n: Resamples.
 
     Returns:
-        A row for each task, budget and start: task, metric, budget, fraction, labelled_patients,
-        start, runs, cases, score (``Interval``), difference (``Interval``; undefined for the
-        baseline, and where no run of both is there), paired_runs, p (permutation), primary, p_holm
-        (NaN for the primary comparison).
+        A row for each task, budget and start: task, metric, unit (of a test case), budget,
+        fraction, labelled_patients, start, runs, cases, score (``Interval``), difference
+        (``Interval``; undefined for the baseline, and where no run of both is there), paired_runs,
+        p (permutation), primary, p_holm (NaN for the primary comparison).
     """
     rows: list[dict[str, object]] = []
     for task in scores:
@@ -62,23 +63,25 @@ def compare_with_baseline(
                     continue
                 difference, p_value, paired = UNDEFINED, float("nan"), 0
                 if start != baseline and baseline in task.starts:
-                    gap = _with_values(own - task.at(baseline, budget))
-                    paired = len(gap)
+                    gap = own - task.at(baseline, budget)
+                    paired = _runs_of(gap)
                     if paired:
                         difference = crossed_interval(gap, n)
-                        per_patient = mean_of_defined(gap)
+                        swapped = task.swapped_at(start, budget) - task.swapped_at(baseline, budget)
+                        per_patient = mean_of_defined(swapped)
                         p_value = paired_permutation(per_patient, np.zeros(len(per_patient)))
                 rows.append(
                     {
                         "task": task.task,
                         "metric": task.metric,
+                        "unit": task.unit,
                         "budget": budget,
                         "fraction": task.fractions[place],
                         "labelled_patients": round(float(task.labels[place])),
                         "start": start,
-                        "runs": len(_with_values(own)),
+                        "runs": _runs_of(own),
                         "cases": int(np.isfinite(own).any(axis=0).sum()),
-                        "score": within_bounds(crossed_interval(_with_values(own), n)),
+                        "score": within_bounds(crossed_interval(own, n)),
                         "difference": difference,
                         "paired_runs": paired,
                         "p": p_value,
@@ -90,9 +93,9 @@ def compare_with_baseline(
     return table.assign(p_holm=holm(secondary))
 
 
-def _with_values(values: Float[np.ndarray, "R P"]) -> Float[np.ndarray, "runs P"]:
-    """Return the runs that have scores."""
-    return values[np.isfinite(values).any(axis=1)]
+def _runs_of(values: Float[np.ndarray, "R P"]) -> int:
+    """Return how many runs have scores."""
+    return int(np.isfinite(values).any(axis=1).sum())
 
 
 def within_bounds(interval: Interval) -> Interval:
@@ -106,7 +109,7 @@ class LabelUse:
     """What one start makes of labels on one task, beside the baseline.
 
     Attributes:
-        task, metric, start: Which.
+        task, metric, unit, start: Which; the unit is what a test case is.
         runs: Runs with every label budget, of this start and the baseline.
         area: Under the label curve.
         area_difference: From the baseline's; undefined for the baseline.
@@ -118,6 +121,7 @@ class LabelUse:
 
     task: str
     metric: str
+    unit: str
     start: str
     runs: int
     area: Interval
@@ -143,9 +147,10 @@ def label_use(
     margin: float,
     n: int = 2000,
 ) -> list[LabelUse]:
-    """Return what every start makes of labels; nothing for a task with a single label budget.
+    """Return what every start makes of labels; nothing where there is no label curve.
 
-    Only runs that a start has at every budget count.
+    Only runs that a start has at every budget count. There is no curve of a single budget, nor of
+    budgets whose mean number of patients does not rise, as when a fold has failed at one of them.
 
     Args:
         scores: Of the task.
@@ -154,7 +159,7 @@ def label_use(
         margin: Largest difference that does not matter.
         n: Resamples.
     """
-    if len(scores.budgets) < 2:
+    if len(scores.budgets) < 2 or (np.diff(scores.labels) <= 0).any():
         return []
     found: list[LabelUse] = []
     for start in scores.starts:
@@ -169,6 +174,7 @@ def label_use(
             LabelUse(
                 task=scores.task,
                 metric=scores.metric,
+                unit=scores.unit,
                 start=start,
                 runs=int(whole.sum()),
                 area=within_bounds(area_interval(scores.labels, own, n)),

@@ -7,9 +7,9 @@ import pandas as pd
 
 from vismae.evaluation.crossed_bootstrap import crossed_interval
 from vismae.evaluation.delong import AurocComparison, compare_auroc
-from vismae.evaluation.statistics import holm
+from vismae.evaluation.statistics import Interval, holm
 from vismae.evaluation.study_comparison import UNDEFINED, within_bounds
-from vismae.evaluation.study_scores import TaskScores
+from vismae.evaluation.study_scores import Kind, task_scores
 
 _SHOWN = {"dice": "Dice", "nsd": "surface Dice", "hd95": "HD95"}
 
@@ -62,20 +62,25 @@ def _by_run(part: pd.DataFrame) -> pd.DataFrame:
     return part.pivot_table(index="run", columns="patient_id", values="value", dropna=False)
 
 
-def _difference(own: pd.DataFrame, other: pd.DataFrame, n: int, is_baseline: bool):
-    if is_baseline:
-        return UNDEFINED
-    gap = (own - other).dropna(axis="index", how="all").dropna(axis="columns", how="all")
-    return crossed_interval(gap.to_numpy(float), n) if gap.size else UNDEFINED
+def _difference(own: pd.DataFrame, other: pd.DataFrame, n: int, is_baseline: bool) -> Interval:
+    return UNDEFINED if is_baseline else crossed_interval((own - other).to_numpy(float), n)
 
 
 def by_group(
-    scores: TaskScores, groups: pd.Series, baseline: str, budget: str, n: int = 2000
+    rows: pd.DataFrame,
+    starts: Sequence[str],
+    kind: Kind,
+    groups: pd.Series,
+    baseline: str,
+    budget: str,
+    n: int = 2000,
 ) -> pd.DataFrame:
     """Return the scores of every group of test patients at one label budget.
 
     Args:
-        scores: Of the task.
+        rows: Of the task, as in ``scores.parquet``.
+        starts: In the order wanted.
+        kind: Of the task.
         groups: Patient -> group, such as a modality or a scanner.
         baseline: Start that the others are compared with.
         budget: Label budget.
@@ -85,21 +90,21 @@ def by_group(
         Columns group, n, start, score, difference; an interval of fewer than two patients is a
         dash. Groups were not planned: their differences are no tests.
     """
-    of_patient = groups.reindex(list(scores.patients)).fillna("not known").to_numpy(str)
-    rows: list[dict[str, object]] = []
-    for name in sorted(set(of_patient)):
-        within = of_patient == name
+    chosen = rows[rows["budget"] == budget]
+    group = chosen["patient_id"].astype(str).map(groups).fillna("not known")
+    table: list[dict[str, object]] = []
+    # Anew from the rows of a group: a balanced accuracy is no mean over any part of the patients.
+    for name, part in chosen.groupby(group.to_numpy(str)):
+        scores = task_scores(part, starts, kind)
         for start in scores.starts:
-            own = scores.at(start, budget)[:, within]
+            own = scores.at(start, budget)
             if not np.isfinite(own).any():
                 continue
             difference = UNDEFINED
             if start != baseline and baseline in scores.starts:
-                gap = own - scores.at(baseline, budget)[:, within]
-                if np.isfinite(gap).any():
-                    difference = crossed_interval(gap, n)
+                difference = crossed_interval(own - scores.at(baseline, budget), n)
             score = within_bounds(crossed_interval(own, n))
-            rows.append(
+            table.append(
                 {
                     "group": name,
                     "n": score.n,
@@ -108,7 +113,7 @@ def by_group(
                     "difference": difference,
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(table)
 
 
 def aurocs_by_class(
@@ -129,7 +134,10 @@ def aurocs_by_class(
         Columns class, start, n, AUROC and difference (``Interval``), p, p (Holm).
     """
     chosen = rows[(rows["metric"] == "probability") & (rows["budget"] == budget)].copy()
-    chosen["case"] = chosen.groupby(["start", "run", "class_name"]).cumcount()
+    key = ["start", "run", "class_name"]
+    # Runs may list their cases in another order; the images of one patient keep theirs.
+    chosen = chosen.sort_values("patient_id", kind="stable")
+    chosen["case"] = chosen.groupby(key).cumcount()
     table: list[dict[str, object]] = []
     for name, part in chosen.groupby("class_name", sort=False):
         one = part.drop_duplicates("case").set_index("case").sort_index()

@@ -8,6 +8,9 @@ class k called right, n cases of which n_k are of its class, and K classes, a ca
 
 its influence (Hampel 1974): the mean over cases is the balanced accuracy exactly, and its spread is
 what the balanced accuracy varies by, without that of how many cases of a class happen to be drawn.
+A test that swaps two starts within a patient needs what the swap exchanges, h · n / (K · n_k),
+whose mean is the balanced accuracy too: the share a_k in an influence is of all patients, and three
+rare cases that only one start finds would speak from every patient.
 
 S starts, B label budgets, R runs (label subset, fold and seed), P test patients.
 """
@@ -40,6 +43,7 @@ class TaskScores:
         runs: Names of the R runs.
         patients: The P test patients.
         values: NaN where a run is missing, or the patient has no class to be scored.
+        swapped: What a patient adds to a run's mean, for tests that swap starts within patients.
     """
 
     task: str
@@ -52,6 +56,7 @@ class TaskScores:
     runs: tuple[str, ...]
     patients: tuple[str, ...]
     values: Float[np.ndarray, "S B R P"]
+    swapped: Float[np.ndarray, "S B R P"]
 
     def of(self, start: str) -> Float[np.ndarray, "B R P"]:
         """Return the scores of a start."""
@@ -60,6 +65,10 @@ class TaskScores:
     def at(self, start: str, budget: str) -> Float[np.ndarray, "R P"]:
         """Return the scores of a start at a label budget."""
         return self.of(start)[self.budgets.index(budget)]
+
+    def swapped_at(self, start: str, budget: str) -> Float[np.ndarray, "R P"]:
+        """Return what the patients add to a start's mean at a label budget."""
+        return self.swapped[self.starts.index(start), self.budgets.index(budget)]
 
 
 def task_scores(rows: pd.DataFrame, starts: Sequence[str], kind: Kind) -> TaskScores:
@@ -83,9 +92,10 @@ def task_scores(rows: pd.DataFrame, starts: Sequence[str], kind: Kind) -> TaskSc
     cells = _dice(rows) if kind == "segment" else _balanced_accuracy(rows)
     runs = sorted(set(cells["run"]))
     patients = sorted(set(cells["patient_id"]))
-    values = np.full((len(there), len(budgets), len(runs), len(patients)), np.nan)
+    shape = (len(there), len(budgets), len(runs), len(patients))
+    values, swapped = np.full(shape, np.nan), np.full(shape, np.nan)
     known = cells[cells["start"].isin(there)]
-    place = [
+    place = tuple(
         pd.Index(names).get_indexer(pd.Index(known[column]))
         for names, column in (
             (there, "start"),
@@ -93,8 +103,9 @@ def task_scores(rows: pd.DataFrame, starts: Sequence[str], kind: Kind) -> TaskSc
             (runs, "run"),
             (patients, "patient_id"),
         )
-    ]
-    values[tuple(place)] = known["value"].to_numpy(float)
+    )
+    values[place] = known["value"].to_numpy(float)
+    swapped[place] = known["swapped"].to_numpy(float)
     return TaskScores(
         task=str(rows["task"].iloc[0]),
         metric="Dice" if kind == "segment" else "balanced accuracy",
@@ -106,6 +117,7 @@ def task_scores(rows: pd.DataFrame, starts: Sequence[str], kind: Kind) -> TaskSc
         runs=tuple(runs),
         patients=tuple(patients),
         values=values,
+        swapped=swapped,
     )
 
 
@@ -114,7 +126,7 @@ _CELL = ["start", "budget", "run"]
 
 def _dice(rows: pd.DataFrame) -> pd.DataFrame:
     chosen = rows[(rows["metric"] == "dice") & (rows["class_name"] == "mean")]
-    return _of_text(chosen[[*_CELL, "patient_id", "value"]])
+    return _of_text(chosen[[*_CELL, "patient_id", "value"]].assign(swapped=chosen["value"]))
 
 
 def _of_text(cells: pd.DataFrame) -> pd.DataFrame:
@@ -147,15 +159,16 @@ def _balanced_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
     recall = cases.groupby([*arm, "own"])["hit"].transform("mean")
     by_class = cases.groupby([*arm, "own"])["hit"].mean()
     mean = by_class.groupby(level=arm).mean().rename("mean").reset_index()
-    cases["n"] = cases.groupby(_CELL)["hit"].transform("size")
     of_class = cases.groupby([*_CELL, "own"])["hit"].transform("size")
     classes = cases.groupby(_CELL)["own"].transform("nunique")
-    cases["influence"] = (cases["hit"] - recall) * cases["n"] / (classes * of_class)
+    cases["weight"] = 1 / (classes * of_class)
+    cases["influence"] = (cases["hit"] - recall) * cases["weight"]
+    cases["weighted"] = cases["hit"] * cases["weight"]
     # Images of a patient that are scored one by one are added up.
-    patients = cases.groupby([*_CELL, "patient_id"], as_index=False).agg(
-        influence=("influence", "sum"), n=("n", "first")
-    )
-    patients = patients.merge(mean, on=arm)
+    patients = cases.groupby([*_CELL, "patient_id"], as_index=False)[["influence", "weighted"]]
+    patients = patients.sum().merge(mean, on=arm)
     count = patients.groupby(_CELL)["patient_id"].transform("size")
-    patients["value"] = patients["mean"] + patients["influence"] * count / patients["n"]
-    return patients
+    return patients.assign(
+        value=patients["mean"] + patients["influence"] * count,
+        swapped=patients["weighted"] * count,
+    )

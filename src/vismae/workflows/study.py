@@ -137,11 +137,15 @@ class _Study:
                         self.failures[ended.cell] = ended.failure
                         logger.warning("%s failed: %s", ended.cell, ended.failure)
                     progress.finished(ended, left)
-                    if left and _share_of(left[0]) != _share_of(ended.cell):
-                        # One repetition of everything is done: a study stopped later is of use.
-                        self._write_results()
+                    if left and ended.cell.run not in {cell.run for cell in left}:
+                        self._report_on_the_way()
             for cell in left:
                 self.failures[cell] = "the run that chooses its patients failed"
+
+    def _report_on_the_way(self) -> None:
+        """Report when a repetition of everything is done: a study stopped later is of use."""
+        if any(self._is_finished(cell) for cell in self.cells):
+            self._write_results()
 
     def _chooser(self, cell: Cell) -> Cell | None:
         return before(self.config, cell, self.tasks[cell.task].budgets)
@@ -260,7 +264,7 @@ class _Study:
         write_text(self.folder / "runs.csv", runs.to_csv(index=False))
         if not finished:
             raise TrainingError(
-                f"No run of the study is finished. {self._failed_text()}"
+                self._failed_text()
                 if self.failures
                 else f"No run of the study in {self.folder} is finished, so there is nothing to "
                 "report. Leave out only_report."
@@ -301,16 +305,16 @@ class _Study:
         most = 5
         lines = [f"{cell}: {cause}" for cell, cause in list(self.failures.items())[:most]]
         more = len(self.failures) - most
+        others = ""
+        if len(self.failures) < len(self.cells):
+            others = "; the others are done and reported"
+        rest = f"; and {more} more" if more > 0 else ""
         return (
-            f"{len(self.failures)} of {len(self.cells)} runs failed; the others are done and "
-            f"reported. {'; '.join(lines)}{f'; and {more} more' if more > 0 else ''}. "
+            f"{len(self.failures)} of {len(self.cells)} runs failed{others}. "
+            f"{'; '.join(lines)}{rest}. "
             f"{self.folder / 'runs.csv'} lists them. When the cause is mended, the same command "
             "with --resume runs them again."
         )
-
-
-def _share_of(cell: Cell) -> tuple[int | None, int]:
-    return cell.fold, cell.seed
 
 
 def _ended(outcome: Outcome | Lost[Job]) -> Outcome:

@@ -4,6 +4,7 @@
 (limits as columns) and as LaTeX. The page shows images of patients unless ``worst_cases`` is 0.
 """
 
+import shutil
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from vismae.evaluation.study_comparison import label_use
 from vismae.evaluation.study_figures import ranking_figure
 from vismae.workflows.label_study import words
 from vismae.workflows.label_study.analysis import Found, scores_of_tasks
+from vismae.workflows.label_study.plan import with_labels
 from vismae.workflows.label_study.study_tables import StudyTables
 from vismae.workflows.label_study.task_section import (
     TaskSection,
@@ -34,7 +36,8 @@ _DOMAINS = (
 
 
 def write_study_report(found: Found) -> None:
-    """Write ``report/index.html`` and ``report/tables/``."""
+    """Write ``report/index.html`` and ``report/tables/``; tables of an earlier report go."""
+    shutil.rmtree(found.folder / "report" / "tables", ignore_errors=True)
     _Page(found).write()
 
 
@@ -135,10 +138,10 @@ class _Page:
         means = np.array([np.nanmean(v, axis=(1, 2)) for v in finite.values()])
         ranking = rank_starts(means, starts)
         self.report.section(f"{title} ranking" if title else "Ranking")
-        at = ", ".join(f"{name} with {budgets[name]}" for name in finite)
+        at = ", ".join(f"{name} with {with_labels(budgets[name])}" for name in finite)
         self.report.figure(
             ranking_figure(stability, ranking),
-            f"Mean rank over {len(finite)} tasks ({at} of the labels) with 95 % intervals when "
+            f"Mean rank over {len(finite)} tasks ({at}) with 95 % intervals when "
             f"runs and test patients are drawn anew. {words.critical_difference(ranking)}",
         )
         self.tables.add(f"{title} ranking", stability, words.stability(ranking))

@@ -72,9 +72,15 @@ class Cell:
     def __str__(self) -> str:
         """Return what a log line says of it."""
         fold = "" if self.fold is None else f", fold {self.fold}"
-        return (
-            f"{self.task}, {self.start}, {self.budget.name} of the labels{fold}, seed {self.seed}"
-        )
+        return f"{self.task}, {self.start}, {with_labels(self.budget.name)}{fold}, seed {self.seed}"
+
+
+def with_labels(budget: str) -> str:
+    """Return a budget's name in a sentence: ``10 % of the labels``, ``3 labelled patients``."""
+    if budget.endswith("%"):
+        return f"{budget} of the labels"
+    number, patients = budget.split()
+    return f"{number} labelled {patients}"
 
 
 def folds_of(config: StudyConfig) -> tuple[int | None, ...]:
@@ -83,10 +89,16 @@ def folds_of(config: StudyConfig) -> tuple[int | None, ...]:
 
 
 def budgets_of(config: StudyConfig) -> tuple[Budget, ...]:
-    """Return all label budgets that a study names, in its order, each once."""
+    """Return all label budgets that a study names, in its order, each once.
+
+    That of the primary comparison comes first: of two that give the same patients the first is
+    kept.
+    """
+    first = primary_budget(config)
     fractions = (Budget(fraction=value) for value in config.label_fractions)
     numbers = (Budget(patients=value) for value in config.label_patients)
-    return tuple(dict.fromkeys((*numbers, *fractions)))
+    named = (*numbers, *fractions)
+    return tuple(dict.fromkeys(named if first is None else (first, *named)))
 
 
 def primary_budget(config: StudyConfig) -> Budget | None:

@@ -1,6 +1,7 @@
 """How far a study is and how long it will take: a bar on a terminal, a log line for each run."""
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,13 +48,15 @@ class StudyProgress:
             self._bar, completed=self._done, description=f"about {left} left", refresh=True
         )
         state = "failed" if outcome.failure else f"validation {outcome.validation:.3f}"
+        # How long a run took that took its process down is not known.
+        took = "" if math.isnan(outcome.seconds) else f" in {duration(outcome.seconds)}"
         logger.info(
-            "run %d of %d (%s): %s in %s; about %s left",
+            "run %d of %d (%s): %s%s; about %s left",
             self._done,
             self._total,
             outcome.cell,
             state,
-            duration(outcome.seconds),
+            took,
             left,
         )
 

@@ -77,7 +77,7 @@ class Outcome:
 
     Attributes:
         cell: Which run.
-        seconds: Time it took.
+        seconds: Time it took; NaN where it took its process down.
         validation: Score on the validation patients; NaN where there is none, or it failed.
         failure: Why it failed; None when its scores are on disk.
     """

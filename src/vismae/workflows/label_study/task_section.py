@@ -14,7 +14,7 @@ from vismae.evaluation.study_scores import TaskScores
 from vismae.workflows.label_study import words
 from vismae.workflows.label_study.analysis import Found
 from vismae.workflows.label_study.pictures import worst_cases
-from vismae.workflows.label_study.plan import primary_budget
+from vismae.workflows.label_study.plan import primary_budget, with_labels
 from vismae.workflows.label_study.study_tables import StudyTables
 
 
@@ -104,6 +104,7 @@ class TaskSection:
         self.scores, self.use, self.tables = scores, use, tables
         self.name, self.unit = scores.task, scores.unit
         self.focus = focus_budget(found.config, scores)
+        self._rows = found.rows[found.rows["task"] == self.name]
 
     def add(self) -> None:
         """Add everything to the report."""
@@ -128,7 +129,7 @@ class TaskSection:
             f"its difference from '{baseline}', and labelled {unit}s needed, from a power law "
             f"fitted to the curve [95 % intervals over runs and {unit}s]. 'as good': the fewest "
             f"labels shown not to be worse by {self.config.margin:g} than '{baseline}' with "
-            f"{self.scores.budgets[-1]} of the labels, tested from many labels to few at 5 %. "
+            f"{with_labels(self.scores.budgets[-1])}, tested from many labels to few at 5 %. "
             f"{coverage_note(self.use[0].runs, len(self.scores.patients))}",
         )
         self.tables.report.text(words.forecasts(self.use))
@@ -149,21 +150,20 @@ class TaskSection:
 
     def _classes(self, budget: str) -> None:
         config, starts = self.config, list(self.scores.starts)
-        rows = self.found.rows[self.found.rows["task"] == self.name]
         if config.baseline not in starts:
             return
         if config.tasks[self.name].kind == "segment":
-            table = by_class(rows, starts, config.baseline, budget, config.bootstrap)
+            table = by_class(self._rows, starts, config.baseline, budget, config.bootstrap)
             caption = (
-                f"{self.name}, every class with {budget} of the labels: mean over runs and "
+                f"{self.name}, every class with {with_labels(budget)}: mean over runs and "
                 f"{self.unit}s with a value [95 % interval over both]; n of these {self.unit}s. "
                 "For HD95 less is better. Differences of single classes are not adjusted for their "
                 "number."
             )
         else:
-            table = aurocs_by_class(rows, starts, config.baseline, budget)
+            table = aurocs_by_class(self._rows, starts, config.baseline, budget)
             caption = (
-                f"{self.name}, AUROC of every class against the rest with {budget} of the labels: "
+                f"{self.name}, AUROC of every class against the rest with {with_labels(budget)}: "
                 f"mean over runs [95 % interval over {self.unit}s, DeLong]; n {self.unit}s; p of "
                 "DeLong's paired test, and after Holm over this table."
             )
@@ -178,7 +178,9 @@ class TaskSection:
             if patients[column].nunique() < 2 and column != "modality":
                 continue
             table = by_group(
-                self.scores,
+                self._rows,
+                self.scores.starts,
+                self.config.tasks[self.name].kind,
                 patients[column],
                 self.config.baseline,
                 self.focus,
@@ -187,7 +189,7 @@ class TaskSection:
             self.tables.add(
                 f"{self.name} by {column}",
                 table.rename(columns={"group": column}),
-                f"{self.name} by {column}, {self.scores.metric} with {self.focus} of the labels: "
+                f"{self.name} by {column}, {self.scores.metric} with {with_labels(self.focus)}: "
                 f"mean over runs and {self.unit}s of the group [95 % interval over both]; n "
                 f"{self.unit}s. Groups were not planned for: small ones say little, and none is "
                 "adjusted for their number.",
@@ -207,7 +209,7 @@ class TaskSection:
         cases = worst_cases(
             self.found.tasks[self.name],
             self.scores,
-            self.found.rows[self.found.rows["task"] == self.name],
+            self._rows,
             cell,
             self.found.folder,
             self.config.worst_cases,
@@ -224,7 +226,7 @@ class TaskSection:
         self.tables.report.figure(
             cases.picture,
             f"{self.name}: the test {self.unit}s with the lowest {what} (mean over starts and "
-            f"runs) with {self.focus} of the labels. {shown}",
+            f"runs) with {with_labels(self.focus)}. {shown}",
         )
         self.tables.add(
             f"{self.name} worst", cases.table, f"{self.name}: their {what}, mean over runs."

@@ -16,7 +16,7 @@ from vismae.core.rundir import write_bytes
 from vismae.core.study_config import StudyConfig, StudyTask
 from vismae.data.labels import apply_mapping, label_names
 from vismae.data.sources import fold_tables
-from vismae.data.splits import label_fraction_patients, patients_of
+from vismae.data.splits import label_fraction_patients, patients_at, patients_of
 from vismae.data.store import Store
 from vismae.workflows.ingest import open_or_ingest
 from vismae.workflows.label_study.plan import Budget, budgets_of, folds_of
@@ -85,6 +85,13 @@ def prepare_task(
     }
     budgets, left_out = _choose_budgets(config, name, divided)
     first = next(iter(divided.values()))
+    for fold, part in divided.items():
+        if set(part.test) != set(first.test):
+            raise DataError(
+                f"Task '{name}' has other test patients in fold {fold} than in fold "
+                f"{next(iter(divided))} ({len(part.test)} and {len(first.test)}). All runs of a "
+                "study are tested on the same; give one fold, or one split test for all folds."
+            )
     write_bytes(
         folder / "tasks" / name / "patients.parquet",
         first.test_patients(config.tasks[name]).to_parquet(index=False),
@@ -254,14 +261,15 @@ def _choose_budgets(
     left_out: list[LeftOut] = []
     for budget in budgets_of(config):
         reason = _why_not(budget, config.seeds, divided)
-        counts = tuple(_count(budget, len(part.train)) for part in divided.values())
+        trained = [len(part.train) for part in divided.values()]
+        counts = tuple(patients_at(budget.of(count), count) for count in trained)
         if reason is None and counts in chosen:
             reason = f"the same {counts[0]} patients as {chosen[counts].name}"
         if reason is None:
             chosen[counts] = budget
         else:
             left_out.append(LeftOut(name, budget, reason))
-            logger.info("%s: %s of the labels is left out: %s", name, budget.name, reason)
+            logger.info("%s: the label budget %s is left out: %s", name, budget.name, reason)
     if not chosen:
         raise DataError(
             f"Task '{name}' can have none of the label budgets: "
@@ -269,11 +277,6 @@ def _choose_budgets(
             + ". Give larger label_fractions or label_patients."
         )
     return tuple(chosen[counts] for counts in sorted(chosen)), tuple(left_out)
-
-
-def _count(budget: Budget, training_patients: int) -> int:
-    """Return how many patients a budget takes, as ``label_fraction_patients`` does."""
-    return max(1, int(budget.of(training_patients) * training_patients + 0.5))
 
 
 def _why_not(

@@ -7,10 +7,10 @@ import pandas as pd
 
 from vismae.core.study_config import StudyConfig
 from vismae.evaluation.ranking import Ranking
-from vismae.evaluation.statistics import Interval
+from vismae.evaluation.statistics import Interval, p_text
 from vismae.evaluation.study_comparison import LabelUse
 from vismae.evaluation.study_scores import TaskScores
-from vismae.workflows.label_study.plan import folds_of
+from vismae.workflows.label_study.plan import folds_of, with_labels
 
 
 def verdict(difference: Interval, p_value: float) -> str:
@@ -22,11 +22,6 @@ def verdict(difference: Interval, p_value: float) -> str:
     if p_value < 0.05 and difference.high < 0:
         return "worse"
     return "not shown"
-
-
-def p_text(p_value: float) -> str:
-    """Return a p-value as papers print it."""
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def design(config: StudyConfig, scores: Sequence[TaskScores]) -> str:
@@ -43,10 +38,21 @@ def design(config: StudyConfig, scores: Sequence[TaskScores]) -> str:
     return (
         f"{len(config.starts)} starts ({starts}) were fine-tuned on {len(scores)} tasks with "
         f"{repeated}; each repetition ('run') draws its own labelled patients, the smaller label "
-        f"budgets within the larger ones, and its own first weights, alike for all starts. The "
-        f"weights of a run are chosen on validation patients. All runs of a task are tested on "
-        f"the same patients, never seen in training (n and score: {tested}). "
+        f"budgets within the larger ones, and its own first weights, alike for all starts."
+        f"{_choosing(config)} The weights of a run are chosen on validation patients. All runs of "
+        f"a task are tested on the same patients, never seen in training (n and score: {tested}). "
         f"Scores are averaged over runs and test patients; '{config.baseline}' is the baseline."
+    )
+
+
+def _choosing(config: StudyConfig) -> str:
+    """Name the starts that choose their labelled patients themselves."""
+    found = [f"'{name}' ({own.select})" for name, own in config.starts.items() if own.select]
+    if not found:
+        return ""
+    return (
+        f" But beyond the smallest budget {', '.join(found)} chose the labelled patients by what "
+        "the model of the budget before said of them."
     )
 
 
@@ -77,16 +83,18 @@ def primary(config: StudyConfig, comparison: pd.DataFrame) -> str:
         "not shown": "A difference is not shown.",
     }[verdict(difference, row["p"])]
     return (
-        f"Primary comparison, named before the runs: {named} with {row['budget']} of the labels "
-        f"({_patients(row['labelled_patients'])}): {row['metric']} {row['score'].text()} against "
+        f"Primary comparison, named before the runs: {named} with {_budget(row)}: "
+        f"{row['metric']} {row['score'].text()} against "
         f"{base['score'].text()}, difference {difference.text()} (95 % interval over "
-        f"{_runs(row['paired_runs'])} and {difference.n} test patients), {p_text(row['p'])} "
-        f"(paired permutation over patients, not adjusted). {shown}"
+        f"{_runs(row['paired_runs'])} and {difference.n} test {row['unit']}s), {p_text(row['p'])} "
+        f"(paired permutation over {row['unit']}s, not adjusted). {shown}"
     )
 
 
-def _patients(count: int) -> str:
-    return "1 labelled patient" if count == 1 else f"{count} labelled patients"
+def _budget(row: pd.Series) -> str:
+    budget, labelled = str(row["budget"]), row["labelled_patients"]
+    count = with_labels(f"{labelled} {row['unit']}{'' if labelled == 1 else 's'}")
+    return f"{with_labels(budget)} ({count})" if budget.endswith("%") else with_labels(budget)
 
 
 def _runs(count: int) -> str:
@@ -96,35 +104,35 @@ def _runs(count: int) -> str:
 def claims(use: Sequence[LabelUse], config: StudyConfig, scores: TaskScores) -> list[str]:
     """Return sentences on the labels each start saves on a task, flattering or not."""
     sentences: list[str] = []
-    whole = f"{scores.budgets[-1]} of the labels"
+    whole = with_labels(scores.budgets[-1])
     for one in use:
         if one.relative is None:
             continue
         claim = one.relative.claim(one.start, config.baseline, whole)
-        sentences.append(f"{claim} {_as_good(one, config, scores.budgets)}")
+        sentences.append(f"{claim} {_as_good(one, config, scores)}")
     return sentences
 
 
-def _as_good(one: LabelUse, config: StudyConfig, budgets: Sequence[str]) -> str:
-    whole = f"{budgets[-1]} of the labels"
+def _as_good(one: LabelUse, config: StudyConfig, scores: TaskScores) -> str:
+    whole = scores.budgets[-1]
     fewest = one.fewest_as_good()
-    if fewest is None:
-        tested = one.as_good[budgets[-1]].difference
+    test = one.as_good[whole if fewest is None else fewest]
+    if fewest is None and not np.isnan(test.p_value):
         return (
-            f"At no label budget is it shown to be as good as '{config.baseline}' with {whole} "
-            f"within a margin of {config.margin:g} {one.metric} (with {whole} too, the difference "
-            f"is {tested.text()}, 90 % interval)."
+            f"At no label budget is it shown to be as good as '{config.baseline}' with "
+            f"{with_labels(whole)} within a margin of {config.margin:g} {one.metric} (with "
+            f"{with_labels(whole)} too, the difference is {test.difference.text()}, 90 % interval)."
         )
-    test = one.as_good[fewest]
-    first, second = f"{one.start}, {fewest} of the labels", f"{config.baseline}, {whole}"
-    rest = "" if fewest == budgets[0] else " Fewer labels are not shown to do."
-    return f"{test.text(first, second, one.metric)}{rest}"
+    first = f"{one.start}, {with_labels(fewest or whole)}"
+    second = f"{config.baseline}, {with_labels(whole)}"
+    rest = " Fewer labels are not shown to do." if fewest not in (None, scores.budgets[0]) else ""
+    return f"{test.text(first, second, one.metric, one.unit)}{rest}"
 
 
 def forecasts(use: Sequence[LabelUse]) -> str:
     """Say for every start what reaching a score costs in labels."""
     return "\n\n".join(
-        f"'{one.start}': {needed.forecast(one.metric)}"
+        f"'{one.start}': {needed.forecast(one.metric, one.unit)}"
         for one in use
         for needed in one.needed.values()
     )
@@ -175,7 +183,7 @@ patients, the intervals also of other draws of labelled patients. Holm's adjustm
 comparisons with the baseline on all tasks and label budgets, but the primary one.
 
 Balanced accuracy is taken apart into the influence of each patient, so that it is resampled like
-any mean. AUROC: DeLong's covariance over all runs of both starts; images of a patient count as one.
+any mean; p-values swap what each patient adds to it. AUROC: DeLong's covariance over all runs of both starts; images of a patient count as one.
 
 Label curve: the area is under the score over log labels. Labels needed: the law a - b n^-c (c fixed
 at 0.5 with fewer than four label counts) is fitted to every resample of the whole curve; 'not
