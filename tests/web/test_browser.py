@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from web_server import UPLOAD_MIB, RunningServer, marked_volume
+from factories import write_png, write_zip
+from web_server import UPLOAD_MIB, RunningServer, marked_picture, marked_volume
 
 pytest.importorskip("selenium", reason="the page is tested with selenium")
 
@@ -278,6 +279,25 @@ def test_a_slice_is_hidden_and_filled_in_at_the_chosen_ratio(
     page.wait(f"!{said}.startsWith('Drawing') && {said} !== {before!r}")
     hidden = [(picture[..., 0] == 52).mean() for picture in (first, page.canvas("#seen"))]
     assert hidden[0] > hidden[1] + 0.2
+
+
+def test_another_image_of_an_upload_brings_its_own_layers_and_reconstruction(
+    page: Browser, files: dict[str, Path], tmp_path: Path
+) -> None:
+    smaller = write_png(tmp_path / "b.png", marked_picture()[:32])
+    page.show(write_zip(tmp_path / "two.zip", {"a.png": files["png"], "b.png": smaller}))
+    page.click("#mode label:nth-child(2)")
+    page.wait("document.querySelector('#seen').height === 48")
+    page.requested()
+    page.run(
+        "const e = document.querySelector('#image-choice'); e.value = '1';"
+        "e.dispatchEvent(new Event('change'))"
+    )
+    page.wait("document.querySelector('#seen').height === 32")
+    page.wait("document.querySelector('#layer').value === '1.labels-0'")
+    asked = [address.rsplit("/", 1)[1] for address in page.requested()]
+    assert asked.count("1.labels-0") == 1
+    assert asked.count("1.pixels") == 1
 
 
 def test_results_are_downloaded_as_predict_writes_them(

@@ -58,7 +58,8 @@ def test_a_name_that_was_turned_to_this_address_is_refused(ask: Ask, host: str) 
 
 def test_only_the_own_origin_may_ask(ask: Ask) -> None:
     assert ask(origin="http://127.0.0.1:8080").text == "in"
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:9", "http://localhost:8080"):
+    strange = ("null", "", "http://[", "127.0.0.1:8080", "://evil.example")
+    for origin in ("http://evil.example", "http://127.0.0.1:9", "http://localhost:8080", *strange):
         assert ask(origin=origin, method="POST").status_code == 403, origin
 
 

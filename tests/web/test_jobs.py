@@ -1,6 +1,8 @@
 """The queue in front of the guarded process."""
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -57,16 +59,55 @@ def test_jobs_wait_their_turn_and_a_full_queue_takes_no_more(
     assert [slot(queue) for _ in range(CAPACITY)]
 
 
+class Deadly:
+    """Ends the process that takes it up."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return os._exit, (3,)
+
+
+class Unsendable:
+    """Cannot be handed to any process."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        raise OSError("no such luck")
+
+
 def test_a_process_that_dies_of_a_job_is_replaced(
     queue: JobQueue, model_folders: dict[str, Path]
 ) -> None:
-    # No memory for any thread: the process ends in the middle of it.
-    dying = JobQueue(GuardedProcess(Limits(0.001, 4), ("vismae.web.child",)), 1)
+    with pytest.raises(JobLostError, match=r"crashed \(exit code 3\)"):
+        slot(queue).start(Deadly()).outcome.result(120)
+    [found] = slot(queue).start(asked(model_folders["organs"])).outcome.result(120)
+    assert found["kind"] == "segmenter"
+
+
+def test_what_takes_too_long_is_lost(model_folders: dict[str, Path]) -> None:
+    hasty = JobQueue(GuardedProcess(Limits(0.001, 4), ("vismae.web.child",)), 1)
     try:
         with pytest.raises(JobLostError, match="took too long"):
-            slot(dying).start(asked(*model_folders.values())).outcome.result(120)
-        with pytest.raises(JobLostError):
-            slot(dying).start(asked(*model_folders.values())).outcome.result(120)
+            slot(hasty).start(asked(*model_folders.values())).outcome.result(120)
     finally:
-        dying.stop()
-    assert queue.idle
+        hasty.stop()
+
+
+def test_a_job_that_cannot_even_be_begun_costs_only_itself(
+    queue: JobQueue, model_folders: dict[str, Path]
+) -> None:
+    with pytest.raises(OSError, match="no such luck"):
+        slot(queue).start(Unsendable()).outcome.result(60)
+    [found] = slot(queue).start(asked(model_folders["organs"])).outcome.result(120)
+    assert found["kind"] == "segmenter"
+
+
+def test_a_job_under_way_cannot_be_cancelled_behind_the_back_of_the_queue(
+    queue: JobQueue, model_folders: dict[str, Path]
+) -> None:
+    job = slot(queue).start(asked(*model_folders.values()))
+    while not job.outcome.running():
+        assert not job.outcome.done()
+        time.sleep(0.001)
+    assert not job.outcome.cancel()
+    assert len(job.outcome.result(120)) == 3
+    [found] = slot(queue).start(asked(model_folders["organs"])).outcome.result(120)
+    assert found["kind"] == "segmenter"

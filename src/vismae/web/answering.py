@@ -99,6 +99,8 @@ class Answering:
             await asyncio.wait([outcome], timeout=_LOOK_SECONDS)
             if not outcome.done() and await request.is_disconnected():
                 job.cancel()
+                # asyncio would log an error that nobody takes, and errors name files.
+                outcome.cancel()
                 raise AnswerError(499, "cancelled", "Nobody waits for the answer.")
         if outcome.cancelled():
             raise AnswerError(503, "stopping", "The server stops.")
@@ -117,5 +119,5 @@ def _status_of(error: BaseException, code: str) -> int:
 
 def http_code(error: HTTPException) -> str:
     """Return the word for an error that the framework found."""
-    words = {400: "request", 404: "not-found", 405: "method", 408: "slow", 413: "too-large"}
-    return {**words, 503: "busy"}.get(error.status_code, "request")
+    words = {404: "not-found", 405: "method", 408: "slow", 413: "too-large", 503: "busy"}
+    return words.get(error.status_code, "request")

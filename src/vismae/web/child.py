@@ -102,7 +102,7 @@ def _predict(task: UploadTask, step: Step) -> dict[str, Any]:
         "model": answer.model,
         "kind": answer.kind,
         "images": [
-            {**_facts(shown), **_without(numbers[shown.number], "image")}
+            {**_facts(shown), **numbers[shown.number]}
             for shown in upload.images
             if shown.number in numbers
         ],
@@ -221,10 +221,6 @@ def _facts(shown: ShownImage) -> dict[str, Any]:
     page = shown.for_page()
     names = ("title", "modality", "unit", "shape", "spacing_mm", "native_plane", "notes")
     return {"image": shown.number, **{name: page[name] for name in names}}
-
-
-def _without(found: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key != name}
 
 
 def _left_out(upload: Upload) -> list[dict[str, str]]:

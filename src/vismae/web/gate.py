@@ -11,8 +11,8 @@ import logging
 import secrets
 import traceback
 from collections.abc import Iterable
-from http.cookies import SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -85,8 +85,7 @@ class Gate:
         except Exception as error:
             _log_defect(error)
             if not started:
-                answer = problem(500, "defect", "A defect in vismae; the log says where.")
-                await answer(scope, receive, send_with_headers)
+                await defect()(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -94,7 +93,8 @@ class Gate:
         if _without_port(host) not in self._hosts:
             return problem(421, "host", "This server is not known under that name.")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        # Compared as text: an Origin may be no address at all.
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
             return problem(403, "origin", "Requests from other sites are not answered.")
         site = headers.get("sec-fetch-site", "none")
         navigates = headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET"
@@ -116,7 +116,7 @@ class Gate:
             return None
         try:
             morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except Exception:  # a cookie that is none
+        except CookieError:  # a cookie that is none
             morsel = None
         if morsel is not None and self._matches(morsel.value):
             return None
@@ -142,6 +142,11 @@ def problem(status: int, code: str, message: str, **headers: str) -> Response:
     """Return an error as every route gives it."""
     content = json.dumps({"error": {"code": code, "message": message}})
     return Response(content, status, headers, media_type="application/json")
+
+
+def defect() -> Response:
+    """Return the answer to a request that met a defect."""
+    return problem(500, "defect", "A defect in vismae; the log says where.")
 
 
 def _without_port(host: str) -> str:

@@ -58,34 +58,35 @@ class Job:
 
     def compute(self, guard: GuardedProcess) -> None:
         """Compute it, and keep what came of it."""
+        # From here on nobody can cancel the outcome under the hands of what computes it.
+        if not self.outcome.set_running_or_notify_cancel():
+            return
         started = time.monotonic()
         try:
-            found = guard.call(pickle.dumps((run, self._task)))
-        except VismaeError as error:
-            self._end(error, started)
-            return
+            result = self._result(guard)
+        # Whatever it is, such as a process that the system does not start: it belongs to whoever
+        # asked, and the thread goes on to the next job.
+        except Exception as error:
+            self._log(getattr(error, "code", type(error).__name__), started)
+            self.outcome.set_exception(error)
+        else:
+            self._log("done", started)
+            self.outcome.set_result(result)
+
+    def _result(self, guard: GuardedProcess) -> Any:
+        found = guard.call(pickle.dumps((run, self._task)))
         if isinstance(found, Loss):
             why = _WHY_LOST[found.cause].format(detail=found.detail)
-            message = f"The file could not be worked on: {why}. Try a smaller one, or another copy."
-            self._end(JobLostError(message), started)
-        elif isinstance(found, Failure):
-            try:
-                found.reraise()
-            except Exception as error:
-                self._end(error, started)
-        else:
-            self._end(pickle.loads(found), started)
+            raise JobLostError(
+                f"The file could not be worked on: {why}. Try a smaller one, or another copy."
+            )
+        if isinstance(found, Failure):
+            found.reraise()
+        return pickle.loads(found)
 
-    def _end(self, result: Any, started: float) -> None:
-        seconds = time.monotonic() - started
-        failed = isinstance(result, Exception)
+    def _log(self, state: str, started: float) -> None:
         # Only codes: messages name files, and files may name patients.
-        state = getattr(result, "code", type(result).__name__) if failed else "done"
-        logger.info("job %d: %s after %.1f s", self.number, state, seconds)
-        if failed:
-            self.outcome.set_exception(result)
-        else:
-            self.outcome.set_result(result)
+        logger.info("job %d: %s after %.1f s", self.number, state, time.monotonic() - started)
 
 
 class Slot:

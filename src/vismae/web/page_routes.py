@@ -76,8 +76,7 @@ def page_routes(answering: Answering) -> APIRouter:
         models: Annotated[str, Form(max_length=1000)] = "",
     ) -> dict[str, str]:
         wanted = answering.models_named(models)
-        folder = answering.home.new()
-        name = await keep_upload(file, folder)
+        folder, name = await keep_upload(file, answering.home)
         job = slot_of(request).start(answering.task("view", folder, name, modality, wanted))
         return {"key": answering.studies.add(folder, job).key}
 

@@ -17,7 +17,7 @@ from starlette.background import BackgroundTask
 from vismae.web.answering import Answering, Modality
 from vismae.web.studies import zip_of
 from vismae.web.uploads import keep_upload, slot_of
-from vismae.web.work import Action, SliceWanted
+from vismae.web.work import CANCELLED, Action, SliceWanted
 
 UPLOADS = ("/v1/predict", "/v1/embed", "/v1/reconstruct")
 
@@ -226,9 +226,13 @@ def rest_routes(answering: Answering) -> APIRouter:
             shutil.rmtree(folder, ignore_errors=True)
             return found
         results = folder / "results" / str(wanted)
-        made = await anyio.to_thread.run_sync(
-            zip_of, results, found["files"], folder / "results.zip"
-        )
+        try:
+            made = await anyio.to_thread.run_sync(
+                zip_of, results, found["files"], folder / "results.zip"
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         removal = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
         return FileResponse(made, media_type="application/zip", background=removal)
 
@@ -281,13 +285,14 @@ async def _answer(
     wanted: int,
     part: SliceWanted | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Have a model answer about an upload; its folder is there only if it could."""
-    folder = answering.home.new()
+    """Have a model answer about an upload; its folder stays only if it could."""
+    folder, name = await keep_upload(file, answering.home)
+    task = answering.task(action, folder, name, modality, (wanted,), part)
+    job = slot_of(request).start(task)
     try:
-        name = await keep_upload(file, folder)
-        task = answering.task(action, folder, name, modality, (wanted,), part)
-        job = slot_of(request).start(task)
         return folder, await answering.result_of(job, request)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        # A job under way is asked to end, and may write into the folder until it has.
+        (folder / CANCELLED).touch()
+        job.outcome.add_done_callback(lambda _: shutil.rmtree(folder, ignore_errors=True))
         raise

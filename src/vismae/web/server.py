@@ -32,7 +32,7 @@ except ImportError as error:
 
 from vismae.web.answering import AnswerError, Answering, http_code
 from vismae.web.folders import Clock, PrivateFolder
-from vismae.web.gate import LOOPBACK, Gate, new_token, problem
+from vismae.web.gate import LOOPBACK, Gate, defect, new_token, problem
 from vismae.web.jobs import JobQueue
 from vismae.web.page_routes import STUDIES, page_routes
 from vismae.web.rest import UPLOADS, rest_routes
@@ -97,7 +97,7 @@ def serve(config: WebConfig) -> WebResult:
             described=described,
             queue=queue,
             home=home,
-            studies=Studies(home, config.keep_minutes * 60.0),
+            studies=Studies(config.keep_minutes * 60.0),
             most_upload_bytes=config.max_upload_mib * 2**20,
             most_expanded_bytes=config.max_expanded_mib * 2**20,
             keep_seconds=config.keep_minutes * 60.0,
@@ -123,6 +123,7 @@ def build_app(answering: Answering, config: WebConfig, token: str | None, clock:
     app.add_exception_handler(AnswerError, _answer_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _field_error)
+    app.add_exception_handler(Exception, _defect)
     uploads = (STUDIES, *UPLOADS)
     bounded = UploadGate(app, uploads, answering.most_upload_bytes, answering.queue)
     hosts = {*config.allow_host, config.host}
@@ -151,6 +152,11 @@ async def _field_error(_: Request, error: Exception) -> Response:
     issues = cast(RequestValidationError, error).errors()
     parts = [f"{'.'.join(map(str, issue['loc'][1:]))}: {issue['msg']}" for issue in issues]
     return problem(422, "field", "; ".join(parts))
+
+
+async def _defect(_: Request, __: Exception) -> Response:
+    """Answer to what should not happen; the framework hands it on to the gate, which logs it."""
+    return defect()
 
 
 class _Server(uvicorn.Server):

@@ -1,6 +1,7 @@
 """The uploads that pages look at: what is known of each, and when it is deleted."""
 
 import json
+import secrets
 import shutil
 import threading
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vismae.core.errors import VismaeError
-from vismae.web.folders import PrivateFolder, remove_upload
+from vismae.web.folders import remove_upload
 from vismae.web.jobs import Job
 from vismae.web.work import CANCELLED, IMAGES, PROGRESS
 
@@ -61,12 +62,10 @@ class Studies:
     """All uploads on pages.
 
     Args:
-        home: Where their folders are.
         keep_seconds: How long after the last question results stay.
     """
 
-    def __init__(self, home: PrivateFolder, keep_seconds: float) -> None:
-        self._home = home
+    def __init__(self, keep_seconds: float) -> None:
         self._keep_seconds = keep_seconds
         self._lock = threading.Lock()
         self._known: dict[str, Study] = {}
@@ -126,7 +125,8 @@ def described(error: BaseException) -> dict[str, str]:
 def zip_of(folder: Path, names: list[str], target: Path) -> Path:
     """Put results into one archive, unless it is there already."""
     if not target.exists():
-        fresh = target.with_name(f"{target.name}.new")
+        # A name of its own: whoever asks twice is answered by two threads.
+        fresh = target.with_name(f"{target.name}.{secrets.token_hex(8)}")
         with zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name in names:
                 archive.write(folder / name, name)

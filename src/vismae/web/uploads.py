@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vismae.web.folders import safe_name
+from vismae.web.folders import PrivateFolder, safe_name
 from vismae.web.gate import problem
 from vismae.web.jobs import JobQueue, Slot
 
@@ -24,7 +24,6 @@ _SLOT = "vismae.slot"
 _AROUND_FILE = 16 * 1024
 _SILENCE_SECONDS = 30.0
 _DRAIN_SECONDS = 20.0
-BUSY = "busy"
 
 
 class UploadGate:
@@ -56,14 +55,14 @@ class UploadGate:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > most:
             await self._drain(headers, receive)
-            await too_large(self._most_bytes if is_upload else SMALL_BODY)(scope, receive, send)
+            await _too_large(self._most_bytes if is_upload else SMALL_BODY)(scope, receive, send)
             return
         slot = None
         if is_upload:
             slot = self._queue.reserve()
             if slot is None:
                 await self._drain(headers, receive)
-                answer = problem(503, BUSY, "The queue is full. Try again in a while.")
+                answer = problem(503, "busy", "The queue is full. Try again in a while.")
                 answer.headers["Retry-After"] = "2"
                 await answer(scope, receive, send)
                 return
@@ -90,8 +89,7 @@ class UploadGate:
             return
 
 
-def too_large(most_bytes: int) -> ASGIApp:
-    """Return the answer to a body that is too large."""
+def _too_large(most_bytes: int) -> ASGIApp:
     size = f"{most_bytes / 2**20:.0f} MiB" if most_bytes >= 2**20 else f"{most_bytes} bytes"
     return problem(413, "too-large", f"At most {size} are taken. Send a smaller file.")
 
@@ -101,18 +99,24 @@ def slot_of(request: Request) -> Slot:
     return cast(Slot, request.scope[_SLOT])
 
 
-async def keep_upload(file: UploadFile, folder: Path) -> str:
-    """Put an uploaded file into its folder under a harmless name, and return that name."""
-    name = safe_name(file.filename)
-    target = folder / "upload" / name
+async def keep_upload(file: UploadFile, home: PrivateFolder) -> tuple[Path, str]:
+    """Put an uploaded file into a folder of its own; return that and the file's harmless name.
+
+    Nothing of it stays where that fails, such as on a full disk.
+    """
+    folder, name = home.new(), safe_name(file.filename)
 
     def copy() -> None:
-        with target.open("xb") as kept:
+        with (folder / "upload" / name).open("xb") as kept:
             shutil.copyfileobj(file.file, kept, 2**20)
 
-    await anyio.to_thread.run_sync(copy)
+    try:
+        await anyio.to_thread.run_sync(copy)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     await file.close()
-    return name
+    return folder, name
 
 
 def _bounded(receive: Receive, most: int) -> Receive:

@@ -23,7 +23,7 @@ function table(heads, rows) {
     make('tbody', {}, ...rows.map((cells) => make('tr', {}, ...cells.map((text) => make('td', { textContent: text ?? '' }))))));
 }
 
-function example(path, method, form) {
+function example(path, form) {
   const fields = form ? ' -F file=@scan.nii.gz' : '';
   return make('pre', { tabIndex: 0 }, make('code', { textContent: `curl${fields} ${location.origin}${path}` }));
 }
@@ -37,7 +37,7 @@ function operation(path, method, found, all) {
     block.append(table(['field', 'type', 'default', 'meaning'], Object.entries(form.properties).map(([name, field]) => [
       name, typeText(field, all), needed.has(name) ? 'needed' : field.default ?? '', field.description])));
   }
-  block.append(example(path, method, form));
+  block.append(example(path, form));
   block.append(table(['status', 'meaning'], Object.entries(found.responses).map(([status, { description }]) => [status, description])));
   const answer = found.responses['200']?.content?.['application/json']?.schema;
   const shape = resolved(answer, all);

@@ -13,9 +13,8 @@ const KINDS = { segmenter: 'segments', classifier: 'classifies', mae: 'reconstru
 class Page {
   constructor() {
     this.viewer = new Viewer(byId('views'), (what) => this.changed(what));
-    this.panels = new Panels(this.viewer);
+    this.panels = new Panels(this.viewer, (number) => this.offer.models[number].calibration);
     this.reconstruction = new Reconstruction(this.viewer, () => `${this.address}/reconstruction`);
-    this.panels.calibration = (number) => this.offer.models[number].calibration;
     this.listen();
   }
 
@@ -103,6 +102,8 @@ class Page {
     }
   }
 
+  choosePlanes() { document.querySelector('input[name="mode"][value="planes"]').checked = true; }
+
   say(text) { byId('status').textContent = text; }
 
   working(title, share = null, detail = '') {
@@ -119,8 +120,7 @@ class Page {
     byId('problem-message').textContent = error.message;
     byId('problem-code').textContent = error.code ? `Reason: ${error.code}` : '';
     byId('again').hidden = !this.file;
-    this.viewer.close();
-    this.panels.close();
+    this.clear();
     this.state('problem');
     this.say('');
   }
@@ -128,15 +128,21 @@ class Page {
   // Lets the server delete what it has of the file shown.
   forget(leaving = false) {
     this.abort?.abort();
-    if (this.study) fetch(`${STUDIES}/${this.study}`, { method: 'DELETE', keepalive: leaving }).catch(() => {});
+    if (this.study) fetch(this.address, { method: 'DELETE', keepalive: leaving }).catch(() => {});
     this.study = null;
+  }
+
+  // Takes off the page what is of a file.
+  clear() {
+    this.reconstruction.close();
+    this.viewer.close();
+    this.panels.close();
   }
 
   close() {
     this.forget();
     this.file = null;
-    this.viewer.close();
-    this.panels.close();
+    this.clear();
     byId('again').hidden = true;
     this.say('');
     this.state('empty');
@@ -145,13 +151,12 @@ class Page {
 
   async open(file) {
     this.forget();
-    this.viewer.close();
-    this.panels.close();
+    this.clear();
     this.file = file;
     this.images = null;
     byId('file-name').textContent = file.name;
     byId('image-choice').hidden = true;
-    document.querySelector('input[name="mode"][value="planes"]').checked = true;
+    this.choosePlanes();
     const abort = new AbortController();
     this.abort = abort;
     try {
@@ -186,7 +191,7 @@ class Page {
   // Asks how far the upload is until it is done; shows images as soon as they are there.
   async follow(signal) {
     for (;;) {
-      const found = await ask(`${STUDIES}/${this.study}`, { signal });
+      const found = await ask(this.address, { signal });
       if (found.state === 'failed') throw new Problem(found.error.code, found.error.message);
       if (found.images && !this.images) this.showImages(found);
       if (found.state === 'done') {
@@ -203,8 +208,10 @@ class Page {
     if (found.state === 'queued') {
       const place = ORDINALS[found.place] ?? `number ${found.place}`;
       this.working('Waiting', null, `This file is ${place} in the queue.`);
-    } else if (found.stage === 'reading') this.working('Reading');
-    else {
+    } else if (found.stage === 'reading') {
+      // Images may be there, and shown, a moment before a model says how far it is.
+      if (!this.images) this.working('Reading');
+    } else {
       const share = found.done / found.total;
       const text = `${found.model}: slice ${found.done} of ${found.total}`;
       if (this.images) this.say(text); else this.working('Asking the models', share, text);
@@ -225,12 +232,13 @@ class Page {
   async showImage(number) {
     const image = this.images[number];
     const { abort } = this;
-    const path = (name) => `${STUDIES}/${this.study}/numbers/${name}`;
+    const path = (name) => `${this.address}/numbers/${name}`;
     this.state('views');
     try {
       const opened = this.viewer.open(image, path(`${number}.pixels`), (share) => {
         if (share < 1 && !this.answers.length) this.say(`Loading the image: ${Math.round(100 * share)} %`);
       });
+      if (!this.viewer.numbers) await opened; // which says why
       this.panels.open(image, path);
       this.showAnswers();
       await opened;
@@ -242,8 +250,9 @@ class Page {
 
   done(found) {
     this.answers = found.answers;
-    this.panels.showResults(found.answers, (number, name) => `${STUDIES}/${this.study}/results/${number}${name === null ? '' : `/${name.split('/').map(encodeURIComponent).join('/')}`}`);
-    this.showAnswers();
+    this.panels.showResults(found.answers, (number, name) => `${this.address}/results/${number}${name === null ? '' : `/${name.split('/').map(encodeURIComponent).join('/')}`}`);
+    // Of an image that the browser has no room for there are the results alone.
+    if (this.viewer.numbers) this.showAnswers();
     this.say(`${this.images[Number(byId('image-choice').value) || 0].title} · done`);
     document.body.dataset.done = this.study;
   }
@@ -251,9 +260,13 @@ class Page {
   showAnswers() {
     this.panels.show(this.answers, this.left);
     const shown = this.viewer.shown.number;
-    this.reconstruction.open(this.answers
+    const autoencoders = this.answers
       .filter((answer) => answer.kind === 'mae' && answer.images.some(({ image }) => image === shown))
-      .map((answer) => this.offer.models[answer.number]));
+      .map((answer) => this.offer.models[answer.number]);
+    this.reconstruction.open(autoencoders);
+    if (!autoencoders.length) this.choosePlanes();
+    this.state('views');
+    this.reconstruction.refresh();
   }
 }
 

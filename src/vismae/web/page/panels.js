@@ -29,8 +29,10 @@ function amountText(found) {
 }
 
 export class Panels {
-  constructor(viewer) {
+  // `calibration` gives the note on a model by its number.
+  constructor(viewer, calibration) {
     this.viewer = viewer;
+    this.calibration = calibration;
     this.answers = [];
     const centre = byId('window-centre'), width = byId('window-width'), preset = byId('window-preset');
     const typed = () => {
@@ -59,7 +61,6 @@ export class Panels {
     preset.add(new Option('whole range', 'whole'));
     byId('window-section').hidden = false;
     this.showWindow();
-    this.show(this.answers, []);
   }
 
   close() {
@@ -121,8 +122,13 @@ export class Panels {
 
   async chooseLayer() {
     const layer = this.layers.find(({ file }) => file === byId('layer').value) ?? null;
-    await this.viewer.showLayer(layer, layer && this.path(layer.file));
-    this.showLegend(layer);
+    try {
+      if (await this.viewer.showLayer(layer, layer && this.path(layer.file))) this.showLegend(layer);
+    } catch (error) {
+      if (error.name === 'AbortError') return;
+      byId('layer-note').textContent = error.message;
+      byId('layer-note').hidden = false;
+    }
   }
 
   showLegend(layer) {
@@ -170,12 +176,10 @@ export class Panels {
       if (slice) row.append(make('span', { className: 'of-slice', textContent: `this slice ${(100 * slice[k]).toFixed(1)} %` }));
       return row;
     });
-    const block = make('div', {}, ...rows);
-    block.style.display = 'grid';
-    block.style.gap = '7px';
+    const block = make('div', { className: 'class-rows' }, ...rows);
     if (named) block.prepend(make('p', { className: 'model-name', textContent: answer.model }));
     if (slice) block.append(make('p', { className: 'quiet', textContent: `Mean of ${found.slices.length} slices.` }));
-    block.append(make('p', { className: 'calibration', textContent: this.calibration?.(answer.number) ?? '' }));
+    block.append(make('p', { className: 'calibration', textContent: this.calibration(answer.number) }));
     return block;
   }
 

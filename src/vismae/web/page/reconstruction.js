@@ -26,7 +26,7 @@ function paint(canvas, size, colourOf) {
 }
 
 export class Reconstruction {
-  // `address` gives the address of the upload shown; `onProblem` is told what went wrong.
+  // `address` gives the address of the upload shown.
   constructor(viewer, address) {
     this.viewer = viewer;
     this.address = address;
@@ -60,24 +60,27 @@ export class Reconstruction {
     this.refresh();
   }
 
-  get active() { return !byId('reconstruction').hidden; }
+  // Asks no more: for a file that is no longer open there is nothing to draw.
+  close() {
+    clearTimeout(this.timer);
+    this.abort?.abort();
+  }
 
   // Asks again, once nothing has changed for a moment.
   refresh() {
-    if (!this.active) return;
+    if (byId('reconstruction').hidden) return;
     const slider = byId('reconstruction-slice');
-    const { fileSlice, shown } = this.viewer;
-    const slices = shown.shape[{ axial: 0, coronal: 1, sagittal: 2, image: 0 }[shown.native_plane]];
-    slider.max = slices;
+    const { fileSlice, fileSlices } = this.viewer;
+    slider.max = fileSlices;
     slider.value = fileSlice + 1;
-    slider.disabled = slices === 1;
-    byId('reconstruction-place').textContent = `${fileSlice + 1} / ${slices}`;
+    slider.disabled = fileSlices === 1;
+    byId('reconstruction-place').textContent = `${fileSlice + 1} / ${fileSlices}`;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.ask(), WAIT_MS);
   }
 
   async ask() {
-    this.abort?.abort();
+    this.close();
     const abort = new AbortController();
     this.abort = abort;
     const note = byId('reconstruction-note');
@@ -92,6 +95,7 @@ export class Reconstruction {
     try {
       const found = await askJson(this.address(), wanted, abort.signal);
       await this.show(found);
+      if (abort.signal.aborted) return;
       note.textContent = `${Math.round(100 * found.hidden_fraction)} % of the pixels were hidden; the mean error there is ${found.mean_absolute_error.toFixed(3)} of the grey scale.`;
     } catch (error) {
       if (error.name === 'AbortError') return;

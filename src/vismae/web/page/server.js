@@ -22,7 +22,7 @@ function problemOf(status, text, retry) {
   }
 }
 
-export async function ask(path, options = {}) {
+async function answered(path, options) {
   let response;
   try {
     response = await fetch(path, options);
@@ -33,8 +33,10 @@ export async function ask(path, options = {}) {
   if (!response.ok) {
     throw problemOf(response.status, await response.text(), response.headers.get('retry-after'));
   }
-  return response.status === 204 ? null : response.json();
+  return response;
 }
+
+export async function ask(path, options = {}) { return (await answered(path, options)).json(); }
 
 export function askJson(path, content, signal) {
   const headers = { 'content-type': 'application/json' };
@@ -62,8 +64,7 @@ export function numbers(path, dtype, count, onPart, signal) {
   const array = new TYPES[dtype](count);
   const bytes = new Uint8Array(array.buffer);
   async function read() {
-    const response = await fetch(path, { signal });
-    if (!response.ok) throw problemOf(response.status, await response.text());
+    const response = await answered(path, { signal });
     const reader = response.body.getReader();
     let at = 0;
     for (;;) {

@@ -48,7 +48,7 @@ export class Viewer {
     this.views.forEach((view) => view.close());
     this.views = [];
     this.numbers = null;
-    this.layer = null;
+    this.layer = this.wanted = null;
     this.layers.clear();
     this.hidden.clear();
   }
@@ -60,19 +60,19 @@ export class Viewer {
     this.redraw();
   }
 
+  get fileSlices() { return this.geometry.slices(this.shown.native_plane); }
+
   // Number of the slice of the file at the point, counted from 0.
-  get fileSlice() {
-    const axis = { axial: 0, coronal: 1, sagittal: 2, image: 0 }[this.shown.native_plane];
-    const at = this.point[axis];
-    return this.shown.reverse ? this.shown.shape[axis] - 1 - at : at;
-  }
+  get fileSlice() { return this.reversed(this.geometry.place(this.shown.native_plane, this.point).slice); }
 
   moveToFileSlice(number) {
-    const axis = { axial: 0, coronal: 1, sagittal: 2, image: 0 }[this.shown.native_plane];
-    const point = [...this.point];
-    point[axis] = this.shown.reverse ? this.shown.shape[axis] - 1 - number : number;
-    this.moveTo(point);
+    const { native_plane: plane } = this.shown;
+    const { row, column } = this.geometry.place(plane, this.point);
+    this.moveTo(this.geometry.point(plane, this.reversed(number), row, column));
   }
+
+  // From a slice of the volume to one of the file, and back.
+  reversed(slice) { return this.shown.reverse ? this.fileSlices - 1 - slice : slice; }
 
   moveTo(point) {
     this.point = point;
@@ -117,11 +117,13 @@ export class Viewer {
     return parts.join('   ');
   }
 
+  // Resolves to whether it is shown: another one may have been wanted before its numbers came.
   async showLayer(layer, path) {
+    this.wanted = layer;
     if (!layer) {
       this.layer = null;
       this.redraw();
-      return;
+      return true;
     }
     if (!this.layers.has(layer.file)) {
       const count = this.shown.shape.reduce((product, length) => product * length, 1);
@@ -129,8 +131,10 @@ export class Viewer {
       await coming.ready;
       this.layers.set(layer.file, { ...layer, numbers: coming.array, highest: highest(layer, coming.array) });
     }
+    if (this.wanted !== layer) return false;
     this.layer = this.layers.get(layer.file);
     this.recolour();
+    return true;
   }
 
   // Classes of a layer that are not drawn.
