@@ -183,7 +183,8 @@ patients, the intervals also of other draws of labelled patients. Holm's adjustm
 comparisons with the baseline on all tasks and label budgets, but the primary one.
 
 Balanced accuracy is taken apart into the influence of each patient, so that it is resampled like
-any mean; p-values swap what each patient adds to it. AUROC: DeLong's covariance over all runs of both starts; images of a patient count as one.
+any mean; p-values swap what each patient adds to it. AUROC: DeLong's covariance over all runs of
+both starts; images of a patient count as one.
 
 Label curve: the area is under the score over log labels. Labels needed: the law a - b n^-c (c fixed
 at 0.5 with fewer than four label counts) is fitted to every resample of the whole curve; 'not
