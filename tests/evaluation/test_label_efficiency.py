@@ -43,7 +43,7 @@ def test_a_start_with_half_the_labels_says_so() -> None:
     assert (result.low, result.high) == pytest.approx((50, 50), rel=1e-3)
     assert result.claim("ours", "scratch") == (
         "'ours' reaches the result of 'scratch' with 100 % of the labels with 50 % [50, 50] "
-        "of the labels (95 % interval)."
+        "of them (95 % interval)."
     )
     margin = relative_labels(LABELS, start, reference, margin=0.02)
     assert margin.quality == pytest.approx(0.82)

@@ -30,6 +30,7 @@ def study(gain: float, runs: int = 3, patients: int = 30, noise: float = 0.02) -
         runs=tuple(map(str, range(runs))),
         patients=tuple(map(str, range(patients))),
         values=values,
+        swapped=values,
     )
 
 
@@ -57,7 +58,8 @@ def test_only_runs_of_both_starts_are_compared() -> None:
     values[0, 0, 0] = np.nan
     values[1, 0, 1] = np.nan
     values[0, 1] = np.nan
-    table = compare_with_baseline([replace(scores, values=values)], "scratch", n=100)
+    scores = replace(scores, values=values, swapped=values)
+    table = compare_with_baseline([scores], "scratch", n=100)
     cell = table[(table["start"] == "ours") & (table["budget"] == "10 %")].iloc[0]
     assert (cell["runs"], cell["paired_runs"]) == (2, 1)
     gap = (values[0, 0, 2] - values[1, 0, 2]).mean()
@@ -89,9 +91,18 @@ def test_as_good_is_tested_from_many_labels_to_few_until_it_fails() -> None:
     assert worse.fewest_as_good() is None
 
 
-def test_a_single_label_budget_has_no_curve() -> None:
+def test_no_curve_of_a_single_label_budget_or_of_counts_that_do_not_rise() -> None:
     scores = study(2.0)
+    values = scores.values[:, :1]
     single = replace(
-        scores, budgets=("10 %",), fractions=(0.1,), labels=LABELS[:1], values=scores.values[:, :1]
+        scores,
+        budgets=("10 %",),
+        fractions=(0.1,),
+        labels=LABELS[:1],
+        values=values,
+        swapped=values,
     )
     assert label_use(single, "scratch", [0.8], margin=0.02) == []
+    # As when the larger of two folds has failed at 25 %.
+    level = replace(scores, labels=np.array([2.0, 2.0, 10.0, 20.0]))
+    assert label_use(level, "scratch", [0.8], margin=0.02) == []

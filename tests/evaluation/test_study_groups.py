@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from vismae.evaluation.delong import compare_auroc
 from vismae.evaluation.study_groups import aurocs_by_class, by_class, by_group
-from vismae.evaluation.study_scores import TaskScores
 
 
 def segmentation_rows() -> pd.DataFrame:
@@ -15,7 +14,11 @@ def segmentation_rows() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "start": start,
+            "task": "t",
             "budget": "10 %",
+            "fraction": 0.1,
+            "labelled_patients": 3,
+            "unit_of_cases": "patient",
             "run": run,
             "patient_id": f"p{number}",
             "class_name": name,
@@ -47,29 +50,58 @@ def test_classes_are_paired_by_run_and_patient() -> None:
 
 
 def test_groups_are_of_test_patients() -> None:
-    values = np.random.default_rng(1).random((2, 1, 3, 6))
-    scores = TaskScores(
-        task="t",
-        metric="Dice",
-        unit="patient",
-        starts=("ours", "scratch"),
-        budgets=("10 %",),
-        fractions=(0.1,),
-        labels=np.array([2.0]),
-        runs=("0", "1", "2"),
-        patients=tuple(f"p{n}" for n in range(6)),
-        values=values,
-    )
-    groups = pd.Series({"p0": "A", "p1": "B", "p2": "A", "p3": "B", "p4": "A"})
-    table = by_group(scores, groups, "scratch", "10 %", n=200).set_index(["group", "start"])
-    assert table.loc[("A", "ours"), "n"] == 3
-    assert table.loc[("A", "ours"), "score"].estimate == pytest.approx(
-        values[0, 0][:, [0, 2, 4]].mean()
-    )
-    gap = (values[0, 0] - values[1, 0])[:, [1, 3]].mean()
+    rows = segmentation_rows()
+    groups = pd.Series({"p0": "A", "p1": "B", "p2": "A", "p3": "B", "p4": "A", "p5": "A"})
+    groups["p6"] = "B"
+    starts = ["ours", "scratch"]
+    table = by_group(rows, starts, "segment", groups, "scratch", "10 %", n=200)
+    table = table.set_index(["group", "start"])
+    means = rows[(rows["class_name"] == "mean") & (rows["metric"] == "dice")]
+    means = means.assign(group=means["patient_id"].map(groups).fillna("not known"))
+    expected = means.groupby(["group", "start"])["value"].mean()
+    assert table.loc[("A", "ours"), "n"] == 4
+    assert table.loc[("A", "ours"), "score"].estimate == pytest.approx(expected["A", "ours"])
+    gap = expected["B", "ours"] - expected["B", "scratch"]
     assert table.loc[("B", "ours"), "difference"].estimate == pytest.approx(gap)
     assert table.loc[("not known", "ours"), "n"] == 1
     assert np.isnan(table.loc[("not known", "ours"), "score"].low)
+
+
+def test_the_balanced_accuracy_of_a_group_is_its_own() -> None:
+    rng = np.random.default_rng(4)
+    site = np.repeat(["A", "B"], 30)
+    truth = rng.random(60) < np.where(site == "A", 0.8, 0.3)
+    ill = {s: np.clip(0.3 * truth + 0.6 * rng.random(60), 0, 1) for s in ("ours", "scratch")}
+    rows = pd.DataFrame(
+        {
+            "task": "t",
+            "start": start,
+            "budget": "10 %",
+            "fraction": 0.1,
+            "labelled_patients": 4,
+            "unit_of_cases": "patient",
+            "run": "0",
+            "patient_id": f"p{n:02d}",
+            "class_name": name,
+            "metric": "probability",
+            "value": value,
+            "truth": own,
+        }
+        for start, probability in ill.items()
+        for n in range(60)
+        for name, value, own in (
+            ("ill", probability[n], truth[n]),
+            ("well", 1 - probability[n], not truth[n]),
+        )
+    )
+    groups = pd.Series(site, index=[f"p{n:02d}" for n in range(60)])
+    table = by_group(rows, ["ours", "scratch"], "classify", groups, "scratch", "10 %", n=200)
+    table = table.set_index(["group", "start"])
+    for name in ("A", "B"):
+        for start, probability in ill.items():
+            within = site == name
+            own = balanced_accuracy_score(truth[within], probability[within] > 0.5)
+            assert table.loc[(name, start), "score"].estimate == pytest.approx(own, abs=1e-12)
 
 
 def test_aurocs_are_means_over_runs_and_tested_after_delong() -> None:
@@ -85,7 +117,7 @@ def test_aurocs_are_means_over_runs_and_tested_after_delong() -> None:
             "start": start,
             "budget": "10 %",
             "run": run,
-            "patient_id": f"p{n}",
+            "patient_id": f"p{n:02d}",
             "class_name": "ill",
             "metric": "probability",
             "value": values[n],
@@ -103,3 +135,7 @@ def test_aurocs_are_means_over_runs_and_tested_after_delong() -> None:
     assert table.loc["ours", "p"] == pytest.approx(expected.p_value)
     assert table.loc["ours", "difference"] == expected.difference
     assert np.isnan(table.loc["scratch", "p"])
+    # Runs may list their cases in any order.
+    shuffled = rows.sample(frac=1, random_state=0)
+    again = aurocs_by_class(shuffled, ["ours", "scratch"], "scratch", "10 %").set_index("start")
+    assert again.loc["ours", "p"] == pytest.approx(table.loc["ours", "p"])

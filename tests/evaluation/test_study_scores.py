@@ -7,6 +7,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from vismae.core.errors import DataError
 from vismae.evaluation.crossed_bootstrap import crossed_interval
+from vismae.evaluation.statistics import paired_permutation
 from vismae.evaluation.study_scores import cases_of, task_scores
 
 
@@ -67,6 +68,18 @@ def test_the_spread_is_that_of_the_balanced_accuracy() -> None:
     found = task_scores(probabilities("s", "0", cases), ["s"], "classify").at("s", "100 %")
     interval = crossed_interval(found)
     assert (interval.estimate, interval.low, interval.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_three_rare_cases_that_one_start_finds_are_three_patients_and_no_more() -> None:
+    common = [(f"p{n}", "a", "a") for n in range(27)]
+    found = [*common, *((f"q{n}", "b", "b") for n in range(3))]
+    missed = [*common, *((f"q{n}", "b", "a") for n in range(3))]
+    rows = pd.concat([probabilities("s", "0", found), probabilities("t", "0", missed)])
+    scores = task_scores(rows, ["s", "t"], "classify")
+    swapped = [scores.swapped_at(start, "100 %")[0] for start in ("s", "t")]
+    assert [one.mean() for one in swapped] == pytest.approx([1.0, 0.5])
+    # Of the 8 ways to swap three patients the two extreme ones are this far apart.
+    assert paired_permutation(*swapped) == pytest.approx(2 / 8, abs=0.02)
 
 
 def test_a_case_is_called_the_most_probable_class() -> None:
