@@ -6,7 +6,8 @@ from learning import dice_after
 
 from vismae.core.errors import ModelError, SettingError
 from vismae.models import HybridUNet, SwinConfig, SwinMAE, SwinUNet, segmentation_loss, transfer
-from vismae.models.hybrid import stage_outputs
+from vismae.models.convolutional_decoder import stage_outputs
+from vismae.models.transfer import parts_in_common
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4, 8])
@@ -38,14 +39,38 @@ def test_the_whole_encoder_arrives_from_any_model_of_ours(small: SwinConfig):
         for name, value in network.encoder.state_dict().items():
             assert torch.equal(value, encoder[name]), name
         groups = {name.split(".")[0] for name in report.left_at_start}
-        assert groups == {"stem", "skips", "expanding", "heads"}
+        assert groups == {"decoder", "heads"}
+
+
+def test_a_convolutional_decoder_arrives_too(small: SwinConfig):
+    source = SwinMAE(small, decoder_kind="convolutional", decoder_width=24)
+    network = HybridUNet(small, 2, width=24)
+    assert parts_in_common(source, network) == ("encoder", "decoder")
+    report = transfer(source, network, parts_in_common(source, network))
+    assert {name.split(".")[0] for name in report.left_at_start} == {"heads"}
+    for name, value in network.decoder.state_dict().items():
+        assert torch.equal(value, source.decoder.state_dict()[name]), name
+    assert parts_in_common(source, HybridUNet(small, 2, width=16)) == ("encoder",)
+    assert parts_in_common(SwinMAE(small), network) == ("encoder",)
+
+
+def test_a_decoder_begins_with_its_slice_among_neighbours(small: SwinConfig):
+    source = SwinMAE(small, decoder_kind="convolutional")
+    network = HybridUNet(replace(small, in_channels=3), 2)
+    transfer(source, network, ("encoder", "decoder"), middle=True)
+    images = torch.randn(2, 3, 32, 32)
+    found = network.decoder(images, stage_outputs(network.encoder, network.encoder.embed(images)))
+    tokens = stage_outputs(source.encoder, source.encoder.embed(images[:, 1:2]))
+    expected = source.decoder(images[:, 1:2], tokens)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_features_are_what_the_encoder_gives_out(small: SwinConfig):
     network = HybridUNet(small, 2).eval()
     images = torch.randn(2, 1, 33, 40)
     tokens, skips = network.encoder(images)
-    outputs = stage_outputs(network.encoder, images)
+    outputs = stage_outputs(network.encoder, network.encoder.embed(images))
     torch.testing.assert_close(outputs[-1], tokens)
     merged = network.encoder.layers[0].downsample(outputs[0])
     torch.testing.assert_close(merged, skips[1])

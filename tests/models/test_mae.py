@@ -5,7 +5,7 @@ import torch
 
 from vismae.core.errors import ModelError, SettingError
 from vismae.models.backbone import SwinConfig
-from vismae.models.mae import MAEOutput, SwinMAE
+from vismae.models.mae import DECODERS, MAEOutput, SwinMAE
 from vismae.models.reconstruction import patchify, reconstruction_loss, unpatchify
 
 
@@ -20,9 +20,11 @@ def test_background_weighs_less_when_asked():
     torch.testing.assert_close(output.loss, expected)
 
 
+@pytest.mark.parametrize("decoder_kind", DECODERS)
 @pytest.mark.parametrize("strategy", ["random", "block", "foreground"])
-def test_odd_sizes_and_one_channel_work(strategy: str):
-    mae = SwinMAE.from_size("nano", in_channels=1, strategy=strategy, normalise_patches=True)
+def test_odd_sizes_and_one_channel_work(strategy: str, decoder_kind: str):
+    settings = {"strategy": strategy, "normalise_patches": True, "decoder_kind": decoder_kind}
+    mae = SwinMAE.from_size("nano", in_channels=1, **settings)
     output = mae(torch.randn(2, 1, 50, 83))
     assert output.prediction.shape == (2, 13 * 21, 16)
     assert output.loss.isfinite()
@@ -30,8 +32,9 @@ def test_odd_sizes_and_one_channel_work(strategy: str):
     assert all(parameter.grad is not None for parameter in mae.parameters())
 
 
-def test_hidden_pixels_cannot_be_seen():
-    mae = SwinMAE.from_size("nano", in_channels=1).eval()
+@pytest.mark.parametrize("decoder_kind", DECODERS)
+def test_hidden_pixels_cannot_be_seen(decoder_kind: str):
+    mae = SwinMAE.from_size("nano", in_channels=1, decoder_kind=decoder_kind).eval()
     images = torch.randn(1, 1, 64, 64)
     output = mae(images, keys=torch.tensor([5]))
     noise = unpatchify(output.hidden[:, :, None] * torch.randn(1, 256, 16), 4, 64, 64)
@@ -50,10 +53,12 @@ def test_samples_are_hidden_by_key_whatever_the_batch():
     assert torch.equal(*draws)
 
 
-def test_forward_never_waits_for_a_value():
+@pytest.mark.parametrize("decoder_kind", DECODERS)
+def test_forward_never_waits_for_a_value(decoder_kind: str):
     # Tensors on the meta device have shapes but no values: anything that would make the computer
     # wait for a GPU's answer fails there.
-    mae = SwinMAE.from_size("nano", in_channels=1, strategy="foreground", background_weight=0.5)
+    settings = {"strategy": "foreground", "background_weight": 0.5, "decoder_kind": decoder_kind}
+    mae = SwinMAE.from_size("nano", in_channels=1, **settings)
     output = mae.to("meta")(torch.empty(2, 1, 50, 64, device="meta"))
     output.loss.backward()
     assert output.hidden.shape == (2, 13 * 16)
@@ -93,8 +98,27 @@ def test_fill_in_shows_the_prediction_only_where_hidden(normalise: bool):
     torch.testing.assert_close(filled[:, :, :28, :44], images[:, :, :28, :44])
 
 
-def test_overfits_eight_images():
-    mae = SwinMAE.from_size("nano", in_channels=1, drop_path=0.0)
+def test_squares_larger_than_patches_are_scaled_whole():
+    settings = {"normalise_patches": True, "normalise_eps": 1e-9, "normalise_side_px": 16}
+    mae = SwinMAE.from_size("nano", in_channels=1, **settings)
+    images = torch.randn(2, 1, 40, 32) * 3 + 1  # the last row of squares is half outside
+    output = mae(images)
+    scaled = images.clone()
+    for top in (0, 16, 32):
+        for left in (0, 16):
+            square = images[:, :, top : top + 16, left : left + 16]
+            mean, spread = square.mean((2, 3), keepdim=True), square.std((2, 3), keepdim=True)
+            scaled[:, :, top : top + 16, left : left + 16] = (square - mean) / spread
+    perfect = patchify(scaled, 4)
+    loss = (output.prediction - perfect)[output.hidden].square().mean()
+    torch.testing.assert_close(output.loss, loss, rtol=1e-4, atol=0.0)
+    filled = mae.fill_in(images, MAEOutput(output.loss, perfect, output.hidden))
+    torch.testing.assert_close(filled, images, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("decoder_kind", DECODERS)
+def test_overfits_eight_images(decoder_kind: str):
+    mae = SwinMAE.from_size("nano", in_channels=1, drop_path=0.0, decoder_kind=decoder_kind)
     rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     waves = torch.linspace(0.1, 0.8, 8)[:, None, None]
     images = torch.sin(waves * rows + (1 - waves) * columns)[:, None]
@@ -124,6 +148,10 @@ def test_defaults_are_the_papers_and_unknown_settings_name_the_nearest():
         ({"mask_ratio": 0.0}, "mask_ratio is 0.0"),
         ({"strategy": "grid"}, "strategy 'grid' is unknown"),
         ({"normalise_eps": 0.0}, "normalise_eps is 0.0"),
+        ({"normalise_side_px": 1}, "normalise_side_px is 1"),
+        ({"decoder_kind": "unet"}, "decoder_kind 'unet' is unknown"),
+        ({"decoder_width": 8}, "decoder_width is 8, but a decoder of the kind 'swin'"),
+        ({"decoder_kind": "convolutional", "encoder_input": "visible"}, "Use 'dense'"),
     ],
 )
 def test_settings_outside_their_range_are_errors(settings: dict, message: str):

@@ -276,6 +276,13 @@ class MAESettings(Settings):
     """Reconstruct each patch scaled to mean 0 and variance 1."""
     normalise_eps: float = Field(default=1e-3, gt=0)
     """Added to the patch variance, so that flat patches do not blow up noise."""
+    normalise_side_px: int | None = Field(default=None, ge=2)
+    """Scale squares of this side instead of patches; a whole mask unit keeps its structure."""
+    decoder_kind: Literal["swin", "convolutional"] = "swin"
+    """The encoder's mirror, as in VIS-MAE, or the hybrid network's decoder, which a hybrid then
+    takes over."""
+    decoder_width: int | None = Field(default=None, ge=1)
+    """Channels at full resolution of a convolutional decoder; by the network's size when unset."""
     encoder_input: Literal["dense", "visible"] = "dense"
     """Whole images, a learned token in place of hidden patches (VIS-MAE), or visible patches
     alone, which is faster and another network."""
@@ -327,7 +334,7 @@ class NetworkSettings(Settings):
     lora_targets: Words = ("qkv", "proj")
     """Layers that get low-rank changes: some of qkv, proj, fc1, fc2."""
     decoder: Literal["transfer", "scratch"] = "transfer"
-    """Take the start model's decoder too (swin_unet, swin_unet_conv), or begin it at random."""
+    """Take the start model's decoder too, where it is of the same kind, or begin it at random."""
 
     def network_for(self, kind: Literal["segment", "classify"]) -> NetworkName:
         """Return the network's name for a kind of task.

@@ -16,6 +16,7 @@ from vismae.core.preprocessing import Preprocessing
 from vismae.models.classifier import SwinClassifier
 from vismae.models.mae import SwinMAE
 from vismae.models.masking import hidden_count, noise, unit_grid, units_to_patches
+from vismae.models.reconstruction import hidden_pixels
 
 
 @torch.inference_mode()
@@ -53,12 +54,13 @@ def reconstruction_error(
     """
     total = torch.zeros(images.shape[0], *images.shape[2:], device=images.device)
     count = torch.zeros_like(total)
-    for hidden in covering_patterns(model, (images.shape[2], images.shape[3]), keys, rounds):
+    size = (images.shape[2], images.shape[3])
+    for hidden in covering_patterns(model, size, keys, rounds):
         output = model(images, hidden=hidden)
         filled = model.fill_in(images, output)
-        shown = _as_pixels(hidden, model, (images.shape[2], images.shape[3]))
-        total += (filled - images.float()).abs().mean(dim=1) * shown
-        count += shown
+        where = hidden_pixels(hidden, model.config.patch_size, *size)[:, 0]
+        total += (filled - images.float()).abs().mean(dim=1) * where
+        count += where
     return total / count * preprocessing.std
 
 
@@ -81,9 +83,3 @@ def covering_patterns(
         hidden = torch.zeros(len(keys), units, dtype=torch.bool, device=keys.device)
         patterns.append(units_to_patches(hidden.scatter(1, chosen, True), grid, unit))
     return patterns
-
-
-def _as_pixels(hidden: Tensor, model: SwinMAE, size: tuple[int, int]) -> Tensor:
-    side = model.config.patch_size
-    grid = hidden.view(-1, *model.config.patch_grid(*size)).float()
-    return grid.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, : size[0], : size[1]]

@@ -26,6 +26,8 @@ from vismae.models.backbone import (
     nearest,
     split_settings,
 )
+from vismae.models.convolution import initialise_convolution, prediction_layer
+from vismae.models.convolutional_decoder import ConvolutionalDecoder, stage_outputs
 from vismae.models.masking import (
     STRATEGIES,
     foreground_units,
@@ -36,10 +38,10 @@ from vismae.models.masking import (
     units_to_patches,
 )
 from vismae.models.reconstruction import (
-    patch_statistics,
+    hidden_pixels,
     patchify,
-    real_pixels,
     reconstruction_loss,
+    square_statistics,
     unpatchify,
 )
 from vismae.models.swin import initialise
@@ -47,6 +49,8 @@ from vismae.models.visible import encode_visible, visible_stages
 
 ENCODER_INPUTS = ("dense", "visible")
 """Names for ``encoder_input``."""
+DECODERS = ("swin", "convolutional")
+"""Names for ``decoder_kind``."""
 
 
 class MAEOutput(NamedTuple):
@@ -79,6 +83,11 @@ class SwinMAE(nn.Module):
             encoder, as in VIS-MAE; ``visible``, the encoder computes visible tokens only while
             a mask unit is a square of whole tokens. Two networks: weights of one are a start
             for the other, no more.
+        normalise_side_px: Side of the squares that are scaled; None takes the patches.
+        decoder_kind: ``swin``, the mirror of the encoder, as in VIS-MAE; ``convolutional``, that of
+            ``HybridUNet``, whose stem sees the image with its hidden pixels at 0, so that a
+            hybrid starts with a trained decoder too.
+        decoder_width: Of a convolutional decoder, see ``ConvolutionalDecoder``.
 
     Raises:
         SettingError: A setting is outside its range.
@@ -92,6 +101,9 @@ class SwinMAE(nn.Module):
         "normalise_eps",
         "background_weight",
         "encoder_input",
+        "normalise_side_px",
+        "decoder_kind",
+        "decoder_width",
     )
     """Settings beside the network's, as ``model.json`` keeps them."""
     preprocessing: Preprocessing | None = None
@@ -109,6 +121,9 @@ class SwinMAE(nn.Module):
         normalise_eps: float = 1e-6,
         background_weight: float = 1.0,
         encoder_input: str = "dense",
+        normalise_side_px: int | None = None,
+        decoder_kind: str = "swin",
+        decoder_width: int | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 < mask_ratio < 1.0:
@@ -130,6 +145,22 @@ class SwinMAE(nn.Module):
                 f"encoder_input '{encoder_input}' is unknown. "
                 f"{nearest(encoder_input, ENCODER_INPUTS)}"
             )
+        if decoder_kind not in DECODERS:
+            raise SettingError(
+                f"decoder_kind '{decoder_kind}' is unknown. {nearest(decoder_kind, DECODERS)}"
+            )
+        if decoder_kind == "convolutional" and encoder_input != "dense":
+            raise SettingError(
+                f"encoder_input is '{encoder_input}', but a convolutional decoder joins the whole "
+                "grid of every stage. Use 'dense', or the decoder 'swin'."
+            )
+        if decoder_kind == "swin" and decoder_width is not None:
+            raise SettingError(
+                f"decoder_width is {decoder_width}, but a decoder of the kind 'swin' has the "
+                "encoder's widths. Leave it out, or use 'convolutional'."
+            )
+        if normalise_side_px is not None and normalise_side_px < 2:
+            raise SettingError(f"normalise_side_px is {normalise_side_px}; use 2 or more.")
         self.config = config
         self.mask_ratio = mask_ratio
         self.mask_unit_px = mask_unit_px
@@ -138,17 +169,28 @@ class SwinMAE(nn.Module):
         self.normalise_eps = normalise_eps
         self.background_weight = background_weight
         self.encoder_input = encoder_input
+        self.normalise_side_px = normalise_side_px
+        self.decoder_kind = decoder_kind
         self._unit = mask_unit_px // config.patch_size
         self.encoder = SwinEncoder(config)
-        self.decoder = SwinDecoder(config)
         entry = 0  # stage whose tokens the learned token is like
         if encoder_input == "visible":
             entry = visible_stages(self._unit, len(config.depths)) - 1
         dim = config.stage_dim(entry)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
-        values = config.patch_size**2 * config.in_channels
-        self.decoder_pred = nn.Linear(config.embed_dim, values)
-        initialise(self.decoder_pred)
+        self.decoder: SwinDecoder | ConvolutionalDecoder
+        self.decoder_pred: nn.Linear | nn.Conv2d
+        self.decoder_width: int | None = None
+        if decoder_kind == "swin":
+            self.decoder = SwinDecoder(config)
+            values = config.patch_size**2 * config.in_channels
+            self.decoder_pred = nn.Linear(config.embed_dim, values)
+            initialise(self.decoder_pred)
+        else:
+            self.decoder = ConvolutionalDecoder(config, decoder_width)
+            self.decoder_width = self.decoder.width
+            self.decoder_pred = prediction_layer(self.decoder.width, config.in_channels)
+            initialise_convolution(self.decoder_pred)
 
     @classmethod
     def from_size(cls, size: str, in_channels: int = 3, **overrides: Any) -> "SwinMAE":
@@ -193,8 +235,7 @@ class SwinMAE(nn.Module):
         if hidden is None:
             hidden = self._choose_hidden(images, generator, keys, foreground)
             visible_units = self._visible_units(images)
-        latent = self.forward_features(images, hidden, visible_units)
-        prediction = self.predict(latent, images.shape[2], images.shape[3])
+        prediction = self._draw(images, hidden, visible_units)
         patch_weights = None
         if weighs and foreground is not None:
             grid = self.config.patch_grid(*images.shape[2:])
@@ -207,6 +248,7 @@ class SwinMAE(nn.Module):
             self.normalise_patches,
             self.normalise_eps,
             patch_weights,
+            self.normalise_side_px,
         )
         return MAEOutput(loss, prediction, hidden)
 
@@ -248,12 +290,19 @@ class SwinMAE(nn.Module):
         place = hidden.view(*tokens.shape[:3], 1)
         return torch.where(place, self.mask_token.to(tokens.dtype)[:, None], tokens)
 
-    def predict(
-        self, latent: Float[Tensor, "B h w C"], height: int, width: int
+    def _draw(
+        self, images: Tensor, hidden: Tensor, visible_units: int | None
     ) -> Float[Tensor, "B L D"]:
-        """Decode the latent of images of this many pixels into pixel values of every patch."""
-        tokens = self.decoder(latent, self.config.stage_grids(height, width))
-        return self.decoder_pred(tokens).flatten(1, 2)
+        """Return the pixel values of every patch as the network imagines them."""
+        size = images.shape[2], images.shape[3]
+        if isinstance(self.decoder, SwinDecoder):
+            latent = self.forward_features(images, hidden, visible_units)
+            tokens = self.decoder(latent, self.config.stage_grids(*size))
+            return self.decoder_pred(tokens).flatten(1, 2)
+        patch_size = self.config.patch_size
+        tokens = stage_outputs(self.encoder, self.embed_with_token(images, hidden))
+        seen = images.masked_fill(hidden_pixels(hidden, patch_size, *size), 0.0)
+        return patchify(self.decoder_pred(self.decoder(seen, tokens)[0]), patch_size)
 
     def set_checkpointing(self, on: bool) -> None:
         """Trade time for memory: compute the inside of each block again for its gradients."""
@@ -266,17 +315,16 @@ class SwinMAE(nn.Module):
     ) -> Float[Tensor, "B K H W"]:
         """Return the images with the prediction in place of hidden patches, in float32.
 
-        Predictions of scaled patches get back the mean and spread of the true patch.
+        Predictions of scaled squares get back the mean and spread of the true ones.
         """
-        patch_size = self.config.patch_size
-        target = patchify(images.float(), patch_size)
-        prediction = output.prediction.detach().float()
+        patch_size, size = self.config.patch_size, (images.shape[2], images.shape[3])
+        images = images.float()
+        drawn = unpatchify(output.prediction.detach().float(), patch_size, *size)
         if self.normalise_patches:
-            real = real_pixels(images, patch_size)
-            mean, spread = patch_statistics(target, real, self.normalise_eps)
-            prediction = prediction * spread + mean
-        filled = torch.where(output.hidden[:, :, None], prediction, target)
-        return unpatchify(filled, patch_size, images.shape[2], images.shape[3])
+            side = patch_size if self.normalise_side_px is None else self.normalise_side_px
+            mean, spread = square_statistics(images, side, self.normalise_eps)
+            drawn = drawn * spread + mean
+        return torch.where(hidden_pixels(output.hidden, patch_size, *size), drawn, images)
 
     def _visible_units(self, images: Tensor) -> int:
         """Visible units of each image, under any strategy."""

@@ -45,18 +45,38 @@ def real_pixels(images: Float[Tensor, "B K H W"], patch_size: int) -> Float[Tens
     return patchify(torch.ones_like(images[:1], dtype=torch.float32), patch_size)
 
 
-def patch_statistics(
-    patches: Float[Tensor, "B L D"], real: Float[Tensor, "1 L D"] | None, normalise_eps: float
-) -> tuple[Float[Tensor, "B L 1"], Float[Tensor, "B L 1"]]:
-    """Mean and spread of each patch over its real pixels.
+def hidden_pixels(
+    hidden: Bool[Tensor, "B L"], patch_size: int, height: int, width: int
+) -> Bool[Tensor, "B 1 {height} {width}"]:
+    """Return which pixels of images of this size lie in hidden patches."""
+    return _over_squares(hidden[:, :, None], patch_size, height, width)
+
+
+def square_statistics(
+    images: Float[Tensor, "B K H W"], side: int, normalise_eps: float
+) -> tuple[Float[Tensor, "B 1 H W"], Float[Tensor, "B 1 H W"]]:
+    """Mean and spread, at every pixel, of the square around it over its real pixels.
 
     The variance is unbiased and ``normalise_eps`` is added before the root, as in MAE's code.
+
+    Args:
+        images: Images; squares are counted from their top left corner.
+        side: Of the squares, in pixels.
+        normalise_eps: Added to the variance.
     """
-    weight = torch.ones_like(patches[:1]) if real is None else real
+    size = images.shape[2], images.shape[3]
+    squares, real = patchify(images, side), real_pixels(images, side)
+    weight = torch.ones_like(squares[:1]) if real is None else real
     count = weight.sum(dim=-1, keepdim=True)
-    mean = (patches * weight).sum(dim=-1, keepdim=True) / count
-    square = ((patches - mean).square() * weight).sum(dim=-1, keepdim=True)
-    return mean, (square / (count - 1).clamp(min=1) + normalise_eps).sqrt()
+    mean = (squares * weight).sum(dim=-1, keepdim=True) / count
+    square = ((squares - mean).square() * weight).sum(dim=-1, keepdim=True)
+    spread = (square / (count - 1).clamp(min=1) + normalise_eps).sqrt()
+    return _over_squares(mean, side, *size), _over_squares(spread, side, *size)
+
+
+def _over_squares(values: Tensor, side: int, height: int, width: int) -> Tensor:
+    """Spread one value of each square, (B, L, 1), over its pixels, (B, 1, H, W)."""
+    return unpatchify(values.expand(-1, -1, side * side), side, height, width)
 
 
 def reconstruction_loss(
@@ -66,6 +86,7 @@ def reconstruction_loss(
     normalise_patches: bool = False,
     normalise_eps: float = 1e-6,
     patch_weights: Float[Tensor, "B L"] | None = None,
+    normalise_side_px: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean squared error per pixel over hidden patches only.
 
@@ -80,17 +101,20 @@ def reconstruction_loss(
         normalise_eps: Added to the patch variance; 1e-6 is MAE's, but then flat patches of medical
             images blow up noise, and 1e-3 trains better.
         patch_weights: Weight of each patch in the mean; None weighs all alike.
+        normalise_side_px: Side of the squares that are scaled; the patches when None.
 
     Returns:
         Scalar; 0 only for a perfect fill-in, NaN if no patch is hidden (a mean over nothing;
         checking would make the computer wait for the GPU in every step).
     """
     patch_size = _patch_side(prediction, image)
-    target = patchify(image.float(), patch_size)
-    real = real_pixels(image, patch_size)
+    target = image.float()
     if normalise_patches:
-        mean, spread = patch_statistics(target, real, normalise_eps)
+        side = patch_size if normalise_side_px is None else normalise_side_px
+        mean, spread = square_statistics(target, side, normalise_eps)
         target = (target - mean) / spread
+    target = patchify(target, patch_size)
+    real = real_pixels(image, patch_size)
     weight = hidden.float() if patch_weights is None else hidden * patch_weights.float()
     square = (prediction.float() - target).square()
     if real is None:

@@ -140,6 +140,11 @@ def save_reference_checkpoint(module: Model, path: str | PathLike[str]) -> None:
             "The official code puts the mask token before the encoder; this masked autoencoder was "
             f"trained with encoder_input '{module.encoder_input}'. Keep the model folder."
         )
+    if isinstance(module, SwinMAE) and module.decoder_kind != "swin":
+        raise ModelError(
+            "The official code's decoder mirrors the Swin encoder; this masked autoencoder has a "
+            f"{module.decoder_kind} one. Keep the model folder."
+        )
     state: OrderedDict[str, Tensor] = OrderedDict()
     if kind == "mae":
         size = module.preprocessing.image_size if module.preprocessing else (224, 224)

@@ -12,15 +12,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vismae.core.errors import ModelError, SettingError
-from vismae.models.backbone import SwinConfig
+from vismae.models.backbone import SwinConfig, SwinDecoder
+from vismae.models.convolutional_decoder import ConvolutionalDecoder
 from vismae.models.foreign import ForeignAccount
 from vismae.models.weights import list_first, state_differences
 
 PARTS = ("encoder", "decoder")
 """Parts that can be carried over. Heads and the pixel prediction belong to their task."""
 
-# The first convolution of each encoder: Swin, ResNet, DenseNet.
-_STEMS = ("patch_embed.proj.weight", "conv1.weight", "features.conv0.weight")
+# What sees the image itself: the first convolution of each encoder (Swin, ResNet, DenseNet), and
+# the stem of a convolutional decoder.
+_STEMS = (
+    "patch_embed.proj.weight",
+    "conv1.weight",
+    "features.conv0.weight",
+    "stem.0.conv1.0.weight",
+    "stem.0.shortcut.0.weight",
+)
 _BIAS_TABLE = "relative_position_bias_table"
 # Settings that change what the same weights compute, though no tensor shows them.
 _SILENT_SETTINGS = ("norm_eps", "shift_single_window")
@@ -123,6 +131,21 @@ def transfer(
         _report(target, states, adapted),
         origin=origin if isinstance(origin, ForeignAccount) else None,
     )
+
+
+def parts_in_common(source: nn.Module, target: nn.Module) -> tuple[str, ...]:
+    """Name the parts of one kind in both models: the encoder always, and the decoder or not.
+
+    Convolutional decoders are of one kind if their widths are equal.
+    """
+    old, new = getattr(source, "decoder", None), getattr(target, "decoder", None)
+    swin = isinstance(old, SwinDecoder) and isinstance(new, SwinDecoder)
+    convolutional = (
+        isinstance(old, ConvolutionalDecoder)
+        and isinstance(new, ConvolutionalDecoder)
+        and old.width == new.width
+    )
+    return ("encoder", "decoder") if swin or convolutional else ("encoder",)
 
 
 def resize_bias_table(table: Float[Tensor, "R heads"], rows: int) -> Float[Tensor, "{rows} heads"]:

@@ -27,6 +27,7 @@ def image_losses(model: SwinMAE, images: Tensor, output: MAEOutput) -> Tensor:
             hidden[None],
             model.normalise_patches,
             model.normalise_eps,
+            normalise_side_px=model.normalise_side_px,
         )
 
     return torch.vmap(of_one)(output.prediction.detach(), images, output.hidden)

@@ -9,13 +9,13 @@ import torch
 from vismae.core.errors import SettingError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.sections import FROM_MONAI, NetworkName, NetworkSettings
-from vismae.models.backbone import SwinConfig, SwinDecoder
+from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
 from vismae.models.comparison import ComparisonClassifier, ComparisonSegmenter
 from vismae.models.comparison_plan import CLASSIFIERS, SEGMENTERS, plan_network
 from vismae.models.hybrid import HybridUNet
 from vismae.models.trainable import choose_trainable
-from vismae.models.transfer import TransferReport, transfer
+from vismae.models.transfer import TransferReport, parts_in_common, transfer
 from vismae.models.unet import SwinUNet
 from vismae.models.weights import Model, network_of
 from vismae.workflows.preparation import network_config
@@ -125,7 +125,10 @@ def _new_network(
     if name == "swin":
         return SwinClassifier(swin, num_classes)
     if name == "hybrid":
-        return HybridUNet(swin, num_classes, settings.width, settings.deep_supervision is True)
+        width = settings.width
+        if width is None and settings.decoder == "transfer":
+            width = getattr(getattr(source, "decoder", None), "width", None)
+        return HybridUNet(swin, num_classes, width, settings.deep_supervision is True)
     head_kind = "convolutional" if name == "swin_unet_conv" else "linear"
     return SwinUNet(swin, num_classes, head_kind=head_kind)
 
@@ -141,8 +144,5 @@ def _swin_config(settings: NetworkSettings, source: Model | None, channels: int)
 
 
 def _parts(settings: NetworkSettings, source: Model, network: Network) -> tuple[str, ...]:
-    """Name what moves: the encoder always, the decoder where both have one and it is wanted."""
-    both = all(
-        isinstance(getattr(model, "decoder", None), SwinDecoder) for model in (source, network)
-    )
-    return ("encoder", "decoder") if both and settings.decoder == "transfer" else ("encoder",)
+    """Name what moves: the encoder always, the decoder where it fits and is wanted."""
+    return parts_in_common(source, network) if settings.decoder == "transfer" else ("encoder",)

@@ -5,10 +5,9 @@ from typing import Any
 import torch
 
 from vismae.core.config import PretrainConfig
-from vismae.models.backbone import SwinDecoder
 from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
-from vismae.models.transfer import transfer
+from vismae.models.transfer import parts_in_common, transfer
 from vismae.models.weights import Model
 from vismae.workflows.preparation import network_config
 
@@ -49,6 +48,9 @@ def build_pretraining(config: PretrainConfig, source: Model | None) -> SwinMAE |
             normalise_patches=settings.normalise_patches,
             normalise_eps=settings.normalise_eps,
             encoder_input=settings.encoder_input,
+            normalise_side_px=settings.normalise_side_px,
+            decoder_kind=settings.decoder_kind,
+            decoder_width=settings.decoder_width,
         )
     model.set_checkpointing(settings.checkpointing)
     return model
@@ -60,9 +62,7 @@ def start_from(source: Model, model: SwinMAE | SwinSimCLR) -> str:
     Raises:
         ModelError: A part does not fit whole.
     """
-    both = all(isinstance(getattr(m, "decoder", None), SwinDecoder) for m in (source, model))
-    parts = ("encoder", "decoder") if both else ("encoder",)
-    report = transfer(source, model, parts=parts).text()
+    report = transfer(source, model, parts=parts_in_common(source, model)).text()
     if isinstance(source, SwinSimCLR) and isinstance(model, SwinSimCLR):
         if source.projection_dim == model.projection_dim:
             model.norm.load_state_dict(source.norm.state_dict())
@@ -73,6 +73,8 @@ def start_from(source: Model, model: SwinMAE | SwinSimCLR) -> str:
         and isinstance(model, SwinMAE)
         and source.config.in_channels == model.config.in_channels
         and source.mask_token.shape == model.mask_token.shape
+        and source.decoder_kind == model.decoder_kind
+        and source.decoder_width == model.decoder_width
     ):
         model.mask_token.data.copy_(source.mask_token.data)
         model.decoder_pred.load_state_dict(source.decoder_pred.state_dict())

@@ -88,6 +88,9 @@ def _settings(
             "normalise_eps": source.normalise_eps,
             "background_weight": source.background_weight,
             "encoder_input": source.encoder_input,
+            "normalise_side_px": source.normalise_side_px,
+            "decoder_kind": source.decoder_kind,
+            "decoder_width": source.decoder_width,
         }
     trainer = {
         "max_steps": config.task_pretrain_steps,

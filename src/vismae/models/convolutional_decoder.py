@@ -1,0 +1,109 @@
+"""Convolutional decoder over a Swin encoder, with a stem that sees the image at full resolution.
+
+The layout of SwinUNETR (Hatamizadeh et al. 2022, arXiv 2201.01266) in 2D, with two changes: the
+skips are what the stages of the encoder give out rather than what they take in, and a stem of
+convolutions sees the image at every resolution finer than the patches.
+
+Shapes: B batch, H×W pixels, h×w token grid (of a stage), C channels.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vismae.core.errors import ModelError
+from vismae.models.backbone import SwinConfig, SwinEncoder, SwinStage
+from vismae.models.convolution import (
+    ResidualBlock,
+    UpBlock,
+    initialise_convolution,
+    normalised_convolution,
+)
+from vismae.models.patches import pad_to_patches
+
+
+class ConvolutionalDecoder(nn.Module):
+    """From an image and what the stages made of it back to full resolution.
+
+    Args:
+        config: Of the encoder; its patch size is a power of two.
+        width: Channels at full resolution, doubled with each halving of the stem; half of
+            ``embed_dim``, between 16 and 32, when None.
+
+    Raises:
+        ModelError: A setting is outside its range.
+    """
+
+    def __init__(self, config: SwinConfig, width: int | None = None) -> None:
+        super().__init__()
+        width = max(16, min(32, config.embed_dim // 2)) if width is None else width
+        halvings = config.patch_size.bit_length() - 1
+        if width < 1 or config.patch_size != 2**halvings:
+            raise ModelError(
+                f"width is {width} and patch_size {config.patch_size}; a convolutional decoder "
+                "needs a width of 1 or more and a patch size of 1, 2, 4, 8 or another power of two."
+            )
+        self.config = config
+        self.width = width
+        stem_dims = [width * 2**level for level in range(halvings)]
+        stage_dims = [config.stage_dim(stage) for stage in range(len(config.depths))]
+        self.stem = nn.ModuleList(
+            ResidualBlock(before, after, stride=1 if level == 0 else 2)
+            for level, (before, after) in enumerate(
+                zip([config.in_channels, *stem_dims], stem_dims, strict=False)
+            )
+        )
+        # The encoder's residual stream is not normalised; its scale differs from stage to stage.
+        self.skips = nn.ModuleList(normalised_convolution(dim, dim, 1) for dim in stage_dims)
+        self.dims = [*stem_dims, *stage_dims]
+        """Channels of the outputs, and of the last stage behind them, finest first."""
+        self.expanding = nn.ModuleList(
+            UpBlock(self.dims[level + 1], self.dims[level], self.dims[level])
+            for level in reversed(range(len(self.dims) - 1))
+        )
+        self.apply(initialise_convolution)
+
+    def forward(
+        self, images: Float[Tensor, "B K H W"], tokens: Sequence[Float[Tensor, "B _h _w _C"]]
+    ) -> list[Float[Tensor, "B _C _h _w"]]:
+        """Return features at every resolution but the coarsest, finest first.
+
+        Args:
+            images: Of any size; the finest features are of whole patches, so they may be larger.
+            tokens: What each stage gave out, as from ``stage_outputs``.
+        """
+        x = pad_to_patches(images, self.config.patch_size)
+        features: list[Tensor] = []
+        for block in self.stem:
+            x = block(x)
+            features.append(x)
+        features += [
+            skip(grid.permute(0, 3, 1, 2)) for skip, grid in zip(self.skips, tokens, strict=True)
+        ]
+        x = features[-1]
+        decoded: list[Tensor] = []
+        for block, skip in zip(self.expanding, reversed(features[:-1]), strict=True):
+            x = block(x, skip)
+            decoded.insert(0, x)
+        return decoded
+
+
+def stage_outputs(
+    encoder: SwinEncoder, tokens: Float[Tensor, "B h w C"]
+) -> list[Float[Tensor, "B _h _w _C"]]:
+    """Return what each stage's blocks give out, finest grid first, before patches are merged.
+
+    Args:
+        encoder: The encoder.
+        tokens: Embedded patches, as from ``encoder.embed``.
+    """
+    outputs = []
+    for stage in cast("Iterable[SwinStage]", encoder.layers):
+        for block in stage.blocks:
+            tokens = stage.run(block, tokens)
+        outputs.append(tokens)
+        if stage.downsample is not None:
+            tokens = stage.downsample(tokens)
+    return outputs
