@@ -69,6 +69,12 @@ def test_shrinking_averages_instead_of_skipping():
     assert shrunk[:, 2:-2, 2:-2].sub(0.5).abs().max() < 0.1
 
 
+def test_repeated_grey_is_resized_as_three_channels_are():
+    grey = to_channels(np.random.default_rng(0).random((50, 37), dtype=np.float32), 3)
+    found = resize_image(grey, (21, 64))
+    torch.testing.assert_close(found, resize_image(grey.contiguous(), (21, 64)))
+
+
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
 @pytest.mark.parametrize("native", [(20, 50), (64, 24), (32, 32)])
 def test_a_label_map_comes_back_in_its_own_size(fit: str, native: tuple[int, int]):

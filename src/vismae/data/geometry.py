@@ -44,6 +44,8 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (C, h, w) bilinearly, smoothed where it shrinks, so that fine detail cannot alias."""
     if tuple(image.shape[-2:]) == size:
         return image
+    if image.shape[0] > 1 and image.stride(0) == 0:  # grey, repeated: the same for each channel
+        return resize_image(image[:1], size).expand(image.shape[0], -1, -1)
     return functional.interpolate(
         image[None], size=size, mode="bilinear", align_corners=False, antialias=True
     )[0]
