@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vismae.core.study_config import StudyConfig
-from vismae.workflows.label_study.plan import Budget, Cell, budgets_of, cells_of
+from vismae.workflows.label_study.plan import Budget, Cell, budgets_of, cells_of, with_labels
 
 TENTH, HALF, WHOLE = (Budget(fraction=value) for value in (0.1, 0.5, 1.0))
 THREE = Budget(patients=3)
@@ -90,3 +90,15 @@ def test_every_run_has_a_folder_of_its_own() -> None:
 def test_a_study_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("10 %", "10 % of the labels"),
+        ("3 patients", "3 labelled patients"),
+        ("3 image groups", "3 labelled image groups"),
+    ],
+)
+def test_a_budget_is_said_in_words(budget: str, said: str) -> None:
+    assert with_labels(budget) == said

@@ -79,7 +79,7 @@ def with_labels(budget: str) -> str:
     """Return a budget's name in a sentence: ``10 % of the labels``, ``3 labelled patients``."""
     if budget.endswith("%"):
         return f"{budget} of the labels"
-    number, patients = budget.split()
+    number, patients = budget.split(maxsplit=1)
     return f"{number} labelled {patients}"
 
 
