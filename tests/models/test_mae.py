@@ -6,7 +6,12 @@ import torch
 from vismae.core.errors import ModelError, SettingError
 from vismae.models.backbone import SwinConfig
 from vismae.models.mae import DECODERS, MAEOutput, SwinMAE
-from vismae.models.reconstruction import patchify, reconstruction_loss, unpatchify
+from vismae.models.reconstruction import (
+    patchify,
+    reconstruction_loss,
+    square_statistics,
+    unpatchify,
+)
 
 
 def test_background_weighs_less_when_asked():
@@ -116,6 +121,24 @@ def test_squares_larger_than_patches_are_scaled_whole():
     torch.testing.assert_close(filled, images, rtol=1e-4, atol=1e-4)
 
 
+def test_a_square_larger_than_the_image_is_the_whole_image():
+    images = torch.randn(2, 1, 5, 7) * 3 + 1
+    mean, spread = square_statistics(images, 10**6, 1e-9)
+    expected = images.mean((2, 3), keepdim=True), images.std((2, 3), keepdim=True)
+    torch.testing.assert_close(mean, expected[0].expand_as(images))
+    torch.testing.assert_close(spread, expected[1].expand_as(images))
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 8])
+def test_a_convolutional_decoder_draws_patches_of_any_size(patch_size: int):
+    settings = {"patch_size": patch_size, "mask_unit_px": 8, "decoder_kind": "convolutional"}
+    mae = SwinMAE.from_size("nano", in_channels=1, **settings)
+    output = mae(torch.randn(1, 1, 18, 24))
+    output.loss.backward()
+    assert output.prediction.shape[2] == patch_size**2
+    assert all(parameter.grad is not None for parameter in mae.parameters())
+
+
 @pytest.mark.parametrize("decoder_kind", DECODERS)
 def test_overfits_eight_images(decoder_kind: str):
     mae = SwinMAE.from_size("nano", in_channels=1, drop_path=0.0, decoder_kind=decoder_kind)
@@ -159,8 +182,9 @@ def test_settings_outside_their_range_are_errors(settings: dict, message: str):
         SwinMAE(SwinConfig(), **settings)
 
 
-def test_hidden_of_another_shape_is_an_error():
-    mae = SwinMAE.from_size("nano", in_channels=1)
+@pytest.mark.parametrize("decoder_kind", DECODERS)
+def test_hidden_of_another_shape_is_an_error(decoder_kind: str):
+    mae = SwinMAE.from_size("nano", in_channels=1, decoder_kind=decoder_kind)
     with pytest.raises(ModelError, match=r"1 × 64 patches"):
         mae(torch.zeros(1, 1, 32, 32), hidden=torch.ones(1, 63, dtype=torch.bool))
     with pytest.raises(ModelError, match="does not cover"):

@@ -58,8 +58,8 @@ class MAEOutput(NamedTuple):
 
     Attributes:
         loss: Scalar in float32.
-        prediction: One row of p·p·K pixel values per patch, (B, L, p·p·K); scaled per patch if
-            the model normalises its targets.
+        prediction: One row of p·p·K pixel values per patch, (B, L, p·p·K); scaled like the
+            targets if the model normalises them.
         hidden: True where the encoder did not see the patch, (B, L), row by row.
     """
 
@@ -77,13 +77,14 @@ class SwinMAE(nn.Module):
         mask_unit_px: Side of a mask unit in pixels, a multiple of the patch size.
         strategy: How hidden units are chosen, see ``masking.STRATEGIES``.
         normalise_patches: Predict patches scaled to mean 0, variance 1.
-        normalise_eps: Added to the patch variance, see ``reconstruction_loss``.
+        normalise_eps: Added to the variance, see ``reconstruction_loss``.
         background_weight: Weight of hidden background patches in the loss; body weighs 1.
         encoder_input: ``dense``, the learned token stands in for hidden patches before the
             encoder, as in VIS-MAE; ``visible``, the encoder computes visible tokens only while
             a mask unit is a square of whole tokens. Two networks: weights of one are a start
             for the other, no more.
-        normalise_side_px: Side of the squares that are scaled; None takes the patches.
+        normalise_side_px: Side of the squares that are scaled with ``normalise_patches``; None
+            takes the patches.
         decoder_kind: ``swin``, the mirror of the encoder, as in VIS-MAE; ``convolutional``, that of
             ``HybridUNet``, whose stem sees the image with its hidden pixels at 0, so that a
             hybrid starts with a trained decoder too.
@@ -189,7 +190,7 @@ class SwinMAE(nn.Module):
         else:
             self.decoder = ConvolutionalDecoder(config, decoder_width)
             self.decoder_width = self.decoder.width
-            self.decoder_pred = prediction_layer(self.decoder.width, config.in_channels)
+            self.decoder_pred = prediction_layer(self.decoder.dims[0], config.in_channels)
             initialise_convolution(self.decoder_pred)
 
     @classmethod
@@ -270,12 +271,7 @@ class SwinMAE(nn.Module):
             ModelError: ``hidden`` has another shape, or an encoder of visible tokens finds parts
                 of units hidden or images that differ in number.
         """
-        grid = self.config.patch_grid(images.shape[2], images.shape[3])
-        if hidden.shape != (images.shape[0], grid[0] * grid[1]):
-            raise ModelError(
-                f"hidden has the shape {tuple(hidden.shape)}, the images have {images.shape[0]} × "
-                f"{grid[0] * grid[1]} patches. Give one value per patch, row by row."
-            )
+        self._require_place_for_each_patch(images, hidden)
         if self.encoder_input == "dense":
             return self.encoder.encode(self.embed_with_token(images, hidden)).tokens
         return encode_visible(
@@ -299,6 +295,7 @@ class SwinMAE(nn.Module):
             latent = self.forward_features(images, hidden, visible_units)
             tokens = self.decoder(latent, self.config.stage_grids(*size))
             return self.decoder_pred(tokens).flatten(1, 2)
+        self._require_place_for_each_patch(images, hidden)
         patch_size = self.config.patch_size
         tokens = stage_outputs(self.encoder, self.embed_with_token(images, hidden))
         seen = images.masked_fill(hidden_pixels(hidden, patch_size, *size), 0.0)
@@ -325,6 +322,14 @@ class SwinMAE(nn.Module):
             mean, spread = square_statistics(images, side, self.normalise_eps)
             drawn = drawn * spread + mean
         return torch.where(hidden_pixels(output.hidden, patch_size, *size), drawn, images)
+
+    def _require_place_for_each_patch(self, images: Tensor, hidden: Tensor) -> None:
+        rows, columns = self.config.patch_grid(images.shape[2], images.shape[3])
+        if hidden.shape != (images.shape[0], rows * columns):
+            raise ModelError(
+                f"hidden has the shape {tuple(hidden.shape)}, the images have {images.shape[0]} × "
+                f"{rows * columns} patches. Give one value per patch, row by row."
+            )
 
     def _visible_units(self, images: Tensor) -> int:
         """Visible units of each image, under any strategy."""

@@ -65,6 +65,7 @@ def square_statistics(
         normalise_eps: Added to the variance.
     """
     size = images.shape[2], images.shape[3]
+    side = min(side, max(size))  # a larger square is the same one with more padding
     squares, real = patchify(images, side), real_pixels(images, side)
     weight = torch.ones_like(squares[:1]) if real is None else real
     count = weight.sum(dim=-1, keepdim=True)
