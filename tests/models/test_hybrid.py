@@ -114,6 +114,8 @@ def test_bfloat16_autocast_works(small: SwinConfig):
 def test_wrong_settings_are_errors(small: SwinConfig):
     with pytest.raises(ModelError, match="patch_size 3"):
         HybridUNet(replace(small, patch_size=3), 2)
+    with pytest.raises(ModelError, match=r"width is 2000 .* 1 to 1024"):
+        HybridUNet(small, 2, width=2000)
     with pytest.raises(ModelError, match="num_classes is 1"):
         HybridUNet(small, 1)
     with pytest.raises(SettingError, match="Did you mean width"):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vismae.core.errors import ModelError
 from vismae.models.backbone import SwinConfig, SwinEncoder, SwinStage
+from vismae.models.comparison_plan import MOST_WIDTH
 from vismae.models.convolution import (
     ResidualBlock,
     UpBlock,
@@ -40,10 +41,11 @@ class ConvolutionalDecoder(nn.Module):
         super().__init__()
         width = max(16, min(32, config.embed_dim // 2)) if width is None else width
         halvings = config.patch_size.bit_length() - 1
-        if width < 1 or config.patch_size != 2**halvings:
+        if not 1 <= width <= MOST_WIDTH or config.patch_size != 2**halvings:
             raise ModelError(
                 f"width is {width} and patch_size {config.patch_size}; a convolutional decoder "
-                "needs a width of 1 or more and a patch size of 1, 2, 4, 8 or another power of two."
+                f"needs a width of 1 to {MOST_WIDTH} and a patch size of 1, 2, 4, 8 or another "
+                "power of two."
             )
         self.config = config
         self.width = width
