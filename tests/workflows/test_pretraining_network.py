@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 
 from vismae.core.config import EvaluateConfig, FinetuneConfig, PretrainConfig
 from vismae.core.errors import ModelError, SettingError
-from vismae.models import HybridUNet, SwinSimCLR
+from vismae.models import HybridUNet, SwinMAE, SwinSimCLR
 from vismae.models.weights import load_model
 from vismae.training.callbacks import ResumePoint
 from vismae.workflows.evaluate import evaluate
 from vismae.workflows.finetune import finetune
 from vismae.workflows.plan import plan
 from vismae.workflows.pretrain import pretrain
+from vismae.workflows.pretraining_network import build_pretraining, start_from
 
 MakePretrain = Callable[..., PretrainConfig]
 MakeFinetune = Callable[..., FinetuneConfig]
@@ -100,3 +101,16 @@ def test_a_contrastive_run_can_be_planned(
     found = plan(pretrain_config(tmp_path / "run", unlabelled, **SIMCLR))
     assert found.flops_per_image > 0
     assert found.images_per_second > 0
+
+
+def test_a_convolutional_decoder_goes_on_at_the_width_of_the_start(
+    unlabelled: Path, pretrain_config: MakePretrain, tmp_path: Path
+) -> None:
+    source = SwinMAE.from_size(
+        "nano", in_channels=1, decoder_kind="convolutional", decoder_width=24
+    )
+    settings = {"model.decoder_kind": "convolutional"}
+    model = build_pretraining(pretrain_config(tmp_path, unlabelled, **settings), source)
+    assert isinstance(model, SwinMAE)
+    assert "decoder_pred copied: the same task goes on" in start_from(source, model)
+    assert model.decoder_width == 24

@@ -282,7 +282,8 @@ class MAESettings(Settings):
     """The encoder's mirror, as in VIS-MAE, or the hybrid network's decoder, which a hybrid then
     takes over."""
     decoder_width: int | None = Field(default=None, ge=1)
-    """Channels at full resolution of a convolutional decoder; by the network's size when unset."""
+    """Channels at full resolution of a convolutional decoder; the start model's when unset, else by
+    the network's size."""
     encoder_input: Literal["dense", "visible"] = "dense"
     """Whole images, a learned token in place of hidden patches (VIS-MAE), or visible patches
     alone, which is faster and another network."""

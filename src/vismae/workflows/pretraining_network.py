@@ -28,6 +28,9 @@ def build_pretraining(config: PretrainConfig, source: Model | None) -> SwinMAE |
         "in_channels": settings.in_channels,
         "drop_path": settings.drop_path,
     }
+    width = settings.decoder_width
+    if width is None and settings.decoder_kind == "convolutional":
+        width = getattr(getattr(source, "decoder", None), "width", None)
     if settings.window_size is not None:
         changes["window_size"] = settings.window_size
     # The seed alone decides the first weights, whatever was drawn before.
@@ -50,7 +53,7 @@ def build_pretraining(config: PretrainConfig, source: Model | None) -> SwinMAE |
             encoder_input=settings.encoder_input,
             normalise_side_px=settings.normalise_side_px,
             decoder_kind=settings.decoder_kind,
-            decoder_width=settings.decoder_width,
+            decoder_width=width,
         )
     model.set_checkpointing(settings.checkpointing)
     return model
