@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from factories import write_png
 from stores import segmentation_store
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import SettingError
@@ -65,6 +67,23 @@ def test_it_begins_at_random_weights_without_a_start_and_is_not_repeated_on_resu
     assert again.already_finished
     assert again.best_step == result.best_step
     assert weights.stat().st_mtime_ns == before
+
+
+def test_it_goes_on_in_a_run_folder_that_has_moved(
+    finetune_config: MakeConfig, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        pixels = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+        write_png(tmp_path / "images" / f"class{number % 2}" / f"{number}.png", pixels)
+    config = finetune_config(
+        "classify", tmp_path / "run", tmp_path / "images", task_pretrain_steps=2
+    )
+    result = finetune(config)
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    again = finetune(config.model_copy(update={"out": moved, "resume": True}))
+    assert again.already_finished
+    assert again.best_step == result.best_step
 
 
 def test_a_network_without_a_swin_encoder_cannot(

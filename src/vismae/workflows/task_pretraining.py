@@ -101,11 +101,12 @@ def _settings(
     }
     return PretrainConfig(
         out=out,
-        store=Path(data.store.address),
         init=config.init,
         seed=config.seed,
         model=MAESettings.model_validate(network),
         data=PretrainDataSettings(
+            # Where these were ingested to would be another path once the run folder has moved.
+            sources=config.data.sources,
             image_size=config.data.image_size,
             batch_size=min(_BATCH_SIZE, max(2, len(data.pretraining))),
             workers=config.data.workers,
