@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from vismae.core.augment_section import AugmentSettings
 from vismae.core.config_data import ConvertConfig, IngestConfig, InspectConfig, SelectConfig
 from vismae.core.contrastive_section import ContrastiveSettings
+from vismae.core.monitor_section import MonitorSettings
 from vismae.core.sections import (
     DataSettings,
     Device,
@@ -21,7 +22,6 @@ from vismae.core.sections import (
     Keepable,
     MAESettings,
     Modalities,
-    MonitorSettings,
     NetworkSettings,
     OptimizerSettings,
     Paths,
