@@ -103,14 +103,13 @@ def test_a_contrastive_run_can_be_planned(
     assert found.images_per_second > 0
 
 
-def test_a_convolutional_decoder_goes_on_at_the_width_of_the_start(
+def test_a_decoder_goes_on_as_the_start_s(
     unlabelled: Path, pretrain_config: MakePretrain, tmp_path: Path
 ) -> None:
     source = SwinMAE.from_size(
         "nano", in_channels=1, decoder_kind="convolutional", decoder_width=24
     )
-    settings = {"model.decoder_kind": "convolutional"}
-    model = build_pretraining(pretrain_config(tmp_path, unlabelled, **settings), source)
+    model = build_pretraining(pretrain_config(tmp_path, unlabelled), source)
     assert isinstance(model, SwinMAE)
     assert "decoder_pred copied: the same task goes on" in start_from(source, model)
     assert model.decoder_width == 24

@@ -261,9 +261,9 @@ class MAESettings(Settings):
     """Added to the patch variance, so that flat patches do not blow up noise."""
     normalise_side_px: int | None = Field(default=None, ge=2)
     """Scale squares of this side instead of patches; a whole mask unit keeps its structure."""
-    decoder_kind: Literal["swin", "convolutional"] = "swin"
+    decoder_kind: Literal["swin", "convolutional"] | None = None
     """The encoder's mirror, as in VIS-MAE, or the hybrid network's decoder, which a hybrid then
-    takes over."""
+    takes over; the start model's when unset, else swin."""
     decoder_width: int | None = Field(default=None, ge=1)
     """Channels at full resolution of a convolutional decoder; the start model's when unset, else by
     the network's size."""

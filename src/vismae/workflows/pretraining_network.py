@@ -28,8 +28,9 @@ def build_pretraining(config: PretrainConfig, source: Model | None) -> SwinMAE |
         "in_channels": settings.in_channels,
         "drop_path": settings.drop_path,
     }
+    kind = settings.decoder_kind or getattr(source, "decoder_kind", "swin")
     width = settings.decoder_width
-    if width is None and settings.decoder_kind == "convolutional":
+    if width is None and kind == "convolutional":
         width = getattr(getattr(source, "decoder", None), "width", None)
     if settings.window_size is not None:
         changes["window_size"] = settings.window_size
@@ -52,7 +53,7 @@ def build_pretraining(config: PretrainConfig, source: Model | None) -> SwinMAE |
             normalise_eps=settings.normalise_eps,
             encoder_input=settings.encoder_input,
             normalise_side_px=settings.normalise_side_px,
-            decoder_kind=settings.decoder_kind,
+            decoder_kind=kind,
             decoder_width=width,
         )
     model.set_checkpointing(settings.checkpointing)
