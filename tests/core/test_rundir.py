@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vismae.core import rundir
-from vismae.core.config import PretrainConfig
+from vismae.core.config import PredictConfig, PretrainConfig
 from vismae.core.config_model import ExportConfig
 from vismae.core.errors import RunFolderError
 from vismae.core.launch import Launch
@@ -176,6 +176,23 @@ def test_overwrite_removes_a_link_and_not_what_it_points_to(tmp_path: Path) -> N
     open_and_close(run, overwrite=True)
     assert not (run / "link").exists()
     assert (precious / "scan.dcm").exists()
+
+
+def test_overwrite_does_not_empty_a_folder_that_is_still_to_be_read(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    image = out / "scans" / "a.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"")
+    inside = ExportConfig(model=out / "scans", out=out, overwrite=True)
+    several = PredictConfig(model=tmp_path, inputs=(tmp_path / "b", image), out=out)
+    for command, config in (("export", inside), ("predict", several)):
+        with (
+            pytest.raises(RunFolderError, match=r"lies in it and is to be read"),
+            rundir.open_run(out, command, config, overwrite=True),
+        ):
+            pytest.fail("the folder was opened")
+        assert image.exists()
+        assert not (out / rundir.LOCK_NAME).exists()
 
 
 def test_overwrite_does_not_empty_the_folder_of_a_living_run(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def open_run(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if overwrite:
+            _refuse_needed(folder, config)
             _empty(folder)
         # How this start was asked for is no part of the run: given back by --config, "overwrite"
         # would empty the folder once more.
@@ -155,6 +156,26 @@ def _entries(folder: Path) -> list[str]:
     if not folder.exists():
         return []
     return sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK_NAME)
+
+
+def _refuse_needed(folder: Path, config: BaseModel) -> None:
+    """Refuse to empty a folder that holds what the settings name to be read."""
+    place = folder.resolve()
+    for path in _paths_in(config.model_dump(exclude={"out"})):
+        if path.resolve().is_relative_to(place) and path.exists():
+            raise RunFolderError(
+                f"{folder} will not be emptied: {path} lies in it and is to be read. Use another "
+                "--out."
+            )
+
+
+def _paths_in(value: object) -> Generator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        several = cast("dict[str, Any] | list[Any] | tuple[Any, ...]", value)
+        for inner in several.values() if isinstance(several, dict) else several:
+            yield from _paths_in(inner)
 
 
 def _empty(folder: Path) -> None:
