@@ -13,6 +13,7 @@ from vismae.models import (
     HybridUNet,
     SwinClassifier,
     SwinMAE,
+    SwinSimCLR,
     SwinUNet,
     architecture_of,
     plan_network,
@@ -68,6 +69,15 @@ def write_mae(
     torch.manual_seed(seed)
     network = SwinMAE.from_size("nano", in_channels=preprocessing.in_channels, mask_unit_px=8)
     return _save(folder, network, "mae", preprocessing, **card)
+
+
+def write_contrastive(
+    folder: Path, seed: int = 0, preprocessing: Preprocessing = SMALL_CONTRACT, **card: Any
+) -> Path:
+    """An encoder that was trained to tell images apart."""
+    torch.manual_seed(seed)
+    network = SwinSimCLR.from_size("nano", in_channels=preprocessing.in_channels)
+    return _save(folder, network, "contrastive", preprocessing, **card)
 
 
 def write_network(

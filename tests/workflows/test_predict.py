@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,14 @@ from factories import (
     write_tiff,
     write_zip,
 )
-from models_on_disk import SMALL_CONTRACT, write_classifier, write_mae, write_segmenter
+from models_on_disk import (
+    SMALL_CONTRACT,
+    write_classifier,
+    write_contrastive,
+    write_mae,
+    write_network,
+    write_segmenter,
+)
 from vismae.cli import app
 from vismae.core.config import PredictConfig
 from vismae.core.errors import DataError, RunFolderError, SettingError
@@ -408,6 +416,31 @@ def test_explanations_and_error_maps_lie_on_their_image(tmp_path: Path) -> None:
         assert len(list((out / f"us{ending}.slices").iterdir())) == 3
 
 
+@pytest.mark.parametrize("other", ["classifier", "classes", "segmenter"])
+def test_a_patient_s_mean_is_of_the_models_that_answer_now(other: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pixels = (body(2, seed=ord(name)) * 2000).astype(np.uint16)
+        write_dicom_series(tmp_path / name, pixels, Modality="CT", PatientID="P1", **FRAME)
+    first = predict(write_classifier(tmp_path / "first"), tmp_path / "a", tmp_path / "out")
+    writers = {
+        "classifier": lambda folder: write_classifier(folder, seed=1),
+        "classes": lambda folder: write_classifier(folder, ("early", "late"), seed=1),
+        "segmenter": write_segmenter,
+    }
+    model = writers[other](tmp_path / "model")
+    predict(model, tmp_path / "b", tmp_path / "out", resume=True)
+    table = pd.read_csv(first.folder / "predictions.csv")
+    patients = table[table["level"] == "patient"]
+    if other == "segmenter":
+        assert patients.empty
+        return
+    alone = predict(model, tmp_path / "b", tmp_path / "alone")
+    expected = pd.read_csv(alone.folder / "predictions.csv").query("level == 'patient'")
+    columns = [name for name in expected if name.startswith("probability_")]
+    assert np.array_equal(patients[columns].to_numpy(), expected[columns].to_numpy())
+    assert set(table["name"].dropna()) == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "part"),
     [
@@ -417,12 +450,20 @@ def test_explanations_and_error_maps_lie_on_their_image(tmp_path: Path) -> None:
         ("segmenter", {"explain": True}, "explain is for a classifier"),
         ("segmenter", {"largest_component": ["liver"]}, "no class 'liver'"),
         ("mae", {"flips": ["vertical"]}, "flips"),
+        ("contrastive", {}, "predicts nothing. Use vismae embed"),
+        ("resnet", {"explain": True}, "classifiers of the kind swin"),
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused(
     kind: str, settings: dict[str, Any], part: str, tmp_path: Path
 ) -> None:
-    writers = {"classifier": write_classifier, "segmenter": write_segmenter, "mae": write_mae}
+    writers: dict[str, Callable[[Path], Path]] = {
+        "classifier": write_classifier,
+        "segmenter": write_segmenter,
+        "mae": write_mae,
+        "contrastive": write_contrastive,
+        "resnet": lambda folder: write_network(folder, "resnet18"),
+    }
     model = writers[kind](tmp_path / "model")
     path = write_png(tmp_path / "a.png", np.eye(8, dtype=np.uint8))
     with pytest.raises(SettingError, match=part):

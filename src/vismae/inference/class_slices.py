@@ -28,6 +28,11 @@ class SliceClasses:
     evidence: np.ndarray | None
 
 
+def gives_evidence(ensemble: Ensemble) -> bool:
+    """Tell whether there is a map of evidence: networks of other families have none."""
+    return all(isinstance(model, SwinClassifier) for model in ensemble.models)
+
+
 def classify_slices(
     ensemble: Ensemble, slices: Iterable[Slice[Key]], batch_size: int, explain: bool = False
 ) -> Iterator[tuple[Key, SliceClasses]]:
@@ -37,7 +42,7 @@ def classify_slices(
         ensemble: Classifiers.
         slices: The stream; read no further than one batch ahead.
         batch_size: Slices at a time.
-        explain: Give the evidence too, the mean over models.
+        explain: Give the evidence too, the mean over models; see ``gives_evidence``.
     """
     contract = ensemble.preprocessing
     for batch, images in canvas_batches(slices, contract, batch_size):

@@ -16,7 +16,7 @@ from vismae.core.errors import (
 )
 from vismae.core.types import Flag
 from vismae.files.dicomweb_failures import DicomWebError
-from vismae.inference.class_slices import classify_slices
+from vismae.inference.class_slices import classify_slices, gives_evidence
 from vismae.inference.dicom_source import require_highdicom
 from vismae.inference.ensemble import Ensemble, load_ensemble
 from vismae.inference.error_slices import error_slices
@@ -186,7 +186,7 @@ def _predict_into(
     finally:
         # What is done is told even where the rest was not reached.
         task = None if ensemble.kind == "mae" else ensemble.task
-        write_tables(folder, records.all(), task)
+        write_tables(folder, records.all(), task, ensemble.digest)
         write_failed(folder, run.failures)
         logger.info(
             "%d inputs predicted, %d skipped, %d files without a result",
@@ -218,6 +218,11 @@ def _resolved(config: PredictConfig, ensemble: Ensemble) -> PredictConfig:
 
 
 def _require_fitting(config: PredictConfig, ensemble: Ensemble) -> None:
+    if ensemble.kind == "contrastive":
+        raise SettingError(
+            f"{config.model[0]} is a contrastive encoder, which predicts nothing. Use vismae embed "
+            "for its features, or fine-tune it."
+        )
     for name, kind in _ONLY_FOR.items():
         if getattr(config, name) and ensemble.kind != kind:
             raise SettingError(
@@ -231,6 +236,11 @@ def _require_fitting(config: PredictConfig, ensemble: Ensemble) -> None:
         )
     if config.format in ("dicomseg", "dicomsr") or config.send:
         require_highdicom()
+    if config.explain and not gives_evidence(ensemble):
+        raise SettingError(
+            f"explain is for classifiers of the kind swin; {config.model[0]} is another network. "
+            "Leave it out."
+        )
     if config.flips and ensemble.kind == "mae":
         raise SettingError("flips is for segmenters and classifiers. Leave it out.")
     if ensemble.kind == "segmenter":
@@ -320,6 +330,7 @@ def _write_results(run: _Run, read: ReadInput) -> None:
             identity=item.identity,
             fingerprint=run.fingerprints[item.identity],
             request=run.request,
+            weights=run.ensemble.digest,
             name=results.name,
             outputs=[path.relative_to(run.records.folder).as_posix() for path in results.outputs],
             images=results.images,

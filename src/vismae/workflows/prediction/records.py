@@ -33,6 +33,7 @@ class Record:
         source: Its first file.
         identity, fingerprint: See ``Input``.
         request: See ``request_of``.
+        weights: Which models answered; see ``load_ensemble``.
         name: What its results are called.
         outputs: Files, relative to the folder of the results.
         images: Rows for ``predictions.csv``.
@@ -43,6 +44,7 @@ class Record:
     identity: str
     fingerprint: str
     request: str
+    weights: str
     name: str
     outputs: list[str]
     images: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])

@@ -14,12 +14,20 @@ from vismae.workflows.prediction.results import patient_rows
 FAILED = "failed.csv"
 
 
-def write_tables(folder: Path, records: list[Record], task: TaskCard | None) -> None:
-    """Write ``predictions.csv`` or ``volumes.csv``, whichever has rows."""
+def write_tables(folder: Path, records: list[Record], task: TaskCard | None, weights: str) -> None:
+    """Write ``predictions.csv`` or ``volumes.csv``, whichever has rows.
+
+    Args:
+        folder: Where to.
+        records: Of this run and of earlier ones, under whatever settings.
+        task: Of the models that answer now.
+        weights: Of the same; a patient's mean is over their answers alone.
+    """
     images = [row for record in records for row in record.images]
     volumes = [row for record in records for row in record.volumes]
     if images and task is not None:
-        rows = [*images, *patient_rows(images, task)]
+        own = [row for record in records if record.weights == weights for row in record.images]
+        rows = [*images, *patient_rows(own, task)]
         write_text(folder / "predictions.csv", pd.DataFrame(rows).to_csv(index=False))
     if volumes:
         write_text(folder / "volumes.csv", pd.DataFrame(volumes).to_csv(index=False))

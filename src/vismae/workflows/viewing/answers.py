@@ -16,11 +16,10 @@ from vismae.core.config import PredictConfig
 from vismae.core.errors import DataError, PreprocessingError, SettingError, UnreadableFileError
 from vismae.core.model_card import TaskCard
 from vismae.evaluation.overlay import colour_of
-from vismae.inference.class_slices import SliceClasses, classify_slices
+from vismae.inference.class_slices import SliceClasses, classify_slices, gives_evidence
 from vismae.inference.ensemble import Ensemble
 from vismae.inference.error_slices import error_slices
 from vismae.inference.slices import FULL_SCALE, Slice, SliceLabels, segment_slices
-from vismae.models.classifier import SwinClassifier
 from vismae.workflows.prediction.reading import (
     ReadInput,
     Volume,
@@ -124,7 +123,7 @@ def ask(upload: Upload, run: ModelRun, on_slice: Callable[[], None]) -> Answer:
         _write_results(answer, results, run, config)
         answer.images.extend(_numbers(results, item, run))
     if records.all():
-        write_tables(folder, records.all(), run.task)
+        write_tables(folder, records.all(), run.task, run.ensemble.digest)
     answer.files = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -138,9 +137,7 @@ def _answers(run: ModelRun, slices: Iterator[Slice[Key]]) -> Iterator[tuple[Key,
     if ensemble.kind == "segmenter":
         return segment_slices(ensemble, slices, run.batch_size, None, run.uncertainty)
     if ensemble.kind == "classifier":
-        # Networks of other families have no map of evidence.
-        explain = all(isinstance(model, SwinClassifier) for model in ensemble.models)
-        return classify_slices(ensemble, slices, run.batch_size, explain)
+        return classify_slices(ensemble, slices, run.batch_size, gives_evidence(ensemble))
     return error_slices(ensemble, slices, run.batch_size)
 
 
@@ -204,6 +201,7 @@ def _write_results(answer: Answer, results: Results, run: ModelRun, config: Pred
             identity=results.read.item.identity,
             fingerprint="",
             request=results.request,
+            weights=run.ensemble.digest,
             name=results.name,
             outputs=[path.relative_to(folder).as_posix() for path in results.outputs],
             images=results.images,
