@@ -93,6 +93,8 @@ def write_network(
     torch.manual_seed(0)
     channels, count = preprocessing.in_channels, len(classes)
     task = TaskCard(classes=classes, network=network)
+    if network == "simclr":
+        return write_contrastive(folder, preprocessing=preprocessing, **card)
     if network == "swin_mae":
         made = SwinMAE.from_size("nano", in_channels=channels, mask_unit_px=8)
         return save_network(folder, made, "mae", preprocessing, **card)

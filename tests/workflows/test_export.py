@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,14 @@ import torch
 from typer.testing import CliRunner
 
 import vismae
-from factories import write_nifti
-from models_on_disk import SMALL_CONTRACT, write_classifier, write_mae, write_network
+from factories import write_nifti, write_png
+from models_on_disk import (
+    SMALL_CONTRACT,
+    write_classifier,
+    write_contrastive,
+    write_mae,
+    write_network,
+)
 from stores import classification_store, segmentation_store
 from vismae.cli import app
 from vismae.core.errors import ModelError, RunFolderError, SettingError
@@ -122,7 +129,7 @@ def test_one_onnx_file_takes_any_number_of_images_of_any_size(onnx_folder: Path)
     "network",
     [
         *("swin_unet_conv", "hybrid", "unet", "dynunet", "swin_unetr", "swin", "resnet18"),
-        *("resnet50", "densenet121", "swin_mae"),
+        *("resnet50", "densenet121", "swin_mae", "simclr"),
     ],
 )
 def test_every_network_is_carried_by_every_program(
@@ -318,6 +325,47 @@ def test_a_full_output_folder_and_data_nobody_reads_are_refused(tmp_path: Path) 
         export(model, "reference", tmp_path / "out")
     with pytest.raises(SettingError, match="data is for format onnx-int8"):
         export(model, "reference", tmp_path / "out2", data=tmp_path)
+    with pytest.raises(SettingError, match="data is for models with classes"):
+        export(model, "onnx-int8", tmp_path / "out2", data=tmp_path)
+    assert not (tmp_path / "out2").exists()
+
+
+@pytest.mark.parametrize(
+    ("format", "package", "extra"),
+    [
+        ("onnx", "onnxscript", "onnx"),
+        ("onnx-int8", "onnxruntime", "onnx"),
+        ("huggingface", "huggingface_hub", "hub"),
+        ("monai", "fire", "bundle"),
+    ],
+)
+def test_an_earlier_export_stays_where_a_package_is_missing(
+    format: str, package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = export(write_mae(tmp_path / "model"), "reference", tmp_path / "out").file
+    monkeypatch.setattr(
+        "vismae.workflows.exporting.packages.find_spec",
+        lambda name: None if name == package else find_spec(name),
+    )
+    with pytest.raises(SettingError, match=rf"needs {package}\. Install the extra: .*\[{extra}\]"):
+        export(tmp_path / "model", format, tmp_path / "out", overwrite=True)
+    assert earlier.is_file()
+
+
+@pytest.mark.parametrize("format", ["huggingface", "microsoft"])
+def test_a_contrastive_encoder_is_carried_too(format: str, tmp_path: Path) -> None:
+    model = write_contrastive(tmp_path / "model")
+    folder = export(model, format, tmp_path / "out").folder
+    if format == "huggingface":
+        page = (folder / "README.md").read_text()
+        assert "A contrastive encoder" in page
+        assert "vismae embed --model" in page
+        path = write_png(tmp_path / "a.png", np.eye(40, dtype=np.uint8) * 255)
+        tables = [
+            vismae.embed(model=each, inputs=path, out=tmp_path / each.name / "e", device="cpu")
+            for each in (model, folder)
+        ]
+        assert np.array_equal(tables[0].features, tables[1].features)
 
 
 def test_a_bundle_is_verified_and_run_by_monai_without_vismae(

@@ -23,10 +23,14 @@ from vismae.data.resampling import (
     shrinking_weights,
 )
 from vismae.models.features import image_features, require_features
-from vismae.models.mae import SwinMAE
-from vismae.models.weights import Model, kind_of
+from vismae.models.weights import Kind, Model, kind_of
 
-OUTPUTS = {"segmenter": "logits", "classifier": "probabilities", "mae": "features"}
+OUTPUTS: dict[Kind, str] = {
+    "segmenter": "logits",
+    "classifier": "probabilities",
+    "mae": "features",
+    "contrastive": "features",
+}
 """What each kind of model gives, by its kind."""
 
 
@@ -58,7 +62,7 @@ class UnitRangeModel(nn.Module):
     def __init__(self, model: Model, preprocessing: Preprocessing, multi_label: bool) -> None:
         super().__init__()
         self.kind = kind_of(model)
-        if self.kind == "mae":
+        if self.output == "features":
             require_features(model)
         self.network = model
         self.preprocessing = preprocessing
@@ -87,8 +91,8 @@ class UnitRangeModel(nn.Module):
             shrinking_weights(columns, width, canvas[1]),
         )
         images = (images - contract.mean) / contract.std
-        if self.kind == "mae":
-            return image_features(cast(SwinMAE, self.network), images)
+        if self.output == "features":
+            return image_features(cast(Model, self.network), images)
         logits = self.network(images).float()
         if self.kind == "classifier":
             return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)

@@ -14,7 +14,9 @@ from vismae.workflows.exporting.folders import export_huggingface, export_refere
 from vismae.workflows.exporting.onnx_file import export_onnx
 from vismae.workflows.exporting.onnx_int8 import export_int8
 from vismae.workflows.exporting.outcome import TOLERANCE, Outcome
+from vismae.workflows.exporting.packages import require_packages
 from vismae.workflows.exporting.program import export_program
+from vismae.workflows.exporting.quality import require_classes
 from vismae.workflows.exporting.swin_weights import export_swin
 
 REPORT = "export.json"
@@ -61,6 +63,9 @@ def export(config: ExportConfig) -> ExportResult:
         )
     if config.data and config.format != "onnx-int8":
         raise SettingError("data is for format onnx-int8, whose loss it measures. Leave it out.")
+    if config.data:
+        require_classes(model)
+    require_packages(config.format)
     with open_run(config.out, "export", config, overwrite=config.overwrite) as folder:
         outcome = _write(folder, config, model)
         write_json(folder / REPORT, _report(config, model, outcome))

@@ -13,6 +13,7 @@ _KINDS = {
     "segmenter": "segmentation network (a class for each pixel)",
     "classifier": "classification network (a class for each image)",
     "mae": "masked autoencoder (an encoder to fine-tune; learnt without labels)",
+    "contrastive": "contrastive encoder (an encoder to fine-tune; learnt without labels)",
 }
 _USE = """```python
 from vismae.models.hub import HubModel
@@ -23,7 +24,7 @@ model = HubModel.from_pretrained("this-folder")
 Or, since the folder is a model folder of vismae too:
 
 ```bash
-vismae predict --model this-folder scans/ --out results
+vismae {command} --model this-folder scans/ --out results
 ```
 """
 
@@ -38,9 +39,9 @@ def card_page(card: ModelCard, network: str) -> str:
         network: Name of the network.
     """
     sections = [
-        _front_matter(card),
+        _front_matter(card, network),
         f"# {network}\n\nA {_KINDS[card.kind]} of vismae.\n",
-        "## Use\n\n" + _USE,
+        "## Use\n\n" + _USE.format(command="embed" if card.kind == "contrastive" else "predict"),
         "## Input\n\n" + _input(card),
     ]
     if card.task is not None:
@@ -60,8 +61,8 @@ def write_card_page(folder: Path, card: ModelCard, network: str) -> None:
     (folder / "README.md").write_text(card_page(card, network), encoding="utf-8")
 
 
-def _front_matter(card: ModelCard) -> str:
-    fields: dict[str, Any] = {"library_name": "vismae", "tags": ["medical-imaging", "swin"]}
+def _front_matter(card: ModelCard, network: str) -> str:
+    fields: dict[str, Any] = {"library_name": "vismae", "tags": ["medical-imaging", network]}
     fields["tags"] += [str(modality) for modality in card.modalities]
     if card.kind in _TASKS:
         fields["pipeline_tag"] = _TASKS[card.kind]

@@ -2,13 +2,12 @@
 
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vismae.core.errors import ModelError, SettingError
+from vismae.core.errors import ModelError
 from vismae.core.model_card import ModelCard
 from vismae.inference.deployed import UnitRangeModel
 from vismae.models.mae import SwinMAE
@@ -29,13 +28,8 @@ def export_huggingface(folder: Path, model: Model, body: UnitRangeModel) -> Outc
     """Write a folder for ``from_pretrained`` with a model card page, load it and compare.
 
     Raises:
-        SettingError: ``huggingface_hub`` is missing.
+        ModelError: The copy differs.
     """
-    if find_spec("huggingface_hub") is None:
-        raise SettingError(
-            "The Hugging Face folder needs huggingface_hub. Install the extra: "
-            "pip install 'vismae[hub]'."
-        )
     from vismae.models.hub import HubModel
 
     card = model.card

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vismae.core.errors import ModelError, SettingError
+from vismae.core.errors import ModelError
 from vismae.core.model_card import ModelCard
 from vismae.core.rundir import write_json, write_text
 from vismae.core.types import PixelUnit
@@ -35,22 +34,14 @@ from vismae.workflows.exporting.trial import largest_difference, own_answer, tri
 
 _PROGRAM = "models/model.pt2"
 _SCHEMA = "metadata.schema.json"
-_NEEDED = ("monai", "jsonschema", "fire")
 
 
 def export_monai(folder: Path, model: Model, body: UnitRangeModel) -> Outcome:
     """Write a MONAI bundle, let MONAI verify it, run its network and compare.
 
     Raises:
-        SettingError: A package is missing.
         ModelError: The network cannot be traced, or the bundle differs or is refused.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise SettingError(
-            f"A MONAI bundle needs {', '.join(missing)}. Install the extra: "
-            "pip install 'vismae[bundle]'."
-        )
     card = model.card
     if not isinstance(card, ModelCard):
         raise ModelError("The model has no model card. Take a fresh copy of the model folder.")
@@ -82,7 +73,7 @@ def export_monai(folder: Path, model: Model, body: UnitRangeModel) -> Outcome:
     return Outcome(
         path,
         differences,
-        ("torch", "nibabel", *_NEEDED),
+        ("torch", "nibabel", "monai", "jsonschema", "fire"),
         notes=(
             "MONAI verified metadata and network. Run it on axial NIfTI volumes: "
             f"cd {folder} && python -m monai.bundle run --config_file configs/inference.json "
@@ -95,7 +86,8 @@ def export_monai(folder: Path, model: Model, body: UnitRangeModel) -> Outcome:
 def _metadata(card: ModelCard, body: UnitRangeModel, network: str, outputs: int) -> dict[str, Any]:
     contract = body.preprocessing
     classes = card.task.classes if card.task is not None else ()
-    word = {"segmenter": "segmentation", "classifier": "classification", "mae": "features"}
+    word = {"logits": "segmentation", "probabilities": "classification", "features": "features"}
+    purpose = word[body.output]
     size = list(contract.image_size)
     common = {"dtype": "float32", "is_patch_data": False}
     return {
@@ -107,7 +99,7 @@ def _metadata(card: ModelCard, body: UnitRangeModel, network: str, outputs: int)
         "numpy_version": metadata.version("numpy"),
         "required_packages_version": {"nibabel": metadata.version("nibabel")},
         "name": f"vismae {network}",
-        "task": f"{word[card.kind]} of medical images, slice by slice",
+        "task": f"{purpose} of medical images, slice by slice",
         "description": f"A {network} of vismae as an exported program; images of 0..1 in.",
         "authors": "see docs/README.md",
         "copyright": f"licence of the weights: {card.licence}",
@@ -128,7 +120,7 @@ def _metadata(card: ModelCard, body: UnitRangeModel, network: str, outputs: int)
             "outputs": {
                 "pred": {
                     "type": body.output,
-                    "format": word[card.kind],
+                    "format": purpose,
                     "num_channels": outputs,
                     "spatial_shape": size[::-1] if card.kind == "segmenter" else [],
                     "value_range": [],

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vismae.core.errors import SettingError
 from vismae.core.rundir import write_text
 from vismae.inference.deployed import Scale, UnitRangeModel
 from vismae.models.weights import Model
@@ -32,10 +31,8 @@ def export_onnx(folder: Path, body: UnitRangeModel) -> Outcome:
     """Write ``model.onnx`` and ``run.py``, run the file and compare it with the model.
 
     Raises:
-        SettingError: A package is missing.
         ModelError: The network cannot be traced, or the file differs.
     """
-    require_onnx()
     path = folder / ONNX_FILE
     write_onnx(path, body)
     write_runner(folder)
@@ -120,18 +117,3 @@ def open_session(path: Path) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def require_onnx() -> None:
-    """Check that the packages for ONNX are there.
-
-    Raises:
-        SettingError: One is missing.
-    """
-    from importlib.util import find_spec
-
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise SettingError(
-            f"ONNX needs {', '.join(missing)}. Install the extra: pip install 'vismae[onnx]'."
-        )

@@ -21,7 +21,6 @@ from vismae.workflows.exporting.onnx_file import (
     export_onnx,
     onnx_facts,
     open_session,
-    require_onnx,
     write_runner,
 )
 from vismae.workflows.exporting.outcome import Outcome
@@ -43,10 +42,9 @@ def export_int8(folder: Path, body: UnitRangeModel, data: tuple[Path, ...]) -> O
         data: Labelled images to measure the loss on; none measures agreement only.
 
     Raises:
-        SettingError: A package is missing.
+        DataError: No image of ``data`` has a label.
         ModelError: The network has no linear layers to speak of, or cannot be traced.
     """
-    require_onnx()
     path = folder / ONNX_FILE
     # The full file lies outside, so that an interrupted export leaves no file of another format.
     with tempfile.TemporaryDirectory(prefix="vismae-onnx-") as temporary:
@@ -117,7 +115,7 @@ def _agreement(body: UnitRangeModel, before: Any, after: Any) -> dict[str, Any]:
         given = program_inputs(trial, body.preprocessing)
         one, other = (np.asarray(session.run(None, given)[0]) for session in (before, after))
         change = max(change, float(np.abs(one - other).max()))
-        if body.kind == "mae":
+        if body.output == "features":
             cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1)
             same += float((cosine / np.linalg.norm(other, axis=1)).sum())
             total += len(one)
@@ -125,16 +123,16 @@ def _agreement(body: UnitRangeModel, before: Any, after: Any) -> dict[str, Any]:
             same += int((one.argmax(1) == other.argmax(1)).sum())
             total += one[:, 0].size
     words = {
-        "segmenter": "of the pixels get the same class",
-        "classifier": "of the images get the same class",
-        "mae": "mean cosine similarity of the features",
+        "logits": "of the pixels get the same class",
+        "probabilities": "of the images get the same class",
+        "features": "mean cosine similarity of the features",
     }
     share = same / total
     return {
         "share": share,
         "largest_change": change,
         "sentence": f"On {len(trials(body.preprocessing))} computed volumes {share:.2%} "
-        f"{words[body.kind]} as in float32 ({body.output} change by {change:.3g} at most).",
+        f"{words[body.output]} as in float32 ({body.output} change by {change:.3g} at most).",
     }
 
 

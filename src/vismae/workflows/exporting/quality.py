@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from vismae.core.errors import DataError, SettingError
 from vismae.core.model_card import ModelCard, TaskCard
@@ -71,19 +72,29 @@ def quality_on(
         SettingError: The model has no classes.
         DataError: No image has a label.
     """
-    card = getattr(body.network, "card", None)
-    if not isinstance(card, ModelCard) or card.task is None:
-        raise SettingError("--data is for models with classes; a masked autoencoder has none.")
-    kind = "segment" if card.kind == "segmenter" else "classify"
+    task = require_classes(body.network)
+    kind = "segment" if body.kind == "segmenter" else "classify"
     with tempfile.TemporaryDirectory(prefix="vismae-export-") as temporary:
         store = open_or_ingest(data, Path(temporary) / "store", task=kind)
-        rows = _labelled_rows(store, card.kind == "segmenter")
+        rows = _labelled_rows(store, kind == "segment")
         score = _dice if kind == "segment" else _auroc
         scores = {
-            name: score(session, store, rows, body, card.task) for name, session in sessions.items()
+            name: score(session, store, rows, body, task) for name, session in sessions.items()
         }
         patients = store.columns(["patient_id"], rows)["patient_id"].nunique()
     return Quality("dice" if kind == "segment" else "auroc", scores, len(rows), patients)
+
+
+def require_classes(model: nn.Module) -> TaskCard:
+    """Return a model's task.
+
+    Raises:
+        SettingError: It has none.
+    """
+    card = getattr(model, "card", None)
+    if not isinstance(card, ModelCard) or card.task is None:
+        raise SettingError("data is for models with classes; this one has none. Leave it out.")
+    return card.task
 
 
 def _labelled_rows(store: Store, segment: bool) -> np.ndarray:

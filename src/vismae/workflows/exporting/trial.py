@@ -143,7 +143,7 @@ def own_answer(body: UnitRangeModel, images: torch.Tensor) -> np.ndarray:
             for image in images
         ]
     )
-    if body.kind == "mae":
+    if body.output == "features":
         return image_features(body.network, canvas).numpy()  # pyright: ignore[reportArgumentType]
     logits = body.network(canvas).float()
     if body.kind == "classifier":
