@@ -9,12 +9,15 @@ import vismae
 from models_on_disk import write_classifier, write_mae, write_segmenter
 from stores import record
 from vismae.core.errors import DataError, SettingError
-from vismae.core.types import Modality
+from vismae.core.types import Modality, PixelUnit
 from vismae.data.store import StoreWriter
 
 
-def _store(folder: Path) -> Path:
-    """Twelve patients of three images; P00 and P01 have labels, P11 is set aside for testing."""
+def _store(folder: Path, also_ct: str | None = None) -> Path:
+    """Twelve patients of three images; P00 and P01 have labels, P11 is set aside for testing.
+
+    ``also_ct`` is a further patient, of another modality.
+    """
     rng = np.random.default_rng(0)
     with StoreWriter(folder) as writer:
         for patient in range(12):
@@ -32,6 +35,10 @@ def _store(folder: Path) -> Path:
                     ),
                     pixels,
                 )
+        if also_ct is not None:
+            pixels = np.zeros((40, 36), np.int16)
+            facts = record(also_ct, pixels, modality=Modality.CT, unit=PixelUnit.HU)
+            writer.add(facts, pixels)
     return folder
 
 
@@ -73,14 +80,18 @@ def test_a_masked_autoencoder_chooses_by_look_and_not_by_uncertainty(tmp_path: P
 
 
 def test_a_list_of_labelled_patients_counts_and_strangers_are_named(tmp_path: Path) -> None:
-    store = _store(tmp_path / "store")
-    model = write_mae(tmp_path / "model")
+    store = _store(tmp_path / "store", also_ct="P12")
+    model = write_mae(tmp_path / "model", modalities=(Modality.XR,))
     listed = tmp_path / "labelled.csv"
     listed.write_text("patient_id\nP05\nP06\n")
     result = vismae.select(
         model=model, store=store, n=99, strategy="random", labelled=listed, out=tmp_path / "out"
     )
     assert (result.candidates, result.labelled) == (7, 4)
+    listed.write_text("patient_id\nP05\nP12\n")
+    among = {"labelled": listed, "among": listed, "ignore_labels": True}
+    with pytest.raises(DataError, match="nobody is left"):  # P12 has no image for this model
+        vismae.select(model=model, store=store, out=tmp_path / "none", **among)
     listed.write_text("patient_id\nnobody\n")
     with pytest.raises(DataError, match="patient nobody"):
         vismae.select(model=model, store=store, labelled=listed, out=tmp_path / "again")

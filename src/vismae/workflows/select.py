@@ -92,12 +92,16 @@ def select(config: SelectConfig) -> SelectResult:
     if needs_features(strategy):
         require_features(cast(Model, ensemble.models[0]))
     store = Store(config.store)
-    rows = _usable(store, card, config)
-    labelled = _labelled(store, rows, card, config)
+    index = store.columns([*dict.fromkeys((*FINGERPRINT_COLUMNS, *_COLUMNS))])
+    rows = of_modality(index, config.modality or card.modalities, store.address)
+    labelled = _labelled(rows, card, config)
+    if config.labelled is not None:
+        # Lists are of the whole store: some patients may have no images of the model's modalities.
+        labelled |= _listed(config.labelled, index, store.address) & set(rows["patient_id"])
     candidates = rows[~rows["patient_id"].isin(labelled)]
     if config.among is not None:
         candidates = candidates[
-            candidates["patient_id"].isin(_listed(config.among, rows, store.address))
+            candidates["patient_id"].isin(_listed(config.among, index, store.address))
         ]
     elif config.split:
         candidates = candidates[candidates["split"].isin(config.split)]
@@ -171,7 +175,8 @@ class _Looks:
                 patient: _Look(0.0, self._none, numbers[len(numbers) // 2], 0)
                 for patient, numbers in chosen.items()
             }
-        stream = self._seen([row for numbers in chosen.values() for row in numbers])
+        rows_of_all = [row for numbers in chosen.values() for row in numbers]
+        stream = self._seen(rows_of_all, wants_uncertainty)
         looks = {}
         for patient, numbers in chosen.items():
             seen = [next(stream) for _ in numbers]
@@ -181,13 +186,13 @@ class _Looks:
             looks[patient] = _Look(float(unsure.mean()), vector, numbers[most], len(numbers))
         return looks
 
-    def _seen(self, rows: list[int]) -> Iterator[tuple[float, np.ndarray]]:
+    def _seen(self, rows: list[int], wants_uncertainty: bool) -> Iterator[tuple[float, np.ndarray]]:
         ensemble, task = self.ensemble, self.ensemble.cards[0].task
         slices = stored_slices(self.store, rows, ensemble.preprocessing)
         model = cast(Model, ensemble.models[0])
         for batch, images in canvas_batches(slices, ensemble.preprocessing, self.config.batch_size):
             unsure = torch.zeros(len(batch))
-            if needs_uncertainty(self.strategy) and task is not None:
+            if wants_uncertainty and task is not None:
                 unsure = image_uncertainty(ensemble.scores(images), task.multi_label).cpu()
             vectors = torch.zeros(len(batch), 0)
             if needs_features(self.strategy):
@@ -196,28 +201,20 @@ class _Looks:
             yield from zip(unsure.tolist(), vectors.float().numpy(), strict=True)
 
 
-def _usable(store: Store, card: ModelCard, config: SelectConfig) -> pd.DataFrame:
-    """Return the rows the model can look at, with their numbers as index."""
-    index = store.columns([*dict.fromkeys((*FINGERPRINT_COLUMNS, *_COLUMNS))])
-    return of_modality(index, config.modality or card.modalities, store.address)
-
-
-def _labelled(store: Store, rows: pd.DataFrame, card: ModelCard, config: SelectConfig) -> set[str]:
-    """Return the patients whose labels are there: in the store, in a list, or in the model."""
+def _labelled(rows: pd.DataFrame, card: ModelCard, config: SelectConfig) -> set[str]:
+    """Return the patients whose labels are there: in the store, or in the model."""
     has_label = rows["has_label_map"] | rows["label"].notna()
     found = set() if config.ignore_labels else set(rows.loc[has_label, "patient_id"].astype(str))
     for stage in ("finetune", WITHHELD):
         if stage in card.training and not config.ignore_labels:
             known = overlap(card.training[stage], rows)
             found |= {*known.same_id, *known.same_pixels}
-    if config.labelled is not None:
-        found |= _listed(config.labelled, rows, store.address)
     return found
 
 
-def _listed(path: Path, rows: pd.DataFrame, address: str) -> set[str]:
+def _listed(path: Path, index: pd.DataFrame, address: str) -> set[str]:
     listed = read_patients_csv(path)
-    strangers = sorted(listed - set(rows["patient_id"].astype(str)))
+    strangers = sorted(listed - set(index["patient_id"].astype(str)))
     if strangers:
         raise DataError(
             f"{path}: patient {strangers[0]} ({len(strangers)} in all) is not in {address}. List "
