@@ -1,5 +1,6 @@
 """Features of stores and files: the encoder's own, in order, and nothing lost."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +19,13 @@ import vismae
 import vismae.workflows.embed as workflow
 from factories import write_dicom_series, write_nifti, write_png, write_tiff
 from models_on_disk import SMALL_CONTRACT, write_classifier, write_mae
-from stores import classification_store, pretrain_store
+from stores import classification_store, pretrain_store, record
 from vismae.cli import app
 from vismae.core.errors import DataError, ModelError, RunFolderError, SettingError
 from vismae.core.types import Modality
 from vismae.data.loaders import LabelledImages
 from vismae.data.sampler import Draw
-from vismae.data.store import Store
+from vismae.data.store import Store, StoreWriter
 from vismae.models import load_model
 from vismae.models.features import image_features
 
@@ -130,6 +131,22 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_table(
     changed = embed(model, tmp_path / "in", tmp_path / "out", batch_size=1, resume=True)
     assert (changed.embedded, changed.skipped) == (1, 4)
     assert (changed.features != whole.features).any(axis=1).tolist() == [False, True, *[False] * 3]
+
+
+def test_what_a_store_says_anew_of_the_same_pixels_is_in_the_table(tmp_path: Path) -> None:
+    model = write_mae(tmp_path / "model")
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 36), np.uint8)
+    for label in ("bright", "dark"):
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        with StoreWriter(tmp_path / "store") as writer:
+            for name in ("a", "b"):
+                writer.add(record(name, pixels, label=label), pixels)
+        result = embed(model, tmp_path / "store", tmp_path / "out", resume=True)
+        assert set(result.table["label"]) == {label}
+    assert (tmp_path / "out" / "neighbours.csv").exists()
+    again = embed(model, tmp_path / "store", tmp_path / "out", resume=True, neighbours=0)
+    assert (again.embedded, again.skipped) == (0, 1)
+    assert not (tmp_path / "out" / "neighbours.csv").exists()
 
 
 def test_neighbours_are_of_other_volumes_and_the_map_shows_every_image(tmp_path: Path) -> None:

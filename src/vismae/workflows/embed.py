@@ -151,6 +151,8 @@ def embed(config: EmbedConfig) -> EmbedResult:
         table = pq.read_table(folder / FEATURES).to_pandas()
         if config.neighbours:
             write_neighbours(folder, table, config.neighbours)
+        else:
+            (folder / NEIGHBOURS).unlink(missing_ok=True)  # of an earlier table
         maps = write_map(folder, table, config.seed)
         dim = read_features(table).shape[1]
         logger.info("%d images, %d features each", len(table), dim)

@@ -22,6 +22,9 @@ _FACTS = (
     *("modality", "body_part", "label", "split"),
 )
 
+# What the features are computed from.
+_SCALING = ("pixel_sha256", "unit", "slope", "intercept", "scale_low", "scale_high")
+
 
 def is_store(path: Path) -> bool:
     """Tell whether a path is a store, here or at an address."""
@@ -48,11 +51,12 @@ def stored_pieces(store: Store, rows: np.ndarray) -> Iterator[tuple[Piece, np.nd
     """Yield blocks of rows, each as a piece without features and its row numbers."""
     extra = [name for name in store.column_names if name.startswith("extra_")]
     names = [name for name in (*_FACTS, *extra) if name in store.column_names]
-    # Rows keep their numbers when a store grows, so the pixels of a block are its fingerprint.
+    # Rows keep their numbers when a store grows; one ingested anew may say something else of them.
+    deciding = (*_SCALING, *names)
     for start in range(0, len(rows), _ROWS):
         block = rows[start : start + _ROWS]
-        pixels = store.columns(["pixel_sha256"], block)["pixel_sha256"].astype(str)
-        fingerprint = hashlib.sha256("".join(pixels).encode()).hexdigest()
+        known = store.columns(deciding, block).to_csv().encode()
+        fingerprint = hashlib.sha256(known).hexdigest()
         identity = f"{store.address}|{block[0]}-{block[-1]}"
         facts = store.columns(names, block).reset_index(names="row")
         yield Piece(identity, fingerprint, _plain(facts)), block
