@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from models_on_disk import write_contrastive
 from vismae.core.errors import ModelError
 from vismae.core.guarded_process import GuardedProcess, Limits
+from vismae.web.child import do
 from vismae.web.jobs import Job, JobLostError, JobQueue, Slot
 from vismae.web.work import Served
 
@@ -111,3 +113,9 @@ def test_a_job_under_way_cannot_be_cancelled_behind_the_back_of_the_queue(
     assert len(job.outcome.result(120)) == 3
     [found] = slot(queue).start(asked(model_folders["organs"])).outcome.result(120)
     assert found["kind"] == "segmenter"
+
+
+def test_a_model_that_the_page_cannot_show_is_refused_at_the_start(tmp_path: Path) -> None:
+    served = Served((("simclr", write_contrastive(tmp_path / "model")),), "cpu", 1, 1, False, ())
+    with pytest.raises(ModelError, match=r"contrastive encoder.*vismae embed"):
+        do(served, lambda *_: None)

@@ -57,6 +57,11 @@ def _describe(served: Served, step: Step) -> list[dict[str, Any]]:
         step(name)
         card = _ensemble(served, folder).cards[0]
         task = card.task
+        if card.kind == "contrastive":
+            raise ModelError(
+                f"{folder} is a contrastive encoder, which says nothing of an image that the page "
+                "could show. Use vismae embed for its features, or fine-tune it."
+            )
         note = None
         if card.kind == "classifier" and task is not None:
             note = calibration_note(folder, task, served.evaluations)
