@@ -17,8 +17,11 @@ from factories import ultrasound_region, write_dicom_series, write_dicom_slice
 from models_on_disk import write_classifier, write_mae, write_segmenter
 from orthanc import Orthanc, running_orthanc
 from vismae.core.errors import DataError, SettingError
-from vismae.files.dicomweb import DicomWebServer
+from vismae.core.types import Modality
+from vismae.files.dicomweb import DicomWebServer, RemoteSeries
 from vismae.workflows.predict import PredictResult
+from vismae.workflows.prediction.inputs import Failure
+from vismae.workflows.prediction.tables import write_failed
 from wayward import forwarded, status, wayward_server
 
 STUDY, OTHER_STUDY = "1.2.826.0.1.3680043.8.498.71", "1.2.826.0.1.3680043.8.498.72"
@@ -237,6 +240,39 @@ def test_fetched_files_are_gone_afterwards(
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     predict(write_segmenter(tmp_path / "model"), pacs.url, tmp_path / "out")
     assert list(scratch.iterdir()) == []
+
+
+def test_files_of_a_series_that_is_refused_are_gone_before_the_end(
+    pacs: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    left: list[Path] = []
+
+    def at_the_end(folder: Path, failures: list[Failure]) -> None:
+        left.extend(path for path in scratch.rglob("*") if path.is_file())
+        write_failed(folder, failures)
+
+    monkeypatch.setattr("vismae.workflows.predict.write_failed", at_the_end)
+    model = write_segmenter(tmp_path / "model", modalities=(Modality.MR,))
+    result = predict(model, pacs.url, tmp_path / "out")
+    assert len(result.failed) == 2
+    assert left == []
+
+
+def test_a_series_that_is_found_twice_is_one_input(
+    pacs: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_series = DicomWebServer.find_series
+
+    def twice(server: DicomWebServer, query: dict[str, str]) -> Iterator[RemoteSeries]:
+        for series in find_series(server, query):
+            yield from (series, series)
+
+    monkeypatch.setattr(DicomWebServer, "find_series", twice)
+    result = predict(write_segmenter(tmp_path / "model"), pacs.url, tmp_path / "out")
+    assert (result.predicted, result.skipped) == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from vismae.core.errors import (
 )
 from vismae.core.types import Flag
 from vismae.files.dicomweb_failures import DicomWebError
-from vismae.inference.class_slices import classify_slices, gives_evidence
-from vismae.inference.dicom_source import require_highdicom
+from vismae.inference.class_slices import classify_slices
 from vismae.inference.ensemble import Ensemble, load_ensemble
 from vismae.inference.error_slices import error_slices
 from vismae.inference.predictor import choose_device
 from vismae.inference.slices import Slice, segment_slices
+from vismae.workflows.prediction.fitting import resolved
 from vismae.workflows.prediction.inputs import (
     Failure,
     Input,
@@ -40,7 +40,6 @@ from vismae.workflows.prediction.records import RECORDS, Record, Records, reques
 from vismae.workflows.prediction.remote import (
     RemoteInput,
     remote_inputs,
-    require_sendable,
     send_results,
     servers_of,
 )
@@ -63,19 +62,6 @@ logger = logging.getLogger(__name__)
 Key = tuple[ReadInput, Volume, int]
 
 _SHOWN_FAILURES = 5
-_FORMATS = {
-    "segmenter": ("nifti", "png", "dicomseg"),
-    "classifier": ("dicomsr",),
-    "mae": (),
-}
-# Settings that only one kind of model can honour.
-_ONLY_FOR = {
-    "tiling": "segmenter",
-    "uncertainty": "segmenter",
-    "largest_component": "segmenter",
-    "fill_holes": "segmenter",
-    "explain": "classifier",
-}
 
 
 @dataclass(frozen=True)
@@ -146,7 +132,7 @@ def predict(config: PredictConfig) -> PredictResult:
     ensemble = load_ensemble(
         config.model, choose_device(config.device), config.flips, config.precision
     )
-    config = _resolved(config, ensemble)
+    config = resolved(config, ensemble)
     with tempfile.TemporaryDirectory(prefix="vismae-") as scratch:
         inputs, failures = _find_all(config, Path(scratch))
         if not inputs and not failures:
@@ -167,7 +153,8 @@ def _find_all(config: PredictConfig, scratch: Path) -> tuple[list[Input], list[F
                 failures.append(found)
             else:
                 inputs.append(found)
-    return inputs, failures
+    # A series can be found twice, as where a study arrived while pages were read.
+    return list({item.identity: item for item in inputs}.values()), failures
 
 
 def _predict_into(
@@ -205,53 +192,6 @@ def _predict_into(
 
 def _kept(config: PredictConfig) -> frozenset[Flag]:
     return frozenset(Flag(word) for word in config.keep)
-
-
-def _resolved(config: PredictConfig, ensemble: Ensemble) -> PredictConfig:
-    """Return the settings with the format that sending implies; refuse what does not fit."""
-    _require_fitting(config, ensemble)
-    if not config.send:
-        return config
-    servers, _ = servers_of(config.inputs, config.query)
-    wanted = require_sendable(config.inputs, servers, ensemble.kind, config.format)
-    return config.model_copy(update={"format": wanted})
-
-
-def _require_fitting(config: PredictConfig, ensemble: Ensemble) -> None:
-    if ensemble.kind == "contrastive":
-        raise SettingError(
-            f"{config.model[0]} is a contrastive encoder, which predicts nothing. Use vismae embed "
-            "for its features, or fine-tune it."
-        )
-    for name, kind in _ONLY_FOR.items():
-        if getattr(config, name) and ensemble.kind != kind:
-            raise SettingError(
-                f"{name} is for a {kind}; {config.model[0]} holds a {ensemble.kind}. Leave it out."
-            )
-    formats = _FORMATS[ensemble.kind]
-    if config.format is not None and config.format not in formats:
-        raise SettingError(
-            f"format is {config.format}, but {config.model[0]} holds a {ensemble.kind}, whose "
-            f"results have {' or '.join(formats) or 'no such choice'}. Leave it out."
-        )
-    if config.format in ("dicomseg", "dicomsr") or config.send:
-        require_highdicom()
-    if config.explain and not gives_evidence(ensemble):
-        raise SettingError(
-            f"explain is for classifiers of the kind swin; {config.model[0]} is another network. "
-            "Leave it out."
-        )
-    if config.flips and ensemble.kind == "mae":
-        raise SettingError("flips is for segmenters and classifiers. Leave it out.")
-    if ensemble.kind == "segmenter":
-        classes = ensemble.task.classes
-        for setting in ("largest_component", "fill_holes"):
-            for name in getattr(config, setting):
-                if name not in classes[1:]:
-                    raise SettingError(
-                        f"{setting}: the model has no class '{name}'. It has "
-                        f"{', '.join(classes[1:])}."
-                    )
 
 
 def _predict_all(run: _Run, inputs: list[Input]) -> None:
@@ -294,6 +234,7 @@ def _read_all(run: _Run, inputs: list[Input], count: Callable[..., None]) -> Ite
             raise
         except (UnreadableFileError, PreprocessingError, DataError, MemoryError) as error:
             run.failures.append(failure_from(item, error))
+            _discard(item)
             count()
             continue
         run.failures.extend(failure_of(rejected, item.named) for rejected in read.rejected)
@@ -304,6 +245,11 @@ def _finish(run: _Run, read: ReadInput) -> None:
     """Write the results of an input, then the record that it is done, and send what is to go."""
     item = read.item
     _write_results(run, read)
+    _discard(item)
+
+
+def _discard(item: Input) -> None:
+    """Remove what was fetched for an input."""
     if isinstance(item, RemoteInput):
         item.discard()
 
