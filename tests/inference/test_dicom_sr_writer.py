@@ -53,6 +53,21 @@ def test_probabilities_and_references_come_back(tmp_path: Path) -> None:
     assert report.VerificationFlag == "UNVERIFIED"
 
 
+def test_stacks_of_one_multi_frame_file_are_told_apart(tmp_path: Path) -> None:
+    pixels = np.ones((4, 8, 8), np.uint16)
+    path = write_dicom_slice(tmp_path / "stacks.dcm", pixels, NumberOfFrames=4)
+    file = source_file(path)
+    findings = [
+        Finding((file,), np.array([0.25, 0.75]), ("malignant",), (1, 3)),
+        Finding((file,), np.array([0.9, 0.1]), ("benign",), (2, 4)),
+    ]
+    write_dicom_sr(tmp_path / "sr.dcm", findings, FACTS)
+    groups = sr.srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()
+    frames = [list(group.source_images[0].referenced_frame_numbers) for group in groups]
+    assert frames == [[1, 3], [2, 4]]
+    assert len({str(group.tracking_uid) for group in groups}) == 2
+
+
 def test_dcmtk_takes_it_for_a_valid_report(tmp_path: Path) -> None:
     if shutil.which("dsrdump") is None:
         pytest.skip("needs dcmtk")

@@ -59,11 +59,13 @@ class Finding:
         files: Of the images, one for each slice; or one multi-frame file.
         probabilities: (K,), of 0 to 1.
         predicted: Classes found; none of several questions may be.
+        frames: Of a multi-frame file, counted from 1; empty for all.
     """
 
     files: tuple[SourceFile, ...]
     probabilities: np.ndarray
     predicted: tuple[str, ...]
+    frames: tuple[int, ...] = ()
 
 
 def write_dicom_sr(path: Path, findings: Sequence[Finding], facts: ReportFacts) -> None:
@@ -132,7 +134,10 @@ def _group(number: int, finding: Finding, headers: list[Any], facts: ReportFacts
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=generate_uid(
-                entropy_srcs=["group", facts.identity, str(headers[0].SOPInstanceUID)]
+                entropy_srcs=[
+                    *("group", facts.identity, str(headers[0].SOPInstanceUID)),
+                    *map(str, finding.frames),
+                ]
             ),
             identifier=f"vismae {number}",
         ),
@@ -140,6 +145,7 @@ def _group(number: int, finding: Finding, headers: list[Any], facts: ReportFacts
             sr.SourceImageForMeasurementGroup(
                 referenced_sop_class_uid=header.SOPClassUID,
                 referenced_sop_instance_uid=header.SOPInstanceUID,
+                referenced_frame_numbers=list(finding.frames) or None,
             )
             for header in headers
         ],

@@ -1,7 +1,6 @@
 """The results of one input on the disk: label maps, maps of values, and rows for the tables."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from vismae.inference.nifti_writer import write_nifti_like, write_nifti_of
 from vismae.inference.picture_writer import write_pictures
 from vismae.inference.postprocess import clean_labels
 from vismae.inference.slices import FULL_SCALE, SliceLabels
+from vismae.workflows.prediction.class_rows import class_cells, predicted_classes
 from vismae.workflows.prediction.reading import ReadInput, Volume
 from vismae.workflows.prediction.records import Records
 
@@ -115,10 +115,9 @@ def add_classes(results: Results, config: PredictConfig, task: TaskCard, device:
     Raises:
         DataError: A report is wanted of what is no DICOM.
     """
-    maps: list[np.ndarray] = []
     means: list[np.ndarray] = []
     for place, volume in enumerate(results.read.volumes, start=1):
-        answers = [answer for answer in volume.answers if isinstance(answer, SliceClasses)]
+        answers = _class_answers(volume)
         found = np.stack([answer.probabilities for answer in answers])
         means.append(found.mean(axis=0))
         shared = {
@@ -130,18 +129,25 @@ def add_classes(results: Results, config: PredictConfig, task: TaskCard, device:
         for number, probabilities in enumerate(found, start=1):
             names = {"level": "image", **shared, "slice": number}
             flags = _flags(volume, number - 1)
-            results.images.append({**names, **_class_cells(probabilities, task), "flags": flags})
+            results.images.append({**names, **class_cells(probabilities, task), "flags": flags})
         if len(found) > 1:
             names = {"level": "volume", **shared, "slice": ""}
             flags = "|".join(volume.flags)
-            results.images.append({**names, **_class_cells(means[-1], task), "flags": flags})
-        evidence = [answer.evidence for answer in answers if answer.evidence is not None]
-        if evidence:
-            maps.append(_in_full_frame(volume, np.stack(evidence)))
+            results.images.append({**names, **class_cells(means[-1], task), "flags": flags})
     if config.format == "dicomsr":
         _add_report(results, means, task, device)
+    maps: list[np.ndarray] = []
+    for volume in results.read.volumes:
+        found = [answer.evidence for answer in _class_answers(volume)]
+        evidence = [values for values in found if values is not None]
+        if evidence:
+            maps.append(_in_full_frame(volume, np.stack(evidence)))
     if maps:
         add_maps(results, maps, "_evidence")
+
+
+def _class_answers(volume: Volume) -> list[SliceClasses]:
+    return [answer for answer in volume.answers if isinstance(answer, SliceClasses)]
 
 
 def add_errors(results: Results) -> None:
@@ -163,40 +169,6 @@ def add_maps(results: Results, maps: list[np.ndarray], ending: str) -> None:
     )
     as_nifti = results.kind == "nifti" or placed
     _add_slices(results, maps, ending, "nifti" if as_nifti else "png", of_classes=False)
-
-
-def patient_rows(images: Sequence[dict[str, Any]], task: TaskCard) -> list[dict[str, Any]]:
-    """Return a row for each patient that files name: the mean over all images."""
-    columns = [f"probability_{name}" for name in task.classes]
-    patients: dict[str, list[dict[str, Any]]] = {}
-    for row in images:
-        if row["level"] == "image" and row["patient_id"]:
-            patients.setdefault(row["patient_id"], []).append(row)
-    rows: list[dict[str, Any]] = []
-    for patient, own in sorted(patients.items()):
-        mean = np.mean([[float(row[column]) for column in columns] for row in own], axis=0)
-        names = {"level": "patient", "input": "", "name": "", "volume": "", "patient_id": patient}
-        rows.append({**names, "slice": "", **_class_cells(mean, task), "flags": ""})
-    return rows
-
-
-def _class_cells(probabilities: np.ndarray, task: TaskCard) -> dict[str, Any]:
-    cells: dict[str, Any] = {
-        f"probability_{name}": round(float(value), 6)
-        for name, value in zip(task.classes, probabilities, strict=True)
-    }
-    return {"predicted": "|".join(_predicted(probabilities, task)), **cells}
-
-
-def _predicted(probabilities: np.ndarray, task: TaskCard) -> tuple[str, ...]:
-    if not task.multi_label:
-        return (task.classes[int(np.argmax(probabilities))],)
-    thresholds = task.thresholds or (0.5,) * len(task.classes)
-    return tuple(
-        name
-        for name, value, least in zip(task.classes, probabilities, thresholds, strict=True)
-        if value >= least
-    )
 
 
 def _flags(volume: Volume, number: int) -> str:
@@ -315,11 +287,13 @@ def _add_segmentations(
 
 def _add_report(results: Results, means: list[np.ndarray], task: TaskCard, device: str) -> None:
     _require_dicom(results, "report", "Leave --format out; the table has the probabilities.")
+    volumes = results.read.volumes
+    stacks = len(volumes) > 1 and len(results.read.item.group.files) == 1
     findings = [
-        Finding(own, mean, _predicted(mean, task))
-        for own, mean in zip(_files_of_volumes(results), means, strict=True)
+        Finding(own, mean, predicted_classes(mean, task), _frames_of(volume) if stacks else ())
+        for own, volume, mean in zip(_files_of_volumes(results), volumes, means, strict=True)
     ]
-    modality = results.read.volumes[0].image.modality
+    modality = volumes[0].image.modality
     path = results.place(".dcm")
     write_dicom_sr(path, findings, ReportFacts(task.classes, results.request, device, modality))
     results.outputs.append(path)
@@ -345,11 +319,16 @@ def _files_of_volumes(results: Results) -> list[tuple[SourceFile, ...]]:
     ]
 
 
+def _frames_of(volume: Volume) -> tuple[int, ...]:
+    """Return which frames of a multi-frame file the slices are, counted from 1."""
+    return tuple(int(key.rsplit(":", 1)[1]) for key in volume.image.details["slice_keys"])
+
+
 def _frames_in_order(volumes: list[Volume], label_maps: list[np.ndarray]) -> np.ndarray:
     """Return the slices of all stacks of a multi-frame file in the order of its frames."""
     order = {
-        int(key.rsplit(":", 1)[1]): (stack, number)
+        frame: (stack, number)
         for stack, volume in enumerate(volumes)
-        for number, key in enumerate(volume.image.details["slice_keys"])
+        for number, frame in enumerate(_frames_of(volume))
     }
     return np.stack([label_maps[stack][number] for _, (stack, number) in sorted(order.items())])

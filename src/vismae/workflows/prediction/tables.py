@@ -7,9 +7,9 @@ import pandas as pd
 from vismae.core.errors import UnreadableFileError, VismaeError
 from vismae.core.model_card import TaskCard
 from vismae.core.rundir import write_text
+from vismae.workflows.prediction.class_rows import patient_rows
 from vismae.workflows.prediction.inputs import Failure, Input, is_no_input
 from vismae.workflows.prediction.records import Record
-from vismae.workflows.prediction.results import patient_rows
 
 FAILED = "failed.csv"
 
