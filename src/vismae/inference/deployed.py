@@ -61,7 +61,7 @@ class UnitRangeModel(nn.Module):
 
     def __init__(self, model: Model, preprocessing: Preprocessing, multi_label: bool) -> None:
         super().__init__()
-        self.kind = kind_of(model)
+        self.kind: Kind = kind_of(model)
         if self.output == "features":
             require_features(model)
         self.network = model
