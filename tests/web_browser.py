@@ -102,6 +102,12 @@ class Browser:
         self.run("delete document.body.dataset.done")
         self.drop(file)
         self.wait("document.body.dataset.done || document.body.dataset.state === 'problem'")
+        # What a layer holds comes a moment later.
+        self.wait(
+            "document.querySelector('#layer').value === '' || "
+            "document.querySelector('#legend').childElementCount || "
+            "!document.querySelector('#scale').hidden"
+        )
         self.settle()
 
     def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
@@ -198,5 +204,6 @@ class Browser:
         return target.read_bytes()
 
     def close(self) -> None:
-        """End the browser."""
+        """Leave the page, which lets the server forget its file, and end the browser."""
+        self.driver.get("about:blank")
         self.driver.quit()

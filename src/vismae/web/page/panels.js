@@ -68,6 +68,8 @@ export class Panels {
     this.image = null;
     for (const name of ['window', 'overlay', 'classes', 'reconstruction', 'results', 'notes']) byId(`${name}-section`).hidden = true;
     byId('layer').replaceChildren();
+    byId('legend').replaceChildren();
+    byId('scale').hidden = true;
   }
 
   showWindow() {
