@@ -51,7 +51,7 @@ def comparison_table(part: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "labels": part["budget"],
-            "labelled patients": part["labelled_patients"],
+            "labelled": part["labelled_patients"],
             "start": part["start"],
             "runs": part["runs"],
             "n": part["cases"],
@@ -73,10 +73,10 @@ def comparison_caption(scores: TaskScores, config: StudyConfig) -> str:
     """Say what the columns of ``comparison_table`` are."""
     return (
         f"{scores.task}, {scores.metric}: mean over runs and test {scores.unit}s [95 % interval "
-        f"over both]; n test {scores.unit}s; difference from '{config.baseline}', paired by run "
-        f"and {scores.unit}; p of a paired permutation over {scores.unit}s, and after Holm over "
-        "all comparisons of the study but the primary one. 'better' and 'worse' need both: an "
-        "interval without 0 and an adjusted p below 0.05."
+        f"over both]; labelled and n: {scores.unit}s to learn from and to test; difference from "
+        f"'{config.baseline}', paired by run and {scores.unit}; p of a paired permutation over "
+        f"{scores.unit}s, and after Holm over all comparisons of the study but the primary one. "
+        "'better' and 'worse' need both: an interval without 0 and an adjusted p below 0.05."
     )
 
 
