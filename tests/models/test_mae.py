@@ -172,6 +172,7 @@ def test_defaults_are_the_papers_and_unknown_settings_name_the_nearest():
         ({"strategy": "grid"}, "strategy 'grid' is unknown"),
         ({"normalise_eps": 0.0}, "normalise_eps is 0.0"),
         ({"normalise_side_px": 1}, "normalise_side_px is 1"),
+        ({"normalise_side_px": 16}, "normalise_patches is false"),
         ({"decoder_kind": "unet"}, "decoder_kind 'unet' is unknown"),
         ({"decoder_width": 8}, "decoder_width is 8, but a decoder of the kind 'swin'"),
         ({"decoder_kind": "convolutional", "encoder_input": "visible"}, "Use 'dense'"),

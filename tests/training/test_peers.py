@@ -62,8 +62,11 @@ def test_a_failure_is_told_to_all_in_its_own_words():
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_connection_that_breaks_is_a_process_that_was_lost(rank: int):
     with team(3) as peers:
+        # As for a process that is killed: its thread is no more, then the system closes its
+        # connections. A thread that still listened would take the others for lost and say so.
+        peers[rank]._closed = True
+        peers[rank]._thread.join(20)
         for line in peers[rank]._lines:
-            # As the system does for a process that is killed.
             line.connection.shutdown(socket.SHUT_RDWR)
         for each in peers:
             if each is not peers[rank]:

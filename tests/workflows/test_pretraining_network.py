@@ -103,13 +103,21 @@ def test_a_contrastive_run_can_be_planned(
     assert found.images_per_second > 0
 
 
+@pytest.mark.parametrize(
+    ("normalised", "said"), [(True, "the same task goes on"), (False, "with other targets")]
+)
 def test_a_decoder_goes_on_as_the_start_s(
-    unlabelled: Path, pretrain_config: MakePretrain, tmp_path: Path
+    unlabelled: Path, pretrain_config: MakePretrain, tmp_path: Path, normalised: bool, said: str
 ) -> None:
     source = SwinMAE.from_size(
-        "nano", in_channels=1, decoder_kind="convolutional", decoder_width=24
+        "nano",
+        in_channels=1,
+        decoder_kind="convolutional",
+        decoder_width=24,
+        normalise_patches=normalised,
     )
-    model = build_pretraining(pretrain_config(tmp_path, unlabelled), source)
+    settings = {"model.normalise_patches": True}
+    model = build_pretraining(pretrain_config(tmp_path, unlabelled, **settings), source)
     assert isinstance(model, SwinMAE)
-    assert "decoder_pred copied: the same task goes on" in start_from(source, model)
+    assert f"decoder_pred copied: {said}" in start_from(source, model)
     assert model.decoder_width == 24

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vismae.core.errors import ModelError, SettingError
+from vismae.models.convolution import MOST_WIDTH
 
 SEGMENTERS = ("unet", "dynunet", "swin_unetr")
 """Segmentation networks, by the words of ``model.network``."""
@@ -39,8 +40,8 @@ _UNET_LEVELS = 5
 _SWIN_UNETR_HALVINGS = 5
 _RESNETS = {"resnet18": ("basic", (2, 2, 2, 2), 8), "resnet50": ("bottleneck", (3, 4, 6, 3), 32)}
 
-MOST_WIDTH, MOST_LEVELS = 1024, 10
-"""Beyond these a network would be built that no memory holds."""
+MOST_LEVELS = 10
+"""As ``MOST_WIDTH``: beyond these a network would be built that no memory holds."""
 Stride = tuple[int, int]
 
 

@@ -17,6 +17,8 @@ from vismae.core.errors import ModelError
 
 SLOPE = 0.01
 """Of the leaky rectifiers, as in nnU-Net."""
+MOST_WIDTH = 1024
+"""Channels at full resolution that are built; a card from outside must not ask for more."""
 
 
 class ResidualBlock(nn.Module):

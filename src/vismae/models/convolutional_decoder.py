@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from vismae.core.errors import ModelError
 from vismae.models.backbone import SwinConfig, SwinEncoder, SwinStage
-from vismae.models.comparison_plan import MOST_WIDTH
 from vismae.models.convolution import (
+    MOST_WIDTH,
     ResidualBlock,
     UpBlock,
     initialise_convolution,

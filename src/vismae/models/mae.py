@@ -162,6 +162,11 @@ class SwinMAE(nn.Module):
             )
         if normalise_side_px is not None and normalise_side_px < 2:
             raise SettingError(f"normalise_side_px is {normalise_side_px}; use 2 or more.")
+        if normalise_side_px is not None and not normalise_patches:
+            raise SettingError(
+                f"normalise_side_px is {normalise_side_px}, but normalise_patches is false, so "
+                "that nothing is scaled. Set that to true, or leave this out."
+            )
         self.config = config
         self.mask_ratio = mask_ratio
         self.mask_unit_px = mask_unit_px

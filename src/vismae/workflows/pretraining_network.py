@@ -82,5 +82,7 @@ def start_from(source: Model, model: SwinMAE | SwinSimCLR) -> str:
     ):
         model.mask_token.data.copy_(source.mask_token.data)
         model.decoder_pred.load_state_dict(source.decoder_pred.state_dict())
-        report += "\nmask_token and decoder_pred copied: the same task goes on"
+        targets = [(m.normalise_patches, m.normalise_side_px) for m in (source, model)]
+        goes_on = "the same task goes on" if targets[0] == targets[1] else "with other targets"
+        report += f"\nmask_token and decoder_pred copied: {goes_on}"
     return report
