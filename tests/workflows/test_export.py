@@ -32,7 +32,6 @@ from vismae.models import (
     load_model,
     load_reference_checkpoint,
 )
-from vismae.models.foreign_names import swin_naming
 from vismae.workflows.export import ExportResult
 from vismae.workflows.exporting.card_page import card_page
 from vismae.workflows.exporting.outcome import require_same
@@ -227,44 +226,6 @@ def test_a_model_card_page_says_what_the_folder_says_and_no_more(segmenter: Path
     assert "holds no scores" in page
     scored = card.model_copy(update={"provenance": {"validation": {"dice": 0.81234}}})
     assert "| dice | 0.8123 |" in card_page(scored, "swin_unet")
-
-
-@pytest.mark.parametrize("format", ["microsoft", "timm"])
-@pytest.mark.parametrize("network", ["swin_mae", "swin", "hybrid"])
-def test_swin_weights_give_the_numbers_of_transformers_swin(
-    format: str, network: str, tmp_path: Path
-) -> None:
-    model = write_network(tmp_path / "model", network)
-    result = export(model, format, tmp_path / "out")
-    report = json.loads((result.folder / "export.json").read_text())
-    assert {name.split(",")[0] for name in report["differences"]} == {
-        "read back",
-        "transformers' Swin",
-    }
-    assert result.difference < 1e-4
-    assert "shifts nothing and this network does" in result.summary()
-
-
-def test_timm_names_are_those_of_its_swin(tmp_path: Path) -> None:
-    import safetensors.torch
-
-    model = write_network(tmp_path / "model", "swin")
-    result = export(model, "timm", tmp_path / "out")
-    state = safetensors.torch.load_file(result.file)
-    depths = load_model(model).config.depths  # pyright: ignore
-    expected = {"patch_embed.proj", "patch_embed.norm", "norm", "head.fc"}
-    expected |= {f"layers.{stage}.downsample.norm" for stage in range(1, len(depths))}
-    tables = set()
-    for stage, depth in enumerate(depths):
-        for block in range(depth):
-            place = f"layers.{stage}.blocks.{block}"
-            parts = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-            expected |= {f"{place}.{part}" for part in parts}
-            tables |= {f"{place}.attn.relative_position_{end}" for end in ("bias_table", "index")}
-    names = {f"{name}.{end}" for name in expected for end in ("weight", "bias")} | tables
-    names |= {f"layers.{stage}.downsample.reduction.weight" for stage in range(1, len(depths))}
-    assert set(state) == names
-    assert swin_naming(state) == "timm"
 
 
 @pytest.mark.parametrize("network", ["swin_unet", "swin_mae", "swin"])

@@ -60,7 +60,8 @@ def export_swin(folder: Path, model: Model, naming: str) -> Outcome:
         )
     }
     notes = [
-        f"Their code must use {config.norm_eps:g} in its LayerNorms (its own default is 1e-05)."
+        f"Their code must use {config.norm_eps:g} in every LayerNorm, those of patch embedding and "
+        "merging too (its own default is 1e-05; a setting may reach some of them alone)."
     ]
     if find_spec("transformers") is not None:
         differences[f"transformers' Swin, {side}×{side}"] = largest_difference(
@@ -133,6 +134,10 @@ def _transformers(state: dict[str, Tensor], config: SwinConfig, images: Tensor) 
             f"transformers' Swin did not find {', '.join(sorted(absent)[:3])} in the weights. Its "
             "version may be newer than this package knows."
         )
+    for module in network.modules():
+        # Their setting reaches the norms of blocks alone: patch embedding and merging keep 1e-5.
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = config.norm_eps
     found = network.eval()(images).last_hidden_state
     rows = config.stage_grids(side, side)[-1]
     return found.reshape(len(images), *rows, -1).numpy()
