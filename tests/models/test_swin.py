@@ -66,6 +66,7 @@ def test_attention_equals_a_naive_loop(shifted: bool, grid: tuple[int, int], lea
     x = torch.randn(2, *grid, 8)
     with torch.set_grad_enabled(learning):  # the two ways of computing attention on a CPU
         result = block._attend(x)
+    x = block.norm1(x)
     with torch.no_grad():
         expected = torch.stack([naive_attention(block, image) for image in x])
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)

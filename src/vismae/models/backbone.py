@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vismae.core.errors import ModelError, SettingError
+from vismae.models.made_again import keeping_all
 from vismae.models.patches import PatchEmbed
 from vismae.models.swin import PatchExpanding, PatchMerging, SwinBlock, initialise
 
@@ -263,7 +264,7 @@ class SwinStage(nn.Module):
         a third more work, and drop path drops the same samples again.
         """
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, *arguments, use_reentrant=False)
+            return checkpoint(keeping_all(function), *arguments, use_reentrant=False)
         return function(*arguments)
 
 

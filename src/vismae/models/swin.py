@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vismae.models.made_again import made_again, product_input
 from vismae.models.windows import (
     pad_to_multiple,
     relative_position_index,
@@ -148,7 +149,10 @@ def attend(
     if query.device.type != "cpu" or not (torch.is_grad_enabled() and bias.requires_grad):
         bias = bias if key_bias is None else bias + key_bias
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + bias
+    scale = query.shape[-1] ** -0.5
+    scaled = query * scale
+    with made_again(scaled, lambda: query * scale):
+        logits = scaled @ key.transpose(-2, -1) + bias
     if key_bias is not None:
         logits += key_bias
     return logits.softmax(dim=-1).to(value.dtype) @ value
@@ -169,7 +173,12 @@ class Mlp(nn.Module):
 
     def forward(self, x: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
         """Transform each token by itself."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        if not torch.is_grad_enabled():
+            return self.fc2(F.gelu(self.fc1(x)))  # nothing of it stays
+        hidden = self.fc1(x)
+        active = F.gelu(hidden)
+        with made_again(active, lambda: F.gelu(hidden)):
+            return self.fc2(active)
 
 
 class SwinBlock(nn.Module):
@@ -211,14 +220,17 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B h w C"]) -> Float[Tensor, "B h w C"]:
         """Transform a grid of any size."""
-        return self.after_attention(x, self._attend(self.norm1(x)))
+        return self.after_attention(x, self._attend(x))
 
     def after_attention(
         self, x: Float[Tensor, "B *grid C"], attended: Float[Tensor, "B *grid C"]
     ) -> Float[Tensor, "B *grid C"]:
         """Add what attention gave to the block's input, then run the MLP."""
         x = x + self.drop_path(attended)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        normed = product_input(self.norm2, x)
+        with made_again(normed, lambda: product_input(self.norm2, x)):
+            out = self.mlp(normed)
+        return x + self.drop_path(out)
 
     def window_and_shift(self, height: int, width: int) -> tuple[int, int]:
         """Side of the windows and the shift, in tokens, on a grid of this size."""
@@ -227,24 +239,31 @@ class SwinBlock(nn.Module):
         return self.window_size, self.shift
 
     def _attend(self, x: Tensor) -> Tensor:
+        """Normalise and let each window's tokens look at each other."""
         height, width = x.shape[1:3]
         window, shift = self.window_and_shift(height, width)
-        # Padded tokens take part in attention as in the reference; only their output is cut.
-        x = pad_to_multiple(x, window)
-        padded_height, padded_width = x.shape[1:3]
         attention_mask = None
+        padded_height, padded_width = (side + -side % window for side in (height, width))
         if shift:
-            x = torch.roll(x, (-shift, -shift), dims=(1, 2))
             attention_mask = shift_attention_mask(
                 padded_height, padded_width, window, shift, x.device
             )
-        windows = window_partition(x, window).flatten(1, 2)  # (Bn, N, C)
-        windows = self.attn(windows, window, attention_mask)
+        windows = self._windows(x, window, shift)
+        with made_again(windows, lambda: self._windows(x, window, shift)):
+            windows = self.attn(windows, window, attention_mask)
         windows = windows.view(-1, window, window, windows.shape[-1])
-        x = window_reverse(windows, window, padded_height, padded_width)
+        attended = window_reverse(windows, window, padded_height, padded_width)
         if shift:
-            x = torch.roll(x, (shift, shift), dims=(1, 2))
-        return x[:, :height, :width]
+            attended = torch.roll(attended, (shift, shift), dims=(1, 2))
+        return attended[:, :height, :width]
+
+    def _windows(self, x: Tensor, window: int, shift: int) -> Tensor:
+        """Return the normalised tokens window by window, (Bn, N, C)."""
+        # Padded tokens take part in attention as in the reference; only their output is cut.
+        x = pad_to_multiple(product_input(self.norm1, x), window)
+        if shift:
+            x = torch.roll(x, (-shift, -shift), dims=(1, 2))
+        return window_partition(x, window).flatten(1, 2)
 
 
 class PatchMerging(nn.Module):

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vismae.core.errors import ModelError, SettingError
 from vismae.models.backbone import Grid, SwinEncoder, SwinStage
+from vismae.models.made_again import made_again, product_input
 from vismae.models.swin import PatchMerging, SwinBlock
 from vismae.models.windows import shift_attention_mask
 
@@ -245,7 +246,10 @@ def _run_blocks(
 def _run_block(
     block: SwinBlock, tokens: Float[Tensor, "B V C"], windows: _WindowSlots
 ) -> Float[Tensor, "B V C"]:
-    return block.after_attention(tokens, _attend(block, block.norm1(tokens), windows))
+    normed = product_input(block.norm1, tokens)
+    with made_again(normed, lambda: product_input(block.norm1, tokens)):
+        attended = _attend(block, normed, windows)
+    return block.after_attention(tokens, attended)
 
 
 def _attend(
