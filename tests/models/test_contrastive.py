@@ -62,6 +62,8 @@ def test_settings_out_of_range_are_refused(small: SwinConfig):
         SwinSimCLR(small, temperature=0.0)
     with pytest.raises(SettingError, match="projection_dim is 1"):
         SwinSimCLR(small, projection_dim=1)
+    with pytest.raises(SettingError, match="projection_dim is 1000000000"):
+        SwinSimCLR(small, projection_dim=10**9)
 
 
 def test_it_learns_to_find_the_partner_of_each_view(small: SwinConfig):

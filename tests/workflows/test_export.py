@@ -329,9 +329,21 @@ def test_a_contrastive_encoder_is_carried_too(format: str, tmp_path: Path) -> No
         assert np.array_equal(tables[0].features, tables[1].features)
 
 
+@pytest.mark.parametrize(
+    ("units", "config"),
+    [
+        ({Modality.CT: (PixelUnit.HU,)}, "inference.json"),
+        (
+            {Modality.CT: (PixelUnit.HU,), Modality.MR: (PixelUnit.ARBITRARY,)},
+            "inference_hu.json",
+        ),
+    ],
+)
 def test_a_bundle_is_verified_and_run_by_monai_without_vismae(
-    segmenter: Path, tmp_path: Path
+    units: dict[Modality, tuple[PixelUnit, ...]], config: str, tmp_path: Path
 ) -> None:
+    contract = CT.model_copy(update={"pixel_units": units})
+    segmenter = write_network(tmp_path / "model", "swin_unet", preprocessing=contract)
     _, nifti = ct_volume(tmp_path / "in" / "a_ct.nii.gz")
     folder = export(segmenter, "monai", tmp_path / "bundle").folder
     report = json.loads((folder / "export.json").read_text())
@@ -342,7 +354,7 @@ def test_a_bundle_is_verified_and_run_by_monai_without_vismae(
     )
     run_without(
         ("vismae",),
-        *(command, "run", "--config_file", "configs/inference.json", "--bundle_root", "."),
+        *(command, "run", "--config_file", f"configs/{config}", "--bundle_root", "."),
         *("--dataset_dir", nifti.parent, "--output_dir", tmp_path / "done"),
         cwd=folder,
     )

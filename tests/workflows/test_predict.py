@@ -334,6 +334,20 @@ def test_what_changed_is_predicted_again(tmp_path: Path) -> None:
     assert predict(other, tmp_path / "in", out, overwrite=True).predicted == 2
 
 
+def test_nothing_stays_of_an_input_that_changed_and_can_no_longer_be_read(tmp_path: Path) -> None:
+    model, out = write_classifier(tmp_path / "model"), tmp_path / "out"
+    first = write_png(tmp_path / "in" / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    write_png(tmp_path / "in" / "b.png", (body(1, seed=1)[0] * 255).astype(np.uint8))
+    predict(model, tmp_path / "in", out, explain=True)
+    assert (out / "a_evidence.png").is_file()
+    first.write_bytes(first.read_bytes()[:60])
+    result = predict(model, tmp_path / "in", out, resume=True, explain=True)
+    assert (result.predicted, result.skipped, len(result.failed)) == (0, 1, 1)
+    assert set(pd.read_csv(out / "predictions.csv")["name"].dropna()) == {"b"}
+    assert not (out / "a_evidence.png").exists()
+    assert (out / "b_evidence.png").is_file()
+
+
 def test_uncertainty_is_the_entropy_of_the_mean_probabilities(tmp_path: Path) -> None:
     models = [write_segmenter(tmp_path / str(seed), seed=seed) for seed in range(2)]
     pixels = (body(1, (32, 32))[0] * 255).astype(np.uint8)

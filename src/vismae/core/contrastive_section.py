@@ -10,5 +10,5 @@ class ContrastiveSettings(Settings):
 
     temperature: float = Field(default=0.1, gt=0.0)
     """Divides the similarities; lower looks harder at the most similar images."""
-    projection_dim: int = Field(default=128, ge=2)
+    projection_dim: int = Field(default=128, ge=2, le=65_536)
     """Numbers that views are compared by."""

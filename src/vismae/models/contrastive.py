@@ -28,6 +28,9 @@ from vismae.models.backbone import (
 )
 from vismae.models.swin import initialise
 
+MOST_DIM = 65_536
+"""Of the projection; a card from outside must not ask for more than memory holds."""
+
 
 class SwinSimCLR(nn.Module):
     """A Swin encoder with the projection head of SimCLR.
@@ -54,10 +57,10 @@ class SwinSimCLR(nn.Module):
         self, config: SwinConfig, projection_dim: int = 128, temperature: float = 0.1
     ) -> None:
         super().__init__()
-        if projection_dim < 2 or temperature <= 0.0:
+        if not 2 <= projection_dim <= MOST_DIM or temperature <= 0.0:
             raise SettingError(
-                f"projection_dim is {projection_dim} and temperature {temperature}; use at least "
-                "2 and a temperature above 0."
+                f"projection_dim is {projection_dim} and temperature {temperature}; use 2 to "
+                f"{MOST_DIM} and a temperature above 0."
             )
         self.config = config
         self.projection_dim = projection_dim

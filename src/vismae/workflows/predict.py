@@ -13,6 +13,7 @@ from vismae.core.errors import (
     PreprocessingError,
     SettingError,
     UnreadableFileError,
+    VismaeError,
 )
 from vismae.core.types import Flag
 from vismae.files.dicomweb_failures import DicomWebError
@@ -233,12 +234,19 @@ def _read_all(run: _Run, inputs: list[Input], count: Callable[..., None]) -> Ite
         except DicomWebError:
             raise
         except (UnreadableFileError, PreprocessingError, DataError, MemoryError) as error:
-            run.failures.append(failure_from(item, error))
+            _fail(run, item, error)
             _discard(item)
             count()
             continue
         run.failures.extend(failure_of(rejected, item.named) for rejected in read.rejected)
         yield from prepared_slices(read, run.ensemble.preprocessing)
+
+
+def _fail(run: _Run, item: Input, error: VismaeError | MemoryError) -> None:
+    """List an input as failed, and remove what was made of another state of it or request."""
+    run.failures.append(failure_from(item, error))
+    if item.identity in run.fingerprints:  # else it could not even be looked at this time
+        run.records.forget(item.identity)
 
 
 def _finish(run: _Run, read: ReadInput) -> None:
@@ -268,7 +276,7 @@ def _write_results(run: _Run, read: ReadInput) -> None:
     except (DataError, UnreadableFileError, SettingError) as error:
         for path in results.outputs:
             path.unlink(missing_ok=True)
-        run.failures.append(failure_from(item, error))
+        _fail(run, item, error)
         return
     run.records.write(
         Record(

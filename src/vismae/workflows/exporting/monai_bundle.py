@@ -34,6 +34,8 @@ from vismae.workflows.exporting.trial import largest_difference, own_answer, tri
 
 _PROGRAM = "models/model.pt2"
 _SCHEMA = "metadata.schema.json"
+_OF_HU, _OF_SUV = "inference_hu.json", "inference_suv.json"
+_WINDOWED = {_OF_HU: "volumes in Hounsfield units", _OF_SUV: "volumes in SUV"}
 
 
 def export_monai(folder: Path, model: Model, body: UnitRangeModel) -> Outcome:
@@ -59,7 +61,9 @@ def export_monai(folder: Path, model: Model, body: UnitRangeModel) -> Outcome:
     outputs = own_answer(body, example).shape[1]
     write_json(configs / _SCHEMA, METADATA_SCHEMA)
     write_json(configs / "metadata.json", _metadata(card, body, network_of(model), outputs))
-    write_json(configs / "inference.json", _inference(card, body, outputs))
+    workflows = _intensities(body)
+    for name, intensity in workflows.items():
+        write_json(configs / name, _inference(card, body, outputs, intensity))
     network = _verified(folder)
     differences: dict[str, float] = {}
     for trial in trials(body.preprocessing):
@@ -78,6 +82,7 @@ def export_monai(folder: Path, model: Model, body: UnitRangeModel) -> Outcome:
             "MONAI verified metadata and network. Run it on axial NIfTI volumes: "
             f"cd {folder} && python -m monai.bundle run --config_file configs/inference.json "
             "--bundle_root . --dataset_dir IMAGES --output_dir OUT",
+            *(f"configs/{name}: the same for {_WINDOWED[name]}." for name in list(workflows)[1:]),
         ),
         facts={"verified_by_monai": ["verify_metadata", "verify_net_in_out"]},
     )
@@ -132,13 +137,15 @@ def _metadata(card: ModelCard, body: UnitRangeModel, network: str, outputs: int)
     }
 
 
-def _inference(card: ModelCard, body: UnitRangeModel, outputs: int) -> dict[str, Any]:
+def _inference(
+    card: ModelCard, body: UnitRangeModel, outputs: int, intensity: dict[str, Any]
+) -> dict[str, Any]:
     """Return the workflow: axial NIfTI volumes in, label maps or a table out."""
     transforms = [
         {"_target_": "LoadImaged", "keys": "image", "image_only": True},
         {"_target_": "EnsureChannelFirstd", "keys": "image", "channel_dim": "no_channel"},
         {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS"},
-        _intensity(body),
+        intensity,
     ]
     if body.preprocessing.in_channels == 3:
         transforms.append({"_target_": "RepeatChanneld", "keys": "image", "repeats": 3})
@@ -202,17 +209,29 @@ def _inference(card: ModelCard, body: UnitRangeModel, outputs: int) -> dict[str,
     return {**config, "run": [run]}
 
 
-def _intensity(body: UnitRangeModel) -> dict[str, Any]:
-    """Return the transform to 0..1: the contract's window where the model knows one unit alone."""
+def _intensities(body: UnitRangeModel) -> dict[str, dict[str, Any]]:
+    """Return the transform to 0..1 of each workflow file, ``inference.json`` first.
+
+    A NIfTI file does not say what its numbers are. A model that knows one unit alone takes them
+    for that; one that knows several has a workflow for each unit with a window of its own.
+    """
     contract = body.preprocessing
     units = {unit for known in contract.pixel_units.values() for unit in known}
-    windows = {PixelUnit.HU: contract.ct_window_hu, PixelUnit.SUV: contract.pet_range_suv}
     scaled = {"keys": "image", "b_min": 0.0, "b_max": 1.0, "clip": True}
-    if len(units) == 1 and (unit := next(iter(units))) in windows:
-        low, high = windows[unit]
-        return {"_target_": "ScaleIntensityRanged", "a_min": low, "a_max": high, **scaled}
     low, high = contract.percentiles
-    return {"_target_": "ScaleIntensityRangePercentilesd", "lower": low, "upper": high, **scaled}
+    between = {"_target_": "ScaleIntensityRangePercentilesd", "lower": low, "upper": high, **scaled}
+    windows = {
+        PixelUnit.HU: (_OF_HU, contract.ct_window_hu),
+        PixelUnit.SUV: (_OF_SUV, contract.pet_range_suv),
+    }
+    windowed = {
+        name: {"_target_": "ScaleIntensityRanged", "a_min": low, "a_max": high, **scaled}
+        for unit, (name, (low, high)) in windows.items()
+        if unit in units
+    }
+    if len(units) == 1 and windowed:
+        return {"inference.json": next(iter(windowed.values()))}
+    return {"inference.json": between, **windowed}
 
 
 def _verified(folder: Path) -> torch.nn.Module:

@@ -116,6 +116,16 @@ class Records:
             )
         return path
 
+    def forget(self, identity: str) -> None:
+        """Remove what an earlier run kept of an input that has no result any more."""
+        earlier = self._known.pop(identity, None)
+        if earlier is None:
+            return
+        (self._place / f"{identity}.json").unlink(missing_ok=True)
+        for output in earlier.outputs:
+            (self.folder / output).unlink(missing_ok=True)
+            self._owner.pop(output, None)
+
     def write(self, record: Record) -> None:
         """Keep a record, and remove what an earlier one left beside it."""
         earlier = self._known.get(record.identity)
