@@ -18,6 +18,7 @@ from vismae.core.config_model import ExportConfig
 from vismae.core.errors import RunFolderError
 from vismae.core.launch import Launch
 from vismae.core.settings import build_config
+from vismae.core.study_config import StudyConfig
 
 HOLDER = """
 import sys, time
@@ -157,6 +158,71 @@ def test_a_run_is_not_resumed_with_settings_that_make_it_another_one(tmp_path: P
         pytest.fail("was resumed")
     longer = config(tmp_path, resume=True, trainer={"max_steps": 5}, data={"workers": 0})
     with rundir.open_run(tmp_path, "pretrain", longer, resume=True):
+        pass
+
+
+def study(folder: Path, **changes: object) -> StudyConfig:
+    settings = {
+        "out": folder,
+        "tasks": {"heart": {"kind": "segment", "sources": ["a"], "settings": {"trainer.x": 1}}},
+        "starts": {"ours": {"settings": {"optimizer.lr": 1}}, "none": {}},
+        "baseline": "none",
+        "settings": {"model.size": "nano"},
+    }
+    return StudyConfig.model_validate({**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"settings": {"model.size": "nano", "augment.rotate": 180}},
+            r"settings\.augment\.rotate was unset, now 180",
+        ),
+        (
+            {"starts": {"ours": {"settings": {"optimizer.lr": 1, "a.b": 2}}, "none": {}}},
+            r"starts\.ours\.settings\.a\.b was unset, now 2",
+        ),
+        (
+            {
+                "starts": {
+                    "ours": {"settings": {"optimizer.lr": 1}},
+                    "none": {"segment": {"model.network": "unet"}},
+                }
+            },
+            r"starts\.none\.segment was \{\}",
+        ),
+    ],
+)
+def test_a_study_is_not_resumed_with_further_settings_of_its_runs(
+    changes: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    with rundir.open_run(tmp_path, "study", study(tmp_path)):
+        pass
+    with (
+        pytest.raises(RunFolderError, match=named),
+        rundir.open_run(tmp_path, "study", study(tmp_path, **changes), resume=True),
+    ):
+        pytest.fail("was resumed")
+
+
+def test_a_study_grows_by_tasks_starts_and_seeds(tmp_path: Path) -> None:
+    with rundir.open_run(tmp_path, "study", study(tmp_path)):
+        pass
+    begun = study(tmp_path)
+    larger = study(
+        tmp_path,
+        seeds=[0, 1, 2, 3],
+        tasks={
+            "heart": begun.tasks["heart"].model_dump(),
+            "lung": {"kind": "segment", "sources": ["b"], "settings": {"trainer.x": 2}},
+        },
+        starts={
+            **{name: start.model_dump() for name, start in begun.starts.items()},
+            "unet": {"segment": {"model.network": "unet"}},
+        },
+    )
+    with rundir.open_run(tmp_path, "study", larger, resume=True):
         pass
 
 

@@ -50,6 +50,49 @@ def test_a_start_with_half_the_labels_says_so() -> None:
     assert margin.estimate == pytest.approx((0.6 / 0.08) ** 2 / 2, rel=1e-3)
 
 
+def measured(means: list[float], seed: int = 0) -> np.ndarray:
+    """Scores of 3 runs on 40 patients about any curve, whatever law it follows."""
+    rng = np.random.default_rng(seed)
+    patient, run = rng.normal(0, 0.03, (1, 1, 40)), rng.normal(0, 0.01, (1, 3, 1))
+    return np.array(means)[:, None, None] + patient + run + rng.normal(0, 0.02, (len(means), 3, 40))
+
+
+@pytest.mark.parametrize(
+    ("labels", "means"),
+    [
+        ([3, 10, 30], [0.30, 0.42, 0.72]),  # ever steeper, which the law never is
+        ([3, 10, 30, 100], [0.40, 0.45, 0.55, 0.80]),
+        ([5, 12, 25, 50], [0.70, 0.86, 0.83, 0.90]),
+        ([5, 12, 25, 50], [0.70, 0.86, 0.88, 0.85]),
+    ],
+)
+def test_a_start_reaches_its_own_result_with_the_labels_there_are(
+    labels: list[int], means: list[float]
+) -> None:
+    scores = measured(means)
+    result = relative_labels(labels, scores, scores)
+    assert result.estimate <= result.high <= labels[-1]
+    assert result.not_reached == 0.0
+    assert "beyond" not in result.claim("ours", "ours")
+
+
+def test_a_score_that_was_measured_is_in_reach() -> None:
+    scores = measured([0.70, 0.86, 0.84, 0.91], seed=2)
+    result = labels_needed([5, 12, 25, 50], scores, 0.90)
+    assert 25 < result.estimate <= 50
+    assert result.forecast("Dice").startswith("Dice 0.90 is reached with")
+
+
+def test_a_law_that_misses_what_was_measured_is_called_a_guess_beyond_it() -> None:
+    steep = labels_needed([3, 10, 30], measured([0.30, 0.42, 0.72]), 0.9)
+    assert steep.misfit == pytest.approx(0.10, abs=0.02)
+    for sentence in (steep.forecast("Dice"), steep.claim("ours", "scratch")):
+        assert "misses the measured scores by up to 0.10" in sentence
+    fits = labels_needed(LABELS, study((0.8, 0.6, 0.7), 0.03), quality=0.95)
+    assert fits.misfit < 1e-3
+    assert "misses" not in fits.forecast("Dice")
+
+
 def test_what_is_not_reached_is_said_and_counted() -> None:
     result = labels_needed(LABELS, study((0.8, 0.6, 0.7), 0.03), quality=0.95)
     assert result.estimate == result.high == np.inf
@@ -67,12 +110,12 @@ def test_a_score_near_the_plateau_is_reached_in_some_resamples() -> None:
 
 
 def test_a_forecast_names_the_patients_still_to_be_labelled() -> None:
-    result = LabelsNeeded(0.9, 140.4, 112.0, np.inf, 0.04, 2, 100, 0.95)
+    result = LabelsNeeded(0.9, 140.4, 112.0, np.inf, 0.04, 2, 100, 0.01, 0.95)
     assert result.forecast("Dice") == (
         "To reach Dice 0.90 you need about 40 more patients [12, no limit] than the 100 labelled "
         "so far (95 % interval; not reached in 4 % of the resamples); this is extrapolated."
     )
-    reached = LabelsNeeded(0.9, 36.2, 2, 77.0, 0.0, 2, 100, 0.95)
+    reached = LabelsNeeded(0.9, 36.2, 2, 77.0, 0.0, 2, 100, 0.0, 0.95)
     assert reached.forecast("Dice") == (
         "Dice 0.90 is reached with 36 [≤ 2, 77] of the 100 labelled patients (95 % interval)."
     )

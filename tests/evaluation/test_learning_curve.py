@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 from scipy.optimize import least_squares
+from sklearn.isotonic import IsotonicRegression
 
 from vismae.core.errors import DataError
 from vismae.evaluation.learning_curve import (
     FASTEST,
     HORIZON,
     SLOWEST,
+    _rising,
     fit_learning_curves,
     label_curve_area,
+    measured_labels_needed,
 )
 
 LABELS = np.array([1, 3, 6, 15, 30, 60])
@@ -102,3 +105,15 @@ def test_label_counts_must_rise_and_fit() -> None:
         fit_learning_curves([3, 3], np.zeros((1, 2)))
     with pytest.raises(DataError, match="3 label counts but 2 scores"):
         label_curve_area([1, 2, 3], np.zeros(2))
+
+
+def test_measured_labels_follow_the_nearest_rising_curve() -> None:
+    labels = np.array([2.0, 5.0, 10.0, 25.0, 50.0])
+    curves = np.random.default_rng(0).normal(np.linspace(0.3, 0.8, 5), 0.2, (200, 5))
+    for curve, rising in zip(curves, _rising(curves), strict=True):
+        np.testing.assert_allclose(rising, IsotonicRegression().fit_transform(labels, curve))
+    scores = np.array([[0.1, 0.3, 0.5, 0.7, 0.9]] * 4)
+    needed = measured_labels_needed(labels, scores, np.array([0.05, 0.3, 0.6, 0.95]))
+    np.testing.assert_allclose(needed, [2, 5, np.sqrt(250), np.inf])
+    missing = measured_labels_needed(labels, np.array([[0.1, np.nan, 0.5, 0.7, 0.9]]), needed[:1])
+    assert np.isnan(missing).all()

@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -106,6 +106,8 @@ _FREE_ON_RESUME = {
     *("seeds", "folds", "label_fractions", "label_patients", "bootstrap", "keep_models"),
     *("executor", "workers", "run_hours", "only_report", "worst_cases", "qualities"),
 }
+# Parts whose keys are the user's own: a further one is a change, and none of a newer vismae.
+_OWN_KEYS = ("settings", "segment", "classify", "pretrain", "label_values")
 # Of a study's tasks: how results are shown.
 _FREE_ENDINGS = (".domain", ".qualities", ".subgroups")
 
@@ -125,6 +127,7 @@ def _refuse_changed(folder: Path, settings: str) -> None:
         for name in sorted(set(old) - _FREE_ON_RESUME)
         if (name not in new or old[name] != new[name]) and not name.endswith(_FREE_ENDINGS)
     ]
+    differing += sorted(name for name in set(new) - set(old) if _is_own_key(name, old))
     images = [prod(each.get(name, 1) for name in _IMAGES_PER_STEP) for each in (old, new)]
     if images[0] == images[1]:
         differing = [name for name in differing if name not in _IMAGES_PER_STEP]
@@ -135,13 +138,25 @@ def _refuse_changed(folder: Path, settings: str) -> None:
             "data.batch_size or trainer.accumulate so that their product stays."
         )
     changed = [
-        f"{name} was {old[name]}, now {new.get(name, 'something else')}" for name in differing
+        f"{name} was {old.get(name, 'unset')}, now {new.get(name, 'something else')}"
+        for name in differing
     ]
     if changed:
         raise RunFolderError(
             f"{folder} cannot be resumed with other settings: {'; '.join(changed)}. Give the "
             "settings it began with, or start a new run with another --out."
         )
+
+
+def _is_own_key(name: str, old: Mapping[str, object]) -> bool:
+    """Tell whether a setting is a further key of a part that had keys of the user before."""
+    parts = name.split(".")
+    wholes = [
+        ".".join(parts[: place + 1]) + "."
+        for place, part in enumerate(parts[:-1])
+        if part in _OWN_KEYS
+    ]
+    return any(known.startswith(whole) for whole in wholes for known in old)
 
 
 def _dotted(value: dict[str, Any], prefix: str = "") -> Generator[tuple[str, Any]]:

@@ -132,6 +132,13 @@ class StudyConfig(Settings):
             self._require("primary.start", self.primary.start, "starts", self.starts)
             if self.primary.start == self.baseline:
                 raise ValueError(f"primary.start is the baseline, '{self.baseline}'")
+            for name in (self.primary.start, self.baseline):
+                tasks = self.starts[name].tasks
+                if tasks and self.primary.task not in tasks:
+                    raise ValueError(
+                        f"primary.task is '{self.primary.task}', in which the start '{name}' "
+                        f"takes no part (it has {', '.join(tasks)})"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,8 @@
 A label curve is an array of scores, one for each label count, run and test patient. A run is one
 nested draw of label subsets with its seed, the same run at every label count. Intervals resample
 runs and patients (``crossed_bootstrap``) and fit the law of ``learning_curve`` to each resample.
+Where the resampled curve itself reaches a score with fewer labels than its law says, that counts:
+a law that fits badly must not deny what was measured.
 
 F label counts, R runs, P test patients; higher scores are better.
 """
@@ -15,11 +17,19 @@ from jaxtyping import Float
 
 from vismae.core.errors import DataError
 from vismae.evaluation.crossed_bootstrap import crossed_draws, crossed_interval
-from vismae.evaluation.learning_curve import HORIZON, fit_learning_curves, label_curve_area
+from vismae.evaluation.learning_curve import (
+    HORIZON,
+    fit_learning_curves,
+    label_curve_area,
+    measured_labels_needed,
+)
 from vismae.evaluation.statistics import Interval
 
 Labels = Sequence[float] | Float[np.ndarray, " F"]
 """Rising numbers of labelled patients, above 0."""
+
+_WORTH_SAYING = 0.02
+"""A law that misses measured scores by less is not spoken of."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class LabelsNeeded:
             ``smallest`` stands for that count or fewer.
         not_reached: Share of the resamples in which the score is not reached.
         smallest, largest: Measured label counts.
+        misfit: Largest distance of the law from a measured mean score.
         level: Of the interval.
     """
 
@@ -45,6 +56,7 @@ class LabelsNeeded:
     not_reached: float
     smallest: float
     largest: float
+    misfit: float
     level: float
 
     def text(self) -> str:
@@ -73,6 +85,15 @@ class LabelsNeeded:
             return ""
         return f"; not reached in {100 * self.not_reached:.0f} % of the resamples"
 
+    def _beyond(self) -> str:
+        """Say how far to trust the law where nothing was measured."""
+        if not self.misfit > _WORTH_SAYING:
+            return ""
+        return (
+            f" The law behind this misses the measured scores by up to {self.misfit:.2f}, so what "
+            "it says beyond them is a guess."
+        )
+
     def claim(self, start: str, reference: str, whole: str = "100 % of the labels") -> str:
         """Return the sentence on a start that is measured by the best-labelled result of another.
 
@@ -87,12 +108,14 @@ class LabelsNeeded:
         if np.isinf(self.estimate):
             return (
                 f"'{start}' does not reach {goal} (not reached in {100 * self.not_reached:.0f} % "
-                "of the resamples)."
+                f"of the resamples).{self._beyond()}"
             )
-        beyond = ", beyond the labels there are" if self.estimate > self.largest else ""
+        further = self.estimate > self.largest
         return (
             f"'{start}' reaches {goal} with {self.share_text()} of them "
-            f"({100 * self.level:g} % interval{self._doubt()}){beyond}."
+            f"({100 * self.level:g} % interval{self._doubt()})"
+            f"{', beyond the labels there are' if further else ''}."
+            f"{self._beyond() if further else ''}"
         )
 
     def forecast(self, metric: str, unit: str = "patient") -> str:
@@ -116,7 +139,7 @@ class LabelsNeeded:
             return (
                 f"{goal} is not in reach by more labels alone: the curve levels off below it, or "
                 f"gets there only beyond {HORIZON:g} times the labels (so in "
-                f"{100 * self.not_reached:.0f} % of the resamples){least}."
+                f"{100 * self.not_reached:.0f} % of the resamples){least}.{self._beyond()}"
             )
         if self.estimate <= self.largest:
             return (
@@ -128,7 +151,7 @@ class LabelsNeeded:
         return (
             f"To reach {goal} you need about {round(self.estimate - self.largest):d} more {unit}s "
             f"[{low:d}, {high}] than the {have} labelled so far ({100 * self.level:g} % interval"
-            f"{self._doubt()}); this is extrapolated."
+            f"{self._doubt()}); this is extrapolated.{self._beyond()}"
         )
 
 
@@ -256,7 +279,9 @@ def _needed(
     level: float,
 ) -> LabelsNeeded:
     curves = fit_learning_curves(labels, draws, ceiling)
-    needed = curves.labels_needed(quality)
+    measured = measured_labels_needed(curves.labels, draws, quality)
+    needed = np.minimum(curves.labels_needed(quality), measured)
+    fitted = np.array([curves.score(count)[0] for count in curves.labels])
     resampled = needed[1:][~np.isnan(needed[1:])]
     low = high = not_reached = float("nan")
     if len(resampled) > 0:
@@ -272,5 +297,6 @@ def _needed(
         not_reached=not_reached,
         smallest=float(curves.labels[0]),
         largest=float(curves.labels[-1]),
+        misfit=float(np.abs(fitted - draws[0]).max()),
         level=level,
     )

@@ -132,6 +132,63 @@ def fit_learning_curves(
     return LearningCurves(a, b, c, counts, "power")
 
 
+def measured_labels_needed(
+    labels: Float[np.ndarray, " F"],
+    scores: Float[np.ndarray, "D F"],
+    quality: Float[np.ndarray, " D"],
+) -> Float[np.ndarray, " D"]:
+    """Return the labels at which each curve, as it was measured, reaches a score.
+
+    Between two label counts along the rising curve nearest to the scores (isotonic regression:
+    more labels never hurt), straight in the logarithm of the labels.
+
+    Args:
+        labels: Rising numbers of labelled patients, above 0.
+        scores: Of each curve at each of them.
+        quality: One for each curve.
+
+    Returns:
+        Infinite where the largest count does not reach it; NaN where a score is.
+    """
+    rising = _rising(scores)
+    # A curve reaches its own scores, whatever the order in which means were added up.
+    reached = rising >= quality[:, None] - 1e-9
+    first = reached.argmax(axis=1)
+    curves, before = np.arange(len(scores)), np.maximum(first - 1, 0)
+    low, high = rising[curves, before], rising[curves, first]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.clip(np.where(high > low, (quality - low) / (high - low), 1.0), 0.0, 1.0)
+    place = np.log(labels)
+    between = np.exp(place[before] + share * (place[first] - place[before]))
+    between = np.minimum(between, labels[first])  # exp(log(n)) may be more than n
+    needed = np.where(reached.any(axis=1), np.where(first == 0, labels[0], between), np.inf)
+    return np.where(np.isnan(scores).any(axis=1) | np.isnan(quality), np.nan, needed)
+
+
+def _rising(scores: Float[np.ndarray, "D F"]) -> Float[np.ndarray, "D F"]:
+    """Return the rising curve nearest to each by least squares.
+
+    At each place the largest, over where a stretch may begin, of the smallest mean over where it
+    may end (Barlow et al. 1972, the max-min formula); label counts are few.
+    """
+    count = scores.shape[1]
+    sums = np.concatenate([np.zeros((len(scores), 1)), np.cumsum(scores, axis=1)], axis=1)
+    rising = np.empty_like(scores, dtype=float)
+    for place in range(count):
+        smallest = [
+            np.min(
+                [
+                    (sums[:, end + 1] - sums[:, begin]) / (end + 1 - begin)
+                    for end in range(place, count)
+                ],
+                axis=0,
+            )
+            for begin in range(place + 1)
+        ]
+        rising[:, place] = np.max(smallest, axis=0)
+    return rising
+
+
 def _best_power(
     counts: Float[np.ndarray, " F"], scores: Float[np.ndarray, "D F"], ceiling: float
 ) -> Float[np.ndarray, " D"]:
