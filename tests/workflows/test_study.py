@@ -253,11 +253,21 @@ def test_a_failing_run_is_listed_with_its_cause_and_the_others_go_on(
     assert runs.loc["scratch", "state"] == "finished"
     assert runs.loc["gone", "state"] == "failed"
     assert "no_such_model" in runs.loc["gone", "cause"]
-    assert (tmp_path / "out" / "report" / "index.html").is_file()
+    page = tmp_path / "out" / "report" / "index.html"
+    assert page.is_file()
+    # A report that is written anew knows of it.
+    page.unlink()
+    told = study(settings.model_copy(update={"resume": True, "only_report": True}))
+    assert (told.runs, told.to_do) == (1, 1)
+    again = pd.read_csv(tmp_path / "out" / "runs.csv")
+    pd.testing.assert_frame_equal(again.set_index("start"), runs)
+    assert "no run failed" not in page.read_text()
+    assert "no_such_model" in page.read_text()
     # With the cause mended, only the failed run is left.
     shutil.copytree(pretrained, tmp_path / "no_such_model")
     again = study(settings.model_copy(update={"resume": True}))
     assert (again.runs, again.to_do) == (2, 0)
+    assert (pd.read_csv(tmp_path / "out" / "runs.csv")["state"] == "finished").all()
 
 
 STUDY = """
@@ -382,6 +392,10 @@ def test_a_start_may_choose_its_patients_and_a_restart_goes_on_with_its_models(
     (result.folder / "runs/shades/chosen/1/0/scores.parquet").unlink()
     again = study(settings.model_copy(update={"resume": True}))
     assert again.runs == 6
+    # The patients of 60 % were chosen by the model of 30 %, and need not hold those of 45 %.
+    between = settings.model_copy(update={"resume": True, "label_fractions": (0.3, 0.45, 0.6, 1.0)})
+    with pytest.raises(RunFolderError, match=r"chosen before 45 % was among the label budgets"):
+        study(between)
 
 
 def test_the_toy_study_makes_its_own_images_and_weights(

@@ -168,6 +168,8 @@ class EvaluateConfig(Settings):
     """Write the HTML report beside the scores."""
     allow_training_rows: bool = False
     """Score patients the model was trained on; the report says so on top."""
+    leave_out: Path | None = None
+    """csv with ``patient_id`` of patients that are not scored."""
     bootstrap: int = Field(default=2000, ge=100)
     """Resamples of patients for the intervals."""
     nsd_tolerance: float = Field(default=2.0, gt=0)

@@ -66,6 +66,14 @@ class TaskScores:
         """Return the scores of a start at a label budget."""
         return self.of(start)[self.budgets.index(budget)]
 
+    def shared(self, starts: Sequence[str], budget: str) -> Float[np.ndarray, "S R P"]:
+        """Return the scores of several starts at a label budget, of the runs that all of them have.
+
+        A run is a draw of labelled patients; a start that missed a bad one must not gain by it.
+        """
+        values = np.stack([self.at(start, budget) for start in starts])
+        return values[:, np.isfinite(values).any(axis=2).all(axis=0)]
+
     def swapped_at(self, start: str, budget: str) -> Float[np.ndarray, "R P"]:
         """Return what the patients add to a start's mean at a label budget."""
         return self.swapped[self.starts.index(start), self.budgets.index(budget)]

@@ -14,6 +14,7 @@ from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.rundir import open_run, write_bytes, write_text
 from vismae.data.fingerprint import WITHHELD, Overlap, overlap
 from vismae.data.sources import Task
+from vismae.data.splits import read_patients_csv
 from vismae.data.store import Store
 from vismae.evaluation.classification import ClassificationScores
 from vismae.evaluation.patient_scores import summarise_patients
@@ -137,6 +138,7 @@ def choose_cases(config: EvaluateConfig, store: Store, card: ModelCard) -> Cases
     if not labelled.all():
         notes.append(f"{int((~labelled).sum())} images without a label were left out.")
     rows = _of_split(index[labelled], config, store)
+    rows = _without_named(rows, config.leave_out, notes)
     warnings: list[str] = []
     if config.split is None and rows["split"].isna().all():
         rows = _without_known(rows, card, config, notes)
@@ -170,6 +172,18 @@ def _of_split(rows: pd.DataFrame, config: EvaluateConfig, store: Store) -> pd.Da
             f"{known}. Choose another with --split."
         )
     return chosen
+
+
+def _without_named(rows: pd.DataFrame, table: Path | None, notes: list[str]) -> pd.DataFrame:
+    """Leave out the patients of a table."""
+    if table is None:
+        return rows
+    named = rows["patient_id"].astype(str).isin(read_patients_csv(table))
+    if named.all():
+        raise DataError(f"{table} names every patient that is to be scored; none is left.")
+    left_out = rows[named]["patient_id"].nunique()
+    notes.append(f"{left_out} patients or groups named in {table.name} were left out.")
+    return rows[~named]
 
 
 def _without_known(

@@ -26,7 +26,7 @@ from pathlib import Path
 import pandas as pd
 
 from vismae.core.config import FinetuneConfig
-from vismae.core.errors import SettingError, TrainingError
+from vismae.core.errors import RunFolderError, SettingError, TrainingError
 from vismae.core.executor import CLUSTER_PREFIX, Limits, Lost, open_executor
 from vismae.core.processes import available_cores
 from vismae.core.rundir import open_run, write_bytes, write_text
@@ -37,7 +37,14 @@ from vismae.workflows.adapted_network import require_start_possible
 from vismae.workflows.label_study.analysis import Found, compare_starts, flat
 from vismae.workflows.label_study.plan import SCORES, Budget, Cell, before, cells_of, folds_of
 from vismae.workflows.label_study.progress import StudyProgress, study_progress
-from vismae.workflows.label_study.run import Chooser, Job, Outcome, run_cell
+from vismae.workflows.label_study.run import (
+    Chooser,
+    Job,
+    Outcome,
+    read_failure,
+    run_cell,
+    write_failure,
+)
 from vismae.workflows.label_study.starts import (
     init_of,
     pretrain_configs,
@@ -106,7 +113,13 @@ class _Study:
             name: prepare_task(config, name, folder, self._of_folds(name)) for name in config.tasks
         }
         self.cells = list(cells_of(config, {n: task.budgets for n, task in self.tasks.items()}))
-        self.failures: dict[Cell, str] = {}
+        # Of earlier calls, until the runs are tried again.
+        self.failures = {
+            cell: cause
+            for cell in self.cells
+            if not self._is_finished(cell) and (cause := read_failure(cell.folder(folder)))
+        }
+        self._require_whole_chains()
         self._write_left_out()
 
     def run(self) -> StudyResult:
@@ -116,12 +129,13 @@ class _Study:
             pretrain_starts(self.pretrainings)
             self._run_all(missing)
         result = self._write_results()
-        if self.failures:
+        if self.failures and not self.config.only_report:
             raise TrainingError(self._failed_text())
         return result
 
     def _run_all(self, missing: list[Cell]) -> None:
         config = self.config
+        self.failures.clear()
         limits = Limits(None if config.run_hours is None else 3600 * config.run_hours)
         with (
             study_progress(len(self.cells), config.workers) as progress,
@@ -136,11 +150,14 @@ class _Study:
                     if ended.failure is not None:
                         self.failures[ended.cell] = ended.failure
                         logger.warning("%s failed: %s", ended.cell, ended.failure)
+                    if isinstance(outcome, Lost):  # a process that ended could not write
+                        write_failure(ended.cell.folder(self.folder), str(ended.failure))
                     progress.finished(ended, left)
                     if left and ended.cell.run not in {cell.run for cell in left}:
                         self._report_on_the_way()
             for cell in left:
                 self.failures[cell] = "the run that chooses its patients failed"
+                write_failure(cell.folder(self.folder), self.failures[cell])
 
     def _report_on_the_way(self) -> None:
         """Report when a repetition of everything is done: a study stopped later is of use."""
@@ -149,6 +166,18 @@ class _Study:
 
     def _chooser(self, cell: Cell) -> Cell | None:
         return before(self.config, cell, self.tasks[cell.task].budgets)
+
+    def _require_whole_chains(self) -> None:
+        """Refuse a label budget that comes between runs of which one chose the other's patients."""
+        for cell in self.cells:
+            chooser = self._chooser(cell)
+            if chooser and self._is_finished(cell) and not self._is_finished(chooser):
+                raise RunFolderError(
+                    f"{self.folder}: the patients of '{cell}' were chosen before "
+                    f"{chooser.budget.name} was among the label budgets, so those of "
+                    f"{chooser.budget.name} need not be among them. Leave "
+                    f"{chooser.budget.name} out, or start a new study with another --out."
+                )
 
     def _may_begin(self, cell: Cell) -> bool:
         """Tell whether the run that chooses this one's patients, if there is one, is done."""
@@ -175,6 +204,7 @@ class _Study:
                 # A model that chooses patients is wanted by the next run, also after a restart.
                 self.config.keep_models or strategy is not None,
                 self._threads(),
+                task.twins,
                 None
                 if chooser is None or strategy is None
                 else Chooser(

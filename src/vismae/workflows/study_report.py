@@ -12,6 +12,7 @@ import pandas as pd
 
 from vismae.core.settings import to_yaml
 from vismae.core.study_config import StudyConfig
+from vismae.data.splits import read_patients_csv
 from vismae.evaluation.ranking import rank_starts, ranking_stability
 from vismae.evaluation.report import Report
 from vismae.evaluation.study_comparison import label_use
@@ -50,7 +51,7 @@ def add_study(
         report.section(f"Task: {name}")
         draw_curves(report, scores, part)
         report.table(comparison_table(part), comparison_caption(scores, config))
-    report.text(words.caution(config))
+    report.text(words.caution(comparison))
 
 
 class _Page:
@@ -118,8 +119,9 @@ class _Page:
             for sentence in words.claims(self.use[name], self.config, scores):
                 self.report.text(f"{name}: {sentence}")
         self.report.section("What was compared")
-        self.report.text(words.design(self.config, list(self.scores.values())))
-        self.report.text(words.caution(self.config))
+        scores = list(self.scores.values())
+        self.report.text(words.design(self.config, scores, self.found.cells))
+        self.report.text(words.caution(self.found.comparison))
 
     def _ranking(self, names: Sequence[str], title: str) -> None:
         """Rank the starts that every task of a domain has."""
@@ -127,22 +129,23 @@ class _Page:
         if not names or len(starts) < 2 or (len(starts) == 2 and len(names) == 1):
             return
         budgets = {name: focus_budget(self.config, self.scores[name]) for name in names}
-        values = {
-            name: np.stack([self.scores[name].at(start, budget) for start in starts])
-            for name, budget in budgets.items()
-        }
-        finite = {n: v for n, v in values.items() if np.isfinite(v).any(axis=(1, 2)).all()}
+        values = {name: self.scores[name].shared(starts, at) for name, at in budgets.items()}
+        finite = {name: found for name, found in values.items() if found.shape[1]}
         if not finite:
             return
         stability = ranking_stability(finite, starts, n=self.config.bootstrap)
         means = np.array([np.nanmean(v, axis=(1, 2)) for v in finite.values()])
         ranking = rank_starts(means, starts)
         self.report.section(f"{title} ranking" if title else "Ranking")
-        at = ", ".join(f"{name} with {with_labels(budgets[name])}" for name in finite)
+        at = ", ".join(
+            f"{name} with {with_labels(budgets[name])}, {words.runs_of(found.shape[1])}"
+            for name, found in finite.items()
+        )
         self.report.figure(
             ranking_figure(stability, ranking),
-            f"Mean rank over {len(finite)} tasks ({at}) with 95 % intervals when "
-            f"runs and test patients are drawn anew. {words.critical_difference(ranking)}",
+            f"Mean rank over {len(finite)} tasks ({at}, those that all starts have) with 95 % "
+            "intervals when runs and test patients are drawn anew. "
+            f"{words.critical_difference(ranking)}",
         )
         self.tables.add(f"{title} ranking", stability, words.stability(ranking))
 
@@ -150,8 +153,17 @@ class _Page:
         self.report.section("What was left out")
         left_out = pd.read_csv(self.found.folder / "left_out.csv")
         failed = self.found.runs[self.found.runs["state"] == "failed"]
-        if left_out.empty and failed.empty:
+        twins = {name: task.twins for name, task in self.found.tasks.items() if task.twins}
+        if left_out.empty and not twins and (self.found.runs["state"] == "finished").all():
             self.report.text("Nothing: every task had every label budget, and no run failed.")
+        for name, table in twins.items():
+            self.report.text(
+                f"{name}: {len(read_patients_csv(table))} test patients or groups, of whom an "
+                "image is also one of a training or validation patient; no run is scored on them."
+            )
+        to_do = int((self.found.runs["state"] == "to do").sum())
+        if to_do:
+            self.report.text(f"Not there yet: {to_do} runs are still to be done.")
         self.tables.add(
             "left out",
             left_out,

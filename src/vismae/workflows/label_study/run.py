@@ -60,6 +60,7 @@ class Job:
         pictured: Rows whose predicted label maps are kept for the report.
         keep_model: Keep the model folder.
         threads: Of this process; None leaves them as they are.
+        leave_out: Table of test patients that are not scored, or None.
         chooser: Chooses the labelled patients; chance does when None.
     """
 
@@ -68,6 +69,7 @@ class Job:
     pictured: tuple[int, ...]
     keep_model: bool
     threads: int | None
+    leave_out: Path | None = None
     chooser: Chooser | None = None
 
 
@@ -114,11 +116,22 @@ def run_cell(job: Job, step: Step) -> Outcome:
     except Exception as error:
         _tidy(run, keep_model=False)
         failure = str(error) if isinstance(error, VismaeError) else _first_line(error)
-        if run.is_dir():
-            write_text(run / FAILURE, traceback.format_exc())
+        write_failure(run, failure, traceback.format_exc())
         logger.warning("%s failed: %s", job.cell, failure)
         return Outcome(job.cell, time.perf_counter() - started, failure=failure)
     return Outcome(job.cell, time.perf_counter() - started, result.validation)
+
+
+def write_failure(run: Path, failure: str, details: str = "") -> None:
+    """Leave the cause of a failure in a run's folder; the next attempt takes it away."""
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / FAILURE, f"{failure}\n\n{details}")
+
+
+def read_failure(run: Path) -> str | None:
+    """Return the cause that ``write_failure`` left; None where there is none."""
+    path = run / FAILURE
+    return path.read_text(encoding="utf-8").partition("\n\n")[0] if path.is_file() else None
 
 
 def choose_labelled(chooser: Chooser, finetuning: FinetuneConfig) -> Path:
@@ -171,6 +184,7 @@ def _score(job: Job, result: FinetuneResult, step: Step) -> pd.DataFrame:
             out=finetuning.out / "evaluation",
             data=finetuning.data,
             fold=finetuning.fold,
+            leave_out=job.leave_out,
             bootstrap=_RESAMPLES,
             report=False,
             seed=cell.seed,

@@ -12,8 +12,9 @@ import pandas as pd
 
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import DataError
-from vismae.core.rundir import write_bytes
+from vismae.core.rundir import write_bytes, write_text
 from vismae.core.study_config import StudyConfig, StudyTask
+from vismae.data.fingerprint import fingerprint, overlap
 from vismae.data.labels import apply_mapping, label_names
 from vismae.data.sources import fold_tables
 from vismae.data.splits import label_fraction_patients, patients_at, patients_of
@@ -27,6 +28,7 @@ SUBGROUPS = ("scanner", "manufacturer", "site", "hospital", "centre", "center", 
 _IN_EVERY_STORE = ("manufacturer", "sex", "age_band")
 # More pictures than anyone looks at, and few enough to keep for every run.
 _MOST_PICTURED = 200
+_OF_FINGERPRINTS = ["patient_id", "group_kind", "modality", "pixel_sha256", "likeness"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class PreparedTask:
         budgets: Those it can have, from few labels to many.
         left_out: Those it cannot have.
         pictured: A row of the store for each test patient: what pictures of its cases show.
+        twins: Table of test patients that no run is scored on, for one of their images is also one
+            of a training or validation patient; None where there is none.
         label_values: Value in the label maps -> class (segmentation).
     """
 
@@ -60,6 +64,7 @@ class PreparedTask:
     budgets: tuple[Budget, ...]
     left_out: tuple[LeftOut, ...]
     pictured: tuple[int, ...]
+    twins: Path | None
     label_values: dict[int, int] | None
 
 
@@ -103,8 +108,23 @@ def prepare_task(
         budgets,
         left_out,
         first.pictured(),
+        _write_twins(folder / "tasks" / name / "twins.csv", name, first.twins),
         first.card.label_values,
     )
+
+
+def _write_twins(path: Path, name: str, twins: Sequence[str]) -> Path | None:
+    if not twins:
+        return None
+    logger.warning(
+        "%s: %d test patients share an image with a training or validation patient and are left "
+        "out of every score (%s)",
+        name,
+        len(twins),
+        path,
+    )
+    write_text(path, pd.DataFrame({"patient_id": twins}).to_csv(index=False))
+    return path
 
 
 def _stores(config: StudyConfig, name: str, folder: Path) -> dict[int | None, Path]:
@@ -166,13 +186,28 @@ class _Divided:
         self.rows, self.splits = divide_task(store, config)
         self.card = task_card(store, self.rows, config)
         self.train = patients_of(self.splits, ["train"])
-        self.test = patients_of(self.splits, ["test"])
-        if not self.test:
+        tested = patients_of(self.splits, ["test"])
+        if not tested:
             raise DataError(
                 f"Task '{name}' has no test patients: its data have splits, but no test. Mark rows "
                 "in column split as test, or leave the column out to divide by patient."
             )
+        self.twins = self._twins(tested)
+        self.test = [patient for patient in tested if patient not in set(self.twins)]
+        if not self.test:
+            raise DataError(
+                f"Task '{name}': every test patient has an image that is also one of a training or "
+                "validation patient, so nobody is left to test. Divide the data anew."
+            )
         self._found: dict[int, frozenset[str]] = {}
+
+    def _twins(self, tested: Sequence[str]) -> list[str]:
+        """Return the test patients of whom an image is also one of those who learn or validate."""
+        rows = self.store.columns(_OF_FINGERPRINTS, self.rows.index.to_numpy())
+        patients = rows["patient_id"].astype(str)
+        learnt = patients.isin(set(patients_of(self.splits, ["train", "val"])))
+        found = overlap(fingerprint(rows[learnt]), rows[patients.isin(set(tested))])
+        return list(found.same_pixels)
 
     def missing_classes(self, patients: Sequence[str]) -> list[str]:
         """Return the classes of the training patients of which these have no image."""

@@ -10,7 +10,7 @@ from vismae.evaluation.ranking import Ranking
 from vismae.evaluation.statistics import Interval, p_text
 from vismae.evaluation.study_comparison import LabelUse
 from vismae.evaluation.study_scores import TaskScores
-from vismae.workflows.label_study.plan import folds_of, with_labels
+from vismae.workflows.label_study.plan import Cell, folds_of, with_labels
 
 
 def verdict(difference: Interval, p_value: float) -> str:
@@ -24,14 +24,21 @@ def verdict(difference: Interval, p_value: float) -> str:
     return "not shown"
 
 
-def design(config: StudyConfig, scores: Sequence[TaskScores]) -> str:
-    """Say what was compared, on whom, and how often."""
+def design(config: StudyConfig, scores: Sequence[TaskScores], cells: Sequence[Cell]) -> str:
+    """Say what was compared, on whom, and how often.
+
+    Args:
+        config: The study.
+        scores: Of its tasks.
+        cells: The finished runs.
+    """
     starts = ", ".join(f"'{name}'" for name in config.starts)
-    seeds = ", ".join(map(str, config.seeds))
-    folds = folds_of(config)
-    repeated = f"seeds {seeds}" if len(config.seeds) > 1 else f"seed {seeds}"
-    if folds != (None,):
-        repeated = f"folds {', '.join(map(str, folds))} and {repeated}"
+    done, folds = {cell.seed for cell in cells}, {cell.fold for cell in cells}
+    seeds = [str(seed) for seed in config.seeds if seed in done]
+    repeated = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
+    if folds != {None}:
+        named = [str(fold) for fold in folds_of(config) if fold in folds]
+        repeated = f"fold{'s' if len(named) > 1 else ''} {', '.join(named)} and {repeated}"
     tested = "; ".join(
         f"{task.task}: {len(task.patients)} {task.unit}s, {task.metric}" for task in scores
     )
@@ -86,8 +93,8 @@ def primary(config: StudyConfig, comparison: pd.DataFrame) -> str:
         f"Primary comparison, named before the runs: {named} with {_budget(row)}: "
         f"{row['metric']} {row['score'].text()} against "
         f"{base['score'].text()}, difference {difference.text()} (95 % interval over "
-        f"{_runs(row['paired_runs'])} and {difference.n} test {row['unit']}s), {p_text(row['p'])} "
-        f"(paired permutation over {row['unit']}s, not adjusted). {shown}"
+        f"{runs_of(row['paired_runs'])} and {difference.n} test {row['unit']}s), "
+        f"{p_text(row['p'])} (paired permutation over {row['unit']}s, not adjusted). {shown}"
     )
 
 
@@ -97,7 +104,8 @@ def _budget(row: pd.Series) -> str:
     return f"{with_labels(budget)} ({count})" if budget.endswith("%") else with_labels(budget)
 
 
-def _runs(count: int) -> str:
+def runs_of(count: int) -> str:
+    """Say how many runs."""
     return "1 run" if count == 1 else f"{count} runs"
 
 
@@ -138,18 +146,23 @@ def forecasts(use: Sequence[LabelUse]) -> str:
     )
 
 
-def caution(config: StudyConfig) -> str:
+def caution(comparison: pd.DataFrame) -> str:
     """Say what few repetitions leave open."""
-    runs = len(config.seeds) * len(folds_of(config))
-    if runs == 1:
-        return (
-            "There is one run of each cell, so intervals are over test patients alone: another "
-            "draw of labelled patients could come out otherwise."
-        )
-    return (
-        f"There are {runs} runs of each cell. Intervals are over runs and test patients, with the "
-        "width that so few runs call for (Satterthwaite's degrees of freedom)."
+    fewest, most = int(comparison["runs"].min()), int(comparison["runs"].max())
+    alone = (
+        "intervals are over test patients alone: another draw of labelled patients could come out "
+        "otherwise."
     )
+    both = (
+        "are over runs and test patients, with the width that so few runs call for "
+        "(Satterthwaite's degrees of freedom)."
+    )
+    if most == 1:
+        return f"There is one run of each cell, so {alone}"
+    if fewest == most:
+        return f"There are {most} runs of each cell. Intervals {both}"
+    few = f" Where there is one, {alone}" if fewest == 1 else ""
+    return f"Cells have {fewest} to {most} runs. Intervals {both}{few}"
 
 
 def critical_difference(ranking: Ranking) -> str:

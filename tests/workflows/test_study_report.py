@@ -1,0 +1,107 @@
+"""A study's report: what it says of runs that are missing."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vismae.core.study_config import StudyConfig
+from vismae.workflows.label_study.analysis import Found, compare_starts
+from vismae.workflows.label_study.plan import Budget, Cell, cells_of
+from vismae.workflows.study_report import write_study_report
+
+PATIENTS = 20
+LABELS = {0.1: 5, 1.0: 50}
+GAIN = {"scratch": 0.0, "better": 0.02, "lucky": -0.02}
+# The labelled patients of the last seed teach little, whatever the start.
+SEEDS = {0: 0.8, 1: 0.8, 2: 0.4}
+
+
+def rows_of(cells: list[Cell]) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    patient = rng.normal(0, 0.05, PATIENTS)
+    return pd.DataFrame(
+        {
+            "task": cell.task,
+            "start": cell.start,
+            "budget": cell.budget.name,
+            "fraction": cell.budget.fraction,
+            "labelled_patients": LABELS[cell.budget.fraction or 0.0],
+            "run": cell.run,
+            "unit_of_cases": "patient",
+            "patient_id": f"p{number:02d}",
+            "class_name": "mean",
+            "metric": "dice",
+            "unit": "",
+            "n_volumes": 1,
+            "status": "scored",
+            "n_classes": 1,
+            "seed": cell.seed,
+            "value": SEEDS[cell.seed] + GAIN[cell.start] + patient[number] + rng.normal(0, 0.005),
+        }
+        for cell in cells
+        for number in range(PATIENTS)
+    )
+
+
+def report_on(folder: Path, done: list[Cell], all_cells: list[Cell], config: StudyConfig) -> str:
+    rows = rows_of(done)
+    runs = pd.DataFrame(
+        {
+            "task": cell.task,
+            "start": cell.start,
+            "labels": cell.budget.name,
+            "fold": cell.fold,
+            "seed": cell.seed,
+            "state": "finished" if cell in done else "to do",
+            "cause": None,
+        }
+        for cell in all_cells
+    )
+    (folder / "left_out.csv").write_text("task,labels,reason\n")
+    comparison = compare_starts(rows, config)
+    write_study_report(Found(config, folder, rows, comparison, {}, done, runs))
+    return (folder / "report" / "index.html").read_text()
+
+
+def made(folder: Path) -> tuple[StudyConfig, list[Cell]]:
+    config = StudyConfig.model_validate(
+        {
+            "out": folder,
+            "tasks": {name: {"kind": "segment", "sources": ["x"]} for name in ("heart", "lung")},
+            "starts": {name: {} for name in GAIN},
+            "baseline": "scratch",
+            "label_fractions": list(LABELS),
+            "seeds": list(SEEDS),
+            "worst_cases": 0,
+            "bootstrap": 100,
+        }
+    )
+    budgets = {task: [Budget(fraction=share) for share in LABELS] for task in config.tasks}
+    return config, list(cells_of(config, budgets))
+
+
+def test_a_report_on_the_way_speaks_of_the_runs_there_are(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    page = report_on(tmp_path, [cell for cell in cells if cell.seed == 0], cells, config)
+    assert "There is one run of each cell" in page
+    assert "with seed 0;" in page
+    assert "24 runs are still to be done" in page
+    assert "no run failed" not in page
+    page = report_on(
+        tmp_path, [cell for cell in cells if (cell.seed, cell.start) != (2, "lucky")], cells, config
+    )
+    assert "Cells have 2 to 3 runs." in page
+    page = report_on(tmp_path, cells, cells, config)
+    assert "There are 3 runs of each cell." in page
+    assert "with seeds 0, 1, 2;" in page
+    assert "Nothing: every task had every label budget, and no run failed." in page
+
+
+def test_a_start_gains_no_rank_by_a_run_that_it_missed(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    done = [cell for cell in cells if (cell.seed, cell.start) != (2, "lucky")]
+    page = report_on(tmp_path, done, cells, config)
+    assert "heart with 10 % of the labels, 2 runs" in page
+    table = pd.read_csv(tmp_path / "report" / "tables" / "05_ranking.csv").set_index("start")
+    assert table["mean_rank"].to_dict() == {"better": 1.0, "scratch": 2.0, "lucky": 3.0}
