@@ -69,9 +69,12 @@ def test_very_few_patients_have_the_widest_interval_there_is(values) -> None:
     assert (interval.low, interval.high) == pytest.approx((min(values), max(values)), abs=0.03)
 
 
-def test_equal_values_have_an_interval_of_no_width() -> None:
+def test_equal_values_say_nothing_of_their_spread_and_have_no_limits() -> None:
     interval = bootstrap_interval([0.3] * 7)
-    assert (interval.low, interval.high) == pytest.approx((0.3, 0.3))
+    assert interval.estimate == pytest.approx(0.3)
+    assert np.isnan([interval.low, interval.high]).all()
+    [right] = bootstrap_grouped(lambda rows: [1.0], np.arange(10))
+    assert right.text() == "1.000 [–]"
 
 
 def test_the_seed_decides_the_interval() -> None:
@@ -114,16 +117,18 @@ def test_copies_of_a_patients_image_do_not_narrow_the_interval() -> None:
 
 
 def test_resamples_without_a_class_are_left_out_up_to_half_of_them() -> None:
-    scores = np.linspace(0, 1, 12)
+    # The last case but one is ranked before a negative one.
+    scores = np.linspace(0, 1, 12)[[*range(9), 10, 9, 11]]
 
     def interval(n_positive: int) -> Interval:
         positive = np.arange(12) >= 12 - n_positive
         return bootstrap_grouped(lambda r: [auroc(scores[r], positive[r])], np.arange(12))[0]
 
-    assert interval(2).low == 1.0
+    assert interval(2).low < interval(2).estimate < interval(2).high == 1.0
     assert np.isnan(interval(0).estimate)
     # A single positive patient is missing from about a third of the resamples.
-    assert interval(1).high == 1.0
+    scores = np.linspace(0, 1, 12)[[*range(9), 9, 11, 10]]
+    assert interval(1).low < interval(1).high == 1.0
 
 
 def test_a_thousand_resamples_of_an_auroc_take_seconds_at_most() -> None:

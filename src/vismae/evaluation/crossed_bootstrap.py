@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer
 from scipy import stats
 
 from vismae.core.errors import DataError
-from vismae.evaluation.statistics import Interval, mean_of_defined
+from vismae.evaluation.statistics import Interval, mean_of_defined, without_spread
 
 
 def crossed_interval(
@@ -31,7 +31,7 @@ def crossed_interval(
 
     Returns:
         Its n are the patients with a value. With one run the limits say nothing of other label
-        subsets; with one patient they are NaN.
+        subsets; with one patient, or values that are all alike, they are NaN.
 
     Raises:
         DataError: There is no run or no patient.
@@ -39,7 +39,7 @@ def crossed_interval(
     estimate, draws = calibrated_draws(values, n, level, seed)
     patients = int(np.isfinite(values).any(axis=0).sum())
     low = high = float("nan")
-    if len(draws):
+    if len(draws) and not without_spread(draws):
         tail = (1 - level) / 2
         low, high = np.quantile(draws, (tail, 1 - tail))
     return Interval(estimate, float(low), float(high), patients)

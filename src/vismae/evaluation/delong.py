@@ -206,9 +206,9 @@ def compare_auroc(
     # Rounding leaves a variance of some 1e-18 where both rank all cases alike.
     if np.isfinite(variance):
         error = np.sqrt(variance) if variance > 1e-15 else 0.0
-        half = ndtri((1 + level) / 2) * error
-        low, high = difference - half, difference + half
         if error > 0:
+            half = ndtri((1 + level) / 2) * error
+            low, high = difference - half, difference + half
             p_value = float(2 * ndtr(-abs(difference) / error))
         elif abs(difference) < 1e-12:
             p_value = 1.0

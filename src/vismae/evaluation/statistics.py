@@ -25,7 +25,8 @@ class Interval:
 
     Attributes:
         estimate: On the data themselves; NaN where undefined.
-        low, high: Limits; NaN where they cannot be computed (fewer than two patients).
+        low, high: Limits; NaN where they cannot be computed: fewer than two patients, or values
+            that are all alike, as where every case is right, which say nothing of the spread.
         n: Patients (groups) behind it.
     """
 
@@ -89,10 +90,17 @@ def bootstrap_interval(
     generator = np.random.default_rng(seed)
     resamples = array[generator.integers(len(array), size=(n, len(array)))]
     distribution = np.asarray(statistic(resamples, axis=-1))
+    if without_spread(distribution):
+        return Interval(estimate, float("nan"), float("nan"), len(array))
     tail = expanded_tail((1.0 - level) / 2, len(array))
     tails = _bca_tails(array, statistic, distribution, estimate, tail)
     low, high = np.quantile(distribution, (tail, 1.0 - tail) if tails is None else tails)
     return Interval(estimate, float(low), float(high), len(array))
+
+
+def without_spread(distribution: Float[np.ndarray, " resamples"]) -> bool:
+    """Tell whether resamples are all alike, so that their quantiles are no limits of anything."""
+    return float(np.ptp(distribution)) < 1e-12
 
 
 def expanded_tail(tail: float, n: int) -> float:
@@ -163,7 +171,7 @@ def bootstrap_grouped(
     Returns:
         M percentile intervals with the number of patients. Resamples in which a metric is
         undefined (no patient of a class was drawn) are left out; where they are more than half,
-        or there are fewer than two patients, the limits are NaN.
+        or all are alike, or there are fewer than two patients, the limits are NaN.
     """
     names, membership = np.unique(np.asarray(groups), return_inverse=True)
     n_groups = len(names)
@@ -180,7 +188,7 @@ def bootstrap_grouped(
     intervals: list[Interval] = []
     for estimate, distribution in zip(estimates, draws.T, strict=True):
         defined = distribution[np.isfinite(distribution)]
-        enough = len(defined) > n / 2 and np.isfinite(estimate)
+        enough = len(defined) > n / 2 and np.isfinite(estimate) and not without_spread(defined)
         low, high = _percentile(defined, level) if enough else (float("nan"), float("nan"))
         intervals.append(Interval(float(estimate), low, high, n_groups))
     return intervals
