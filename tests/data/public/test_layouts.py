@@ -267,6 +267,24 @@ def test_nnunet_names_the_table_that_is_none(
         read_nnunet(root, fold=0)
 
 
+def test_a_number_that_the_label_map_has_too_is_no_channel(tmp_path: Path) -> None:
+    for case in ("word_0000", "word_0002", "word_0030"):
+        for folder in ("imagesTr", "labelsTr"):
+            _touch(tmp_path / folder / f"{case}.nii.gz")
+    table = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(table))
+    folds = [{"train": ["word_0000", "word_0002"], "val": ["word_0030"]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+    (task,) = read_nnunet(tmp_path, fold=0)
+    assert [(row.patient_id, row.split, row.modality) for row in task.rows] == [
+        ("word_0000", "train", "ct"),
+        ("word_0002", "train", "ct"),
+        ("word_0030", "val", "ct"),
+    ]
+    with pytest.raises(DataError, match="no image of channel 1"):
+        read_nnunet(tmp_path, channel=1)
+
+
 def test_nnunet_refuses_regions_by_name(tmp_path: Path) -> None:
     root = _nnunet(tmp_path, {"background": 0, "whole tumour": [1, 2], "core": 2})
     with pytest.raises(DataError, match="whole tumour"):

@@ -60,9 +60,13 @@ def _rows(
 ) -> Iterator[TaskRow]:
     tested = any(found.split == "test" and found.label_map is not None for found in images)
     for found in images:
+        if found.label_map is None:
+            continue
         stem = stem_of(found.image.name) or found.image.name
-        case, number = channel_of(stem) or (stem, 0)
-        if found.label_map is None or number != channel:
+        # Where "word_0002" has a label map of its own name the number is no channel.
+        own_name = stem_of(found.label_map.name) == stem
+        case, number = (None if own_name else channel_of(stem)) or (stem, 0)
+        if number != channel:
             continue
         split = found.split
         if split != "test":
