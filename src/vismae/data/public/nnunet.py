@@ -1,7 +1,8 @@
 """A folder as nnU-Net (version 2) and the Medical Segmentation Decathlon want it.
 
 ``dataset.json``, ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz``, perhaps ``imagesTs`` with
-``labelsTs``; ``splits_final.json`` beside it gives the folds of a published cross-validation.
+``labelsTs``; ``splits_final.json`` beside it gives the folds of a published cross-validation. Whose
+case it is the folder does not say, so a case is a group of images and no patient.
 Isensee et al., Nature Methods 2021;18:203-211.
 """
 
@@ -75,7 +76,7 @@ def _rows(
                 split = splits.get(case)
                 if split is None:
                     continue
-        yield TaskRow(found.image, found.label_map, patient_id=case, split=split, modality=modality)
+        yield TaskRow(found.image, found.label_map, group_id=case, split=split, modality=modality)
 
 
 def _fold(root: Path, fold: int) -> dict[str, str]:
