@@ -282,6 +282,12 @@ def test_nnunet_names_the_table_that_is_none(
         read_nnunet(root, fold=0)
 
 
+def test_nnunet_refuses_pixels_that_nobody_annotated(tmp_path: Path) -> None:
+    root = _nnunet(tmp_path, {"background": 0, "core": 1, "ignore": 2})
+    with pytest.raises(DataError, match=r"the value 2 .* called 'ignore'.* Annotate these pixels"):
+        read_nnunet(root)
+
+
 def test_a_number_that_the_label_map_has_too_is_no_channel(tmp_path: Path) -> None:
     for case in ("word_0000", "word_0002", "word_0030"):
         for folder in ("imagesTr", "labelsTr"):

@@ -13,6 +13,7 @@ from typing import Any
 
 from vismae.core.errors import DataError
 from vismae.data.dataset_json import DATASET_JSON, read_dataset_json
+from vismae.data.labels import refuse_not_annotated
 from vismae.data.pairing import PairedImage, find_pairs
 from vismae.data.pairing_names import channel_of, stem_of
 from vismae.data.public.tasks import PublicTask, TaskRow, require_file
@@ -43,6 +44,7 @@ def read_nnunet(root: Path, fold: int | None = None, channel: int = 0) -> list[P
             "classes). List each value of the label maps as a class of its own."
         )
     facts = read_dataset_json(root)
+    refuse_not_annotated(facts.class_names, str(root / DATASET_JSON))
     pairing = find_pairs(root)
     if pairing is None:
         raise DataError(f"{root}: imagesTr and labelsTr hold no pair of the same name.")
