@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from vismae.data.dataset_json import DatasetFacts, read_dataset_json
+from vismae.data.labels import NOT_ANNOTATED
 
 
 def facts(folder: Path, table: Any) -> DatasetFacts:
@@ -23,6 +24,11 @@ def test_the_decathlon_and_nnunet_are_both_understood(tmp_path: Path) -> None:
     found = facts(tmp_path, nnunet)
     assert found.class_names == {1: "core", 2: "edema"}
     assert found.modalities == {0: "mr", 1: "mr", 2: "pet"}
+
+
+def test_pixels_that_nobody_annotated_are_told_from_classes(tmp_path: Path) -> None:
+    found = facts(tmp_path, {"labels": {"background": 0, "liver": 1, "Ignore": 2}})
+    assert found.class_names == {1: "liver", 2: NOT_ANNOTATED}
 
 
 def test_the_modality_of_a_file_is_that_of_its_channel_or_of_all() -> None:

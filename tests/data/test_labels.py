@@ -6,7 +6,9 @@ from vismae.data.labels import (
     apply_mapping,
     classes_from_labels,
     encode_labels,
+    join_class_names,
     label_mapping,
+    refuse_not_annotated,
     segmentation_class_names,
 )
 
@@ -110,3 +112,21 @@ def test_an_unknown_word_is_an_error_and_never_class_zero(multi_label: bool) -> 
 def test_a_missing_label_is_an_error_unless_none_may_be_true() -> None:
     with pytest.raises(DataError, match="1 of 2 images have no label"):
         encode_labels(["a", None], ("a", "b"))
+
+
+def test_of_names_the_later_win_but_what_nobody_annotated_stays() -> None:
+    assert join_class_names([{1: "a", 2: "b", 3: "ignore"}, {2: "c", 3: "d"}]) == {
+        **{1: "a", 2: "c", 3: "ignore"}
+    }
+    assert join_class_names([{3: "d"}, {3: "ignore"}]) == {3: "ignore"}
+
+
+def test_pixels_that_nobody_annotated_are_refused_unless_they_may_be_background() -> None:
+    names = {1: "liver", 3: "ignore"}
+
+    with pytest.raises(DataError, match=r"here: the value 3 .* called 'ignore'.* dataset\.json"):
+        refuse_not_annotated(names, "here")
+    with pytest.raises(DataError, match=r"task\.label_values \(3: 0\)"):
+        refuse_not_annotated(names, "here", (0, 1, 3), {0: 0, 1: 1, 3: 2})
+    refuse_not_annotated(names, "here", (0, 1, 3), {0: 0, 1: 1, 3: 0})
+    refuse_not_annotated(names, "here", (0, 1))

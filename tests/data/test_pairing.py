@@ -194,3 +194,13 @@ def test_what_was_paired_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixt
         find_pairs(tmp_path)
 
     assert "1 of 2 images paired with label maps by folder and name, 1 label maps" in caplog.text
+
+
+def test_of_tables_that_differ_only_the_pixels_that_nobody_annotated_are_kept(
+    tmp_path: Path,
+) -> None:
+    for folder, labels in (("a", {"liver": 1, "ignore": 2}), ("b", {"liver": 1, "spleen": 2})):
+        tree(tmp_path / folder, "imagesTr/c_0000.nii.gz", "labelsTr/c.nii.gz")
+        (tmp_path / folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+
+    assert pairing(tmp_path).class_names == {2: "ignore"}

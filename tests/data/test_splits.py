@@ -2,6 +2,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -201,9 +202,9 @@ def test_a_seed_keeps_its_split_from_version_to_version() -> None:
     rows = index(14, labels=("a", "b"), splits={"P0": "test", "P3": "train", "P9": "pretrain"})
     wanted = {
         "pretrain": {"P9"},
-        "test": {"P0", "P2", "P5"},
-        "train": {"P1", "P11", "P12", "P13", "P3", "P4", "P6", "P7", "P8"},
-        "val": {"P10"},
+        "test": {"P0", "P13", "P8"},
+        "train": {"P1", "P10", "P12", "P2", "P3", "P4", "P5", "P6", "P7"},
+        "val": {"P11"},
     }
 
     # A store gives its columns as categories.
@@ -213,3 +214,72 @@ def test_a_seed_keeps_its_split_from_version_to_version() -> None:
         assert found == wanted
         chosen = label_fraction_patients(table, [f"P{n}" for n in range(14)], 0.3, 4)
         assert chosen == ["P0", "P12", "P7", "P9"]
+
+
+_PREVALENCE = (0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03)
+
+
+def findings(number: int) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return 200 patients of a simulated data set with up to ten findings each, and how many."""
+    found = np.random.default_rng(number).random((200, len(_PREVALENCE))) < _PREVALENCE
+    names = [f"{number}-{patient}" for patient in range(200)]
+    rows = pd.DataFrame(
+        {
+            "patient_id": names,
+            "modality": "xr",
+            "label": ["|".join(f"f{k}" for k in np.flatnonzero(row)) or None for row in found],
+            "split": None,
+        }
+    )
+    return rows, dict(zip(names, found.sum(axis=1).tolist(), strict=True))
+
+
+def test_patients_with_rare_combinations_are_as_common_in_every_split_and_subset() -> None:
+    shares: dict[str, list[float]] = {"all": [], "train": [], "val": [], "test": [], "subset": []}
+    for number in range(60):
+        rows, counts = findings(number)
+        splits = split_patients(rows)
+        parts = {
+            name: [patient for patient in counts if splits[patient] == name]
+            for name in ("train", "val", "test")
+        }
+        # A quarter is far more than the patients that every class takes to be there at all.
+        parts["subset"] = label_fraction_patients(rows, list(counts), 0.25)
+        parts["all"] = list(counts)
+        for name, patients in parts.items():
+            shares[name].append(float(np.mean([counts[patient] >= 3 for patient in patients])))
+
+    whole = np.mean(shares.pop("all"))
+    assert 0.07 < whole < 0.11
+    for found in shares.values():
+        spread = np.std(found) / len(found) ** 0.5
+        assert np.mean(found) == pytest.approx(whole, abs=4 * spread)
+        assert np.mean(found) == pytest.approx(whole, abs=0.035)
+
+
+def test_rare_classes_are_as_common_in_every_split() -> None:
+    rng = np.random.default_rng(0)
+    counts = Counter[str]()
+    rare = Counter[str]()
+    for number in range(60):
+        patients = np.repeat([f"{number}-{patient}" for patient in range(100)], 3)
+        labels = rng.choice(list("abcdef"), len(patients), p=[0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
+        rows = pd.DataFrame({"patient_id": patients, "modality": "us", "label": labels})
+        splits = rows["patient_id"].map(split_patients(rows.assign(split=None)))
+        counts.update(splits)
+        rare.update(splits[rows["label"].isin(["e", "f"])])
+
+    for name in ("train", "val", "test"):
+        assert rare[name] / counts[name] == pytest.approx(0.1, abs=0.025)
+
+
+def test_each_finding_has_about_its_share_of_every_split_though_few_combinations_recur() -> None:
+    wrong: list[float] = []
+    for number in range(40):
+        rows, _ = findings(number)
+        splits = rows["patient_id"].map(split_patients(rows))
+        has = rows["label"].fillna("").str.contains("f9")  # the rarest, six patients
+        wrong.append(has[splits == "test"].sum() - 0.2 * has.sum())
+
+    # Without strata the standard deviation were 0.98.
+    assert np.std(wrong) < 0.75

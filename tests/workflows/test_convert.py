@@ -50,7 +50,9 @@ def test_converted_images_of_an_array_can_be_ingested(tmp_path: Path) -> None:
     (task,) = vismae.convert("medmnist", tmp_path / "breastmnist.npz", out=tmp_path / "task").tasks
     vismae.ingest(task.config.parent / "manifest.csv", store=tmp_path / "store", executor="here")
     store = Store(tmp_path / "store")
-    index = store.columns(["label", "split"])
+    index = store.columns(["label", "split", "group_kind"])
+    assert set(index["group_kind"]) == {"group"}
+    assert index["label"].size == task.patients == 8
     assert index["label"].value_counts().to_dict() == {"malignant": 4, "normal or benign": 4}
     first = index.index[index["split"] == "test"][0]
     np.testing.assert_array_equal(store.read(int(first)).pixels, arrays["test_images"][0])

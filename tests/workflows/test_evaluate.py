@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import vismae
 import vismae.workflows.evaluate as workflow
+from factories import write_nifti
 from stores import classification_store, disc, record, segmentation_store
 from vismae.core.config import EvaluateConfig, FinetuneConfig
 from vismae.core.errors import DataError, ModelError, PreprocessingError
@@ -247,6 +249,20 @@ def test_a_value_the_model_does_not_know_is_named(tmp_path: Path) -> None:
         writer.add(record("p", pixels), pixels, label_map.astype(np.uint8))
     with pytest.raises(DataError, match="value 11"):
         score(constant_model(tmp_path / "m", (0.0, 1.0)), tmp_path / "store", tmp_path / "out")
+
+
+def test_pixels_that_nobody_annotated_are_not_scored_as_a_class(tmp_path: Path) -> None:
+    label_map = (disc((32, 32), (10, 10), 4) + 2 * disc((32, 32), (24, 24), 4))[..., None]
+    write_nifti(tmp_path / "d/imagesTs/c_0000.nii.gz", label_map.astype(np.int16))
+    write_nifti(tmp_path / "d/labelsTs/c.nii.gz", label_map)
+    (tmp_path / "d/dataset.json").write_text('{"labels": {"x": 1, "ignore": 2}}')
+    vismae.ingest(tmp_path / "d", store=tmp_path / "store", executor="here")
+
+    model = constant_model(tmp_path / "a", (0.0, 1.0), label_values={0: 0, 1: 0, 2: 1})
+    with pytest.raises(DataError, match="the value 2 of the label maps is called 'ignore'"):
+        score(model, tmp_path / "store", tmp_path / "out a")
+    model = constant_model(tmp_path / "b", (0.0, 1.0), label_values={0: 0, 1: 1, 2: 0})
+    assert patient_values(score(model, tmp_path / "store", tmp_path / "out b"), "dice")
 
 
 def test_a_store_without_labels_is_refused(unlabelled: Path, tmp_path: Path) -> None:

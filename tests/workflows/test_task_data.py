@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from factories import write_nifti
 from stores import classification_store, record, segmentation_store
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import DataError
@@ -112,6 +113,23 @@ def test_a_value_that_the_given_mapping_leaves_out_is_named(
         open_data("segment", store, **{"task.label_values": {0: 0, 1: 1}})
     mapped = open_data("segment", store, **{"task.label_values": {0: 0, 7: 1}})
     assert mapped.card.label_values == {0: 0, 7: 1}
+
+
+def test_pixels_that_nobody_annotated_are_no_class(
+    open_data: Callable[..., TaskData], tmp_path: Path
+):
+    for number in range(4):
+        label_map = np.zeros((32, 32, 1), dtype=np.uint8)
+        label_map[8:16, 8:16], label_map[20:] = 1, 2
+        write_nifti(tmp_path / f"d/imagesTr/c{number}_0000.nii.gz", label_map.astype(np.int16))
+        write_nifti(tmp_path / f"d/labelsTr/c{number}.nii.gz", label_map)
+    (tmp_path / "d/dataset.json").write_text('{"labels": {"background": 0, "x": 1, "ignore": 2}}')
+
+    with pytest.raises(DataError, match=r"value 2 .* 'ignore'.* task\.label_values \(2: 0\)"):
+        open_data("segment", tmp_path / "d")
+    mapped = open_data("segment", tmp_path / "d", **{"task.label_values": {0: 0, 1: 1, 2: 0}})
+    assert mapped.card.classes == ("background", "class 1")
+    assert pixel_shares(mapped)[1] == pytest.approx(64 / 1024)
 
 
 def test_empty_label_maps_are_nothing_to_segment(

@@ -1,7 +1,8 @@
 """``dataset.json`` of the Medical Segmentation Decathlon and of nnU-Net: classes and modality.
 
 The Decathlon writes ``"labels": {"1": "liver"}`` and ``"modality": {"0": "CT"}``; nnU-Net version
-2 ``"labels": {"liver": 1}`` and ``"channel_names": {"0": "CT"}``.
+2 ``"labels": {"liver": 1}`` and ``"channel_names": {"0": "CT"}``. Its label ``ignore`` marks pixels
+that nobody annotated.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vismae.core.types import Modality
+from vismae.data.labels import NOT_ANNOTATED
 
 DATASET_JSON = "dataset.json"
 
@@ -26,7 +28,8 @@ class DatasetFacts:
     """What the table says.
 
     Attributes:
-        class_names: Value in the label maps -> name, background left out.
+        class_names: Value in the label maps -> name, background left out; ``NOT_ANNOTATED`` for
+            one that is no class.
         modalities: Channel -> ``ct``, ``mr``, ``pet``, ``xr`` or ``us``; unknown words are left
             out.
     """
@@ -70,6 +73,10 @@ def _class_names(labels: Any) -> dict[int, str]:
             names[int(left)] = right
         elif isinstance(right, int):
             names[right] = left
+    names = {
+        value: NOT_ANNOTATED if name.strip().lower() == NOT_ANNOTATED else name
+        for value, name in names.items()
+    }
     return {value: name for value, name in sorted(names.items()) if value != 0}
 
 

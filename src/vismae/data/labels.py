@@ -13,6 +13,8 @@ from vismae.core.errors import DataError
 
 LABEL_SEPARATOR = "|"
 MOST_LABEL_VALUES = 255
+NOT_ANNOTATED = "ignore"
+"""Name that nnU-Net gives to the value of pixels that nobody annotated."""
 
 
 def label_mapping(values: Iterable[int]) -> dict[int, int]:
@@ -72,6 +74,55 @@ def apply_mapping(
             "task.classes, or map the value with task.label_values."
         )
     return result
+
+
+def join_class_names(tables: Iterable[Mapping[int, str]]) -> dict[int, str]:
+    """Return value -> name of several tables; later ones win, but ``NOT_ANNOTATED`` stays."""
+    joined: dict[int, str] = {}
+    for names in tables:
+        unknown = {value for value, name in joined.items() if name == NOT_ANNOTATED}
+        joined |= {value: name for value, name in names.items() if value not in unknown}
+    return joined
+
+
+def refuse_not_annotated(
+    names: Mapping[int, str],
+    where: str,
+    values: Iterable[int] | None = None,
+    mapping: Mapping[int, int] | None = None,
+) -> None:
+    """Raise if a value of the label maps marks pixels that nobody annotated.
+
+    Losses could leave these out, but surface distances and volumes are not defined beside pixels
+    of which nobody knows what they are.
+
+    Args:
+        names: Value -> name.
+        where: What names them so, for the message.
+        values: That occur; all of ``names`` when unset.
+        mapping: Value -> class index as the user gave it; 0 says that they may be background.
+
+    Raises:
+        DataError: A value is called ``NOT_ANNOTATED``; says what to do.
+    """
+    occurring = names.keys() if values is None else values
+    found = [
+        value
+        for value in sorted(occurring)
+        if names.get(value) == NOT_ANNOTATED and (mapping or {}).get(value) != 0
+    ]
+    if found:
+        cure = (
+            "set them to 0 in the label maps and take the name out of dataset.json"
+            if values is None
+            else f"say so with task.label_values ({found[0]}: 0)"
+        )
+        raise DataError(
+            f"{where}: the value {_some(found)} of the label maps is called '{NOT_ANNOTATED}', "
+            "pixels that nobody annotated. It is no class, and label maps that are annotated in "
+            "part are not understood. Annotate these pixels; or, if they may be background, "
+            f"{cure}."
+        )
 
 
 def segmentation_class_names(count: int, given: Sequence[str] = ()) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vismae.data.dataset_json import DatasetFacts, read_dataset_json
+from vismae.data.labels import NOT_ANNOTATED, join_class_names
 from vismae.data.manifest import SPLIT_WORDS
 from vismae.data.pairing_names import (
     channel_of,
@@ -69,7 +70,8 @@ class Pairing:
         images: The images in folders with pairs, those without a label map included.
         unpaired: Label maps that belong to no image, or to none for certain.
         rest: Folders without any pair, and single files of other kinds that may be images.
-        class_names: Value -> name, background left out; empty if not known.
+        class_names: Value -> name, background left out; empty if not known. Where tables differ,
+            only values that one of them calls ``NOT_ANNOTATED``.
     """
 
     images: list[PairedImage] = field(default_factory=list)
@@ -100,6 +102,8 @@ def find_pairs(root: Path) -> Pairing | None:
         found.class_names = tables[0] if tables else {}
     else:
         logger.info("%s: its files dataset.json name classes differently; none is taken", root)
+        joined = join_class_names(tables)
+        found.class_names = {v: name for v, name in joined.items() if name == NOT_ANNOTATED}
     logger.info(
         "%s: %d of %d images paired with label maps by folder and name, %d label maps left alone",
         root,

@@ -6,7 +6,6 @@ same split on every machine.
 """
 
 import csv
-import hashlib
 import io
 import math
 from collections import Counter, defaultdict
@@ -18,6 +17,7 @@ import pandas as pd
 from vismae.core.errors import DataError
 from vismae.core.rundir import write_text
 from vismae.data.labels import label_names
+from vismae.data.strata import hash_rank, interleave, ranked_strata, spread_quota
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 _LEARNING = {"train", "pretrain"}
@@ -33,7 +33,8 @@ def split_patients(
     Where the index has splits they are honoured: patients keep theirs, those without one are
     divided by the fractions, and a missing val is taken out of train (never out of test). A
     missing test stays missing. Without any split all patients are divided. Strata are the
-    patients' labels and modalities.
+    patients' labels and modalities; a patient whose combination is rare has the same chances as
+    any other (``data.strata``).
 
     Args:
         index: Rows of a store's index (``patient_id``, ``split``, ``label``, ``modality``).
@@ -118,6 +119,7 @@ def label_fraction_patients(
 
     Smaller fractions are subsets of larger ones with the same seed. Every class (and modality)
     is among the first patients, as far as the number reaches; after that shares follow the whole.
+    Where that takes a good part of the subset, rare classes are more common in it than in all.
 
     Args:
         index: Rows of a store's index.
@@ -147,7 +149,7 @@ def patients_at(fraction: float, patients: int) -> int:
 
 def rank_patients(patients: Iterable[str], seed: int = 0) -> list[str]:
     """Return patients in the order that chance gives; the same for the same ids and seed."""
-    return sorted(set(patients), key=lambda patient: _rank(f"rank {seed}", patient))
+    return sorted(set(patients), key=lambda patient: hash_rank(f"rank {seed}", patient))
 
 
 def patient_strata(index: pd.DataFrame) -> dict[str, tuple[str, ...]]:
@@ -263,25 +265,17 @@ def _divide(
     seed: str,
     at_least_one: bool = True,
 ) -> dict[str, str]:
-    """Return patient -> part, with exact totals and shares as alike as possible per stratum."""
-    left = _quotas(len(strata), shares, at_least_one)
-    total = sum(shares.values())
-    assigned: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    """Return patient -> part, with exact totals and the same chances for every patient."""
+    quotas = _quotas(len(strata), shares, at_least_one)
+    waiting = ranked_strata(strata, seed)
     result: dict[str, str] = {}
-    for patient in _interleaved(strata, seed):
-        counts = assigned[strata[patient]]
-        so_far = counts.total() + 1
-        # The part that lags most behind its share of the stratum; between equals, of the whole.
-        part = max(
-            (name for name in shares if left[name] > 0),
-            key=lambda name: (
-                round(shares[name] / total * so_far - counts[name], 9),
-                left[name] / shares[name],
-            ),
-        )
-        left[part] -= 1
-        counts[part] += 1
-        result[patient] = part
+    # The largest part first: what rounding does to it is the least that the others inherit.
+    for part in sorted(shares, key=lambda name: -quotas[name]):
+        counts = spread_quota(waiting, quotas[part], f"{part} {seed}")
+        for group, count in zip(waiting, counts, strict=True):
+            result.update(dict.fromkeys(group[:count], part))
+        waiting = [group[count:] for group, count in zip(waiting, counts, strict=True)]
+        waiting = [group for group in waiting if group]
     return result
 
 
@@ -306,23 +300,10 @@ def _quotas(count: int, shares: Mapping[str, float], at_least_one: bool) -> dict
     return quotas
 
 
-def _interleaved(strata: Mapping[str, tuple[str, ...]], seed: str) -> list[str]:
-    """Return patients in a random order in which every stratum is spread evenly."""
-    members: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
-    for patient in sorted(strata, key=lambda patient: _rank(seed, patient)):
-        members[strata[patient]].append(patient)
-    place = {
-        patient: (position + 0.5) / len(group)
-        for group in members.values()
-        for position, patient in enumerate(group)
-    }
-    return sorted(strata, key=lambda patient: (place[patient], _rank(seed, patient)))
-
-
 def _nested_order(index: pd.DataFrame, seed: int) -> list[str]:
     """Return patients so that every prefix is as representative as its length allows."""
     strata = patient_strata(index)
-    order = _interleaved(strata, f"labels {seed}")
+    order = interleave(ranked_strata(strata, f"labels {seed}"), f"labels {seed}")
     first: list[str] = []
     covered: set[str] = set()
     for patient in order:
@@ -331,10 +312,6 @@ def _nested_order(index: pd.DataFrame, seed: int) -> list[str]:
             covered.update(strata[patient])
     rest = set(order) - set(first)
     return [*first, *(patient for patient in order if patient in rest)]
-
-
-def _rank(seed: str, patient: str) -> str:
-    return hashlib.sha256(f"{seed}\0{patient}".encode()).hexdigest()
 
 
 def _counted(splits: Iterable[str]) -> str:

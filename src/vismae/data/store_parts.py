@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from vismae.core.errors import DataError
 from vismae.core.rundir import write_json
+from vismae.data.labels import join_class_names
 from vismae.data.store_disk import NewTable, full_disk_named, sync_folder
 from vismae.data.store_format import (
     MANIFEST_NAME,
@@ -53,7 +54,8 @@ def assemble_store(
         encoding: Of the parts.
         extra_columns: Of the parts; those of ``previous`` stay.
         fold: Cross-validation fold that the rows' ``split`` stands for, if any.
-        classes: Names of values of the label maps; those of ``previous`` stay.
+        classes: Names of values of the label maps; those of ``previous`` stay, unless new ones
+            say that nobody annotated the pixels.
         previous: The store in the folder, or its manifest, to be added to.
 
     Raises:
@@ -179,7 +181,8 @@ class _Contents:
 
     def classes_with(self, classes: Mapping[int, str]) -> dict[str, str]:
         known = {int(value): name for value, name in self._before.get("classes", {}).items()}
-        return {str(value): name for value, name in sorted((dict(classes) | known).items())}
+        joined = join_class_names([classes, known])
+        return {str(value): name for value, name in sorted(joined.items())}
 
     def facts(self) -> dict[str, Any]:
         return {

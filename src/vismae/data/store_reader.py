@@ -81,7 +81,7 @@ class Store:
     @property
     def classes(self) -> dict[int, str]:
         """Names of the values of label maps, as far as the sources gave them."""
-        return {int(value): name for value, name in self.manifest["classes"].items()}
+        return {int(value): name for value, name in self.manifest.get("classes", {}).items()}
 
     @cached_property
     def index(self) -> pd.DataFrame:

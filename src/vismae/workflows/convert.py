@@ -30,7 +30,8 @@ from vismae.data.public.tasks import PublicTask, TaskRow
 
 TASK_FILE = "task.yaml"
 _COLUMNS = (
-    *("path", "label_map", "label", "patient_id", "volume_id", "slice_index", "split", "modality"),
+    *("path", "label_map", "label", "patient_id", "group_id", "volume_id", "slice_index"),
+    *("split", "modality"),
 )
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class ConvertedTask:
         kind: ``segment`` or ``classify``.
         config: Settings file for ``vismae finetune``.
         images: Number of images (a volume counts as one).
-        patients: Number of patients.
+        patients: Number of patients, or of groups of images where those are not known.
         splits: Number of images of each split; ``to be decided`` where there is none.
     """
 
@@ -106,7 +107,7 @@ class _Writer:
         self._task = task
         self._folder = folder
         self._splits: Counter[str] = Counter()
-        self._patients: set[str] = set()
+        self._groups: set[str] = set()
         self._archive: zipfile.ZipFile | None = None
 
     def write(self) -> ConvertedTask:
@@ -124,7 +125,7 @@ class _Writer:
             self._task.kind,
             config,
             self._splits.total(),
-            len(self._patients),
+            len(self._groups),
             dict(sorted(self._splits.items())),
         )
 
@@ -137,8 +138,7 @@ class _Writer:
                 writer.writeheader()
             writer.writerow(cells)
             self._splits[row.split or "to be decided"] += 1
-            if row.patient_id:
-                self._patients.add(row.patient_id)
+            self._groups.add(row.patient_id or row.group_id or row.volume_id or str(cells["path"]))
         if writer is None:
             raise DataError(f"{self._folder.name}: the data set holds no image.")
 
@@ -153,6 +153,7 @@ class _Writer:
             "label_map": self._label_map(row),
             "label": row.label or "",
             "patient_id": row.patient_id or "",
+            "group_id": row.group_id or "",
             "volume_id": row.volume_id or "",
             "slice_index": "" if row.slice_index is None else row.slice_index,
             "split": row.split or "",

@@ -13,6 +13,7 @@ from vismae.core.errors import DataError, ModelError
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.rundir import open_run, write_bytes, write_text
 from vismae.data.fingerprint import WITHHELD, Overlap, overlap
+from vismae.data.labels import refuse_not_annotated
 from vismae.data.sources import Task
 from vismae.data.splits import read_patients_csv
 from vismae.data.store import Store
@@ -272,6 +273,10 @@ def _score_segmenter(
 def _label_values(task: TaskCard, store: Store) -> dict[int, int]:
     """Return the model's reading of label values; 0/1 and 0/255 mean the same of one class."""
     known = dict(task.label_values or {})
+    classes = {value: store.classes.get(value, "") for value in store.label_values}
+    # What the model's task took for background counts as background here too.
+    scored = {value: name for value, name in classes.items() if known.get(value) != 0}
+    refuse_not_annotated(scored, store.address)
     unknown = sorted(set(store.label_values) - set(known))
     if len(task.classes) == 2 and len(unknown) == 1 and set(store.label_values) <= {0, *unknown}:
         return {0: 0, unknown[0]: 1}

@@ -29,6 +29,7 @@ from vismae.core.intake_account import IntakeAccount
 from vismae.core.processes import available_cores
 from vismae.core.rundir import locked
 from vismae.core.types import Flag
+from vismae.data.labels import join_class_names
 from vismae.data.sources import DataSource, Manifest, Task, resolve_data
 from vismae.data.store import Store
 from vismae.data.store_format import MANIFEST_NAME, REJECTED_NAME, clear_store, read_manifest
@@ -304,16 +305,14 @@ def _assemble(
         return
     tables = [source for source in sources if isinstance(source, Manifest)]
     folds = {table.fold for table in tables}
-    classes = {value: name for name, value in structures(ledger).items()}
-    for table in tables:
-        classes |= table.class_names
+    drawn = {value: name for name, value in structures(ledger).items()}
     assemble_store(
         config.store,
         new,
         encoding=config.encoding,
         extra_columns=columns,
         fold=folds.pop() if len(folds) == 1 else None,
-        classes=classes,
+        classes=join_class_names([drawn, *(table.class_names for table in tables)]),
         previous=previous,
     )
 

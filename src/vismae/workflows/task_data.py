@@ -19,6 +19,7 @@ from vismae.data.labels import (
     classes_from_labels,
     encode_labels,
     label_mapping,
+    refuse_not_annotated,
     segmentation_class_names,
 )
 from vismae.data.splits import (
@@ -178,6 +179,7 @@ def _divide(store: Store, rows: pd.DataFrame, config: FinetuneConfig) -> dict[st
 
 def _segmentation_card(store: Store, config: FinetuneConfig) -> TaskCard:
     mapping = config.task.label_values or label_mapping(store.label_values)
+    refuse_not_annotated(store.classes, store.address, store.label_values, config.task.label_values)
     unknown = set(store.label_values) - set(mapping)
     if unknown:
         raise DataError(

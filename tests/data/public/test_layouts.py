@@ -113,7 +113,8 @@ def test_busi_unites_all_lesions_of_an_image(tmp_path: Path) -> None:
     row = _by_name(segment.rows)["benign (4).png"]
     assert callable(row.label_map)
     assert np.argwhere(row.label_map()).tolist() == [[1, 1], [4, 6]]
-    assert (row.label, row.patient_id, row.modality) == ("benign", "benign (4)", "us")
+    assert (row.label, row.patient_id, row.group_id) == ("benign", None, "benign (4)")
+    assert row.modality == "us"
     assert classify.classes == ("normal", "benign", "malignant")
 
 
@@ -124,6 +125,7 @@ def test_isic_keeps_photographs_of_one_lesion_together(tmp_path: Path) -> None:
     header = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
     (tmp_path / name / f"{name}.csv").write_text(
         f"{header}ISIC_0000001,0,1.0,0,0,0,0,0\nISIC_0000002,1.0,0,0,0,0,0,0\n"
+        "ISIC_0000009,0,0,0,0,0,1,0\n"
     )
     (tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv").write_text(
         "image,lesion_id,diagnosis_confirm_type\n"
@@ -134,12 +136,15 @@ def test_isic_keeps_photographs_of_one_lesion_together(tmp_path: Path) -> None:
         tmp_path / "ISIC2018_Task1_Training_GroundTruth" / "ISIC_0000003_segmentation.png",
     )
     segment, classify = read_isic(tmp_path)
-    assert [(row.label, row.patient_id) for row in classify.rows] == [
-        ("NV", "HAM_7"),
-        ("MEL", "HAM_7"),
+    assert [(row.label, row.group_id, row.patient_id) for row in classify.rows] == [
+        ("NV", "HAM_7", None),
+        ("MEL", "HAM_7", None),
+        ("DF", "ISIC_0000009", None),
     ]
     assert (segment.kind, segment.in_channels) == ("segment", 3)
-    assert [row.split for row in segment.rows] == ["train"]
+    assert [(row.split, row.group_id, row.patient_id) for row in segment.rows] == [
+        ("train", "ISIC_0000003", None)
+    ]
 
 
 def test_isic_refuses_an_image_with_two_diagnoses(tmp_path: Path) -> None:
@@ -169,11 +174,21 @@ def test_medmnist_images_come_out_as_they_were(tmp_path: Path) -> None:
     rows = list(task.rows)
     assert [row.label for row in rows[:3]] == ["normal", "pneumonia", "pneumonia"]
     assert [row.split for row in rows] == ["train"] * 3 + ["val"] * 3 + ["test"] * 3
-    assert {row.modality for row in rows} == {"xr"}
+    assert {(row.modality, row.patient_id) for row in rows} == {("xr", None)}
     with np.load(path) as arrays:
         for number, row in enumerate(rows[3:6]):
             assert not isinstance(row.image, Path)
             np.testing.assert_array_equal(row.image[1], arrays["val_images"][number])
+
+
+def test_images_of_two_medmnist_files_are_never_of_one_group(tmp_path: Path) -> None:
+    labels = np.array([[0], [1]], dtype=np.uint8)
+    groups = [
+        row.group_id
+        for name in ("pneumoniamnist", "breastmnist")
+        for row in read_medmnist(_medmnist(tmp_path / f"{name}.npz", (8, 8), labels))[0].rows
+    ]
+    assert len(set(groups)) == len(groups) == 12
 
 
 def test_medmnist_knows_colour_volumes_and_several_labels(tmp_path: Path) -> None:
@@ -184,8 +199,8 @@ def test_medmnist_knows_colour_volumes_and_several_labels(tmp_path: Path) -> Non
     rows = list(volumes.rows)
     assert len(rows) == 3 * 2 * 5
     assert [(row.volume_id, row.slice_index) for row in rows[4:6]] == [
-        ("train-000000", 4),
-        ("train-000001", 0),
+        ("nodulemnist3d-train-000000", 4),
+        ("nodulemnist3d-train-000001", 0),
     ]
     several = np.zeros((2, 14), dtype=np.uint8)
     several[1, [0, 13]] = 1
@@ -265,6 +280,30 @@ def test_nnunet_names_the_table_that_is_none(
     (root / file).write_text(text)
     with pytest.raises(DataError, match=message):
         read_nnunet(root, fold=0)
+
+
+def test_nnunet_refuses_pixels_that_nobody_annotated(tmp_path: Path) -> None:
+    root = _nnunet(tmp_path, {"background": 0, "core": 1, "ignore": 2})
+    with pytest.raises(DataError, match=r"the value 2 .* called 'ignore'.* Annotate these pixels"):
+        read_nnunet(root)
+
+
+def test_a_number_that_the_label_map_has_too_is_no_channel(tmp_path: Path) -> None:
+    for case in ("word_0000", "word_0002", "word_0030"):
+        for folder in ("imagesTr", "labelsTr"):
+            _touch(tmp_path / folder / f"{case}.nii.gz")
+    table = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(table))
+    folds = [{"train": ["word_0000", "word_0002"], "val": ["word_0030"]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+    (task,) = read_nnunet(tmp_path, fold=0)
+    assert [(row.group_id, row.split, row.modality) for row in task.rows] == [
+        ("word_0000", "train", "ct"),
+        ("word_0002", "train", "ct"),
+        ("word_0030", "val", "ct"),
+    ]
+    with pytest.raises(DataError, match="no image of channel 1"):
+        read_nnunet(tmp_path, channel=1)
 
 
 def test_nnunet_refuses_regions_by_name(tmp_path: Path) -> None:

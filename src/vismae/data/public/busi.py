@@ -2,7 +2,7 @@
 
 ``benign/benign (1).png``, ``benign/benign (1)_mask.png``, more lesions ``benign (4)_mask_1.png``;
 also ``malignant`` and ``normal``. Al-Dhabyani et al., Data in Brief 2020;28:104863. The set has no
-patient numbers, so every image counts as a patient of its own.
+patient numbers, so every image is a group of its own.
 """
 
 import re
@@ -41,7 +41,7 @@ def _rows(folder: Path) -> Iterator[TaskRow]:
                 image,
                 lambda paths=tuple(lesions): _united(paths),
                 label=name,
-                patient_id=match[1],
+                group_id=match[1],
                 modality="us",
             )
 

@@ -5,7 +5,7 @@
 ``ISIC2018_Task3_Training_Input/`` with
 ``ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv``; also Validation
 and Test. Codella et al., arXiv 1902.03368. Photographs of one lesion share an id in
-``ISIC2018_Task3_Training_LesionGroupings.csv`` and are never divided.
+``ISIC2018_Task3_Training_LesionGroupings.csv`` and are never divided; patients are not known.
 """
 
 import csv
@@ -52,7 +52,7 @@ def _outlines(root: Path) -> Iterator[TaskRow]:
             yield TaskRow(
                 image,
                 require_file(label_map, f"the label map of {image.name}"),
-                patient_id=match[1],
+                group_id=match[1],
                 split=split,
                 modality=MODALITY,
             )
@@ -81,7 +81,7 @@ def _diagnoses(root: Path) -> Iterator[TaskRow]:
             yield TaskRow(
                 images / f"{name}.jpg",
                 label=true[0],
-                patient_id=lesions.get(name, name),
+                group_id=lesions.get(name) or name,
                 split=split,
                 modality=MODALITY,
             )

@@ -2,7 +2,7 @@
 
 Arrays ``train_images`` (N, H, W), (N, H, W, 3) or, for volumes, (N, D, H, W), and ``train_labels``
 (N, 1) or (N, K); also ``val`` and ``test``. Yang et al., Scientific Data 2023;10:41. The files name
-neither classes nor patients: class names are listed here, and every image is a patient of its own.
+neither classes nor patients: class names are listed here, and every image or volume is a group.
 
 Arrays are read image by image from inside the archive, so that the large ones need no memory.
 """
@@ -119,14 +119,16 @@ def _rows(
             volumes = len(array.shape) == 4 and array.shape[-1] != 3
             for number, pixels in enumerate(array):
                 key = f"{split}-{number:06d}"
+                # Every file counts from 0: the number alone would mean an image of each.
+                group = f"{path.stem}-{key}"
                 label = _names(labels[split][number], classes)
                 slices = pixels if volumes else pixels[None]
                 for place, image in enumerate(slices):
                     yield TaskRow(
                         (f"{key}-{place:03d}.png" if volumes else f"{key}.png", image),
                         label=label,
-                        patient_id=key,
-                        volume_id=key if volumes else None,
+                        group_id=group,
+                        volume_id=group if volumes else None,
                         slice_index=place if volumes else None,
                         split=split,
                         modality=modality,

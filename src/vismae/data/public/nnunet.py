@@ -1,7 +1,8 @@
 """A folder as nnU-Net (version 2) and the Medical Segmentation Decathlon want it.
 
 ``dataset.json``, ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz``, perhaps ``imagesTs`` with
-``labelsTs``; ``splits_final.json`` beside it gives the folds of a published cross-validation.
+``labelsTs``; ``splits_final.json`` beside it gives the folds of a published cross-validation. Whose
+case it is the folder does not say, so a case is a group of images and no patient.
 Isensee et al., Nature Methods 2021;18:203-211.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 from vismae.core.errors import DataError
 from vismae.data.dataset_json import DATASET_JSON, read_dataset_json
+from vismae.data.labels import refuse_not_annotated
 from vismae.data.pairing import PairedImage, find_pairs
 from vismae.data.pairing_names import channel_of, stem_of
 from vismae.data.public.tasks import PublicTask, TaskRow, require_file
@@ -42,6 +44,7 @@ def read_nnunet(root: Path, fold: int | None = None, channel: int = 0) -> list[P
             "classes). List each value of the label maps as a class of its own."
         )
     facts = read_dataset_json(root)
+    refuse_not_annotated(facts.class_names, str(root / DATASET_JSON))
     pairing = find_pairs(root)
     if pairing is None:
         raise DataError(f"{root}: imagesTr and labelsTr hold no pair of the same name.")
@@ -60,9 +63,13 @@ def _rows(
 ) -> Iterator[TaskRow]:
     tested = any(found.split == "test" and found.label_map is not None for found in images)
     for found in images:
+        if found.label_map is None:
+            continue
         stem = stem_of(found.image.name) or found.image.name
-        case, number = channel_of(stem) or (stem, 0)
-        if found.label_map is None or number != channel:
+        # Where "word_0002" has a label map of its own name the number is no channel.
+        own_name = stem_of(found.label_map.name) == stem
+        case, number = (None if own_name else channel_of(stem)) or (stem, 0)
+        if number != channel:
             continue
         split = found.split
         if split != "test":
@@ -71,7 +78,7 @@ def _rows(
                 split = splits.get(case)
                 if split is None:
                     continue
-        yield TaskRow(found.image, found.label_map, patient_id=case, split=split, modality=modality)
+        yield TaskRow(found.image, found.label_map, group_id=case, split=split, modality=modality)
 
 
 def _fold(root: Path, fold: int) -> dict[str, str]:

@@ -23,7 +23,10 @@ class TaskRow:
         image: A file, or the name it is to have and its pixels.
         label_map: A file, what computes the class numbers (H, W), or None.
         label: Class name, several joined by ``|``.
-        patient_id: What must never be divided between splits.
+        patient_id: The data set's own number of the patient, never divided between splits.
+        group_id: What must not be divided either and is not known to be a patient: a lesion, a
+            case, or the image itself. It is written even then, for an image without any id gets
+            a new one from every ingest, and with it another split.
         volume_id, slice_index: Images that form a volume, and their order in it.
         split: ``train``, ``val``, ``test``, or None where it is to be decided.
         modality: ``ct``, ``mr``, ``pet``, ``xr``, ``us``, or a word of its own.
@@ -34,6 +37,7 @@ class TaskRow:
     label_map: Path | Callable[[], np.ndarray] | None = None
     label: str | None = None
     patient_id: str | None = None
+    group_id: str | None = None
     volume_id: str | None = None
     slice_index: int | None = None
     split: str | None = None
