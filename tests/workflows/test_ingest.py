@@ -21,6 +21,7 @@ from factories import (
 from factories_labels import write_labelled_series, write_rtstruct, write_seg
 from vismae.core.config import IngestConfig
 from vismae.core.errors import DataError, RunFolderError
+from vismae.data.splits import split_patients
 from vismae.data.store import Store
 from vismae.workflows.ingest import IngestResult, ingest, open_or_ingest
 from vismae.workflows.intake.identity import private_folder
@@ -242,6 +243,27 @@ def test_a_folder_named_in_a_manifest_is_looked_through(tmp_path: Path) -> None:
 
     assert len(rows) == 3
     assert set(zip(rows["label"], rows["patient_id"], strict=True)) == {("ill", "P1")}
+
+
+def test_images_of_nobody_known_are_divided_alike_by_every_run_that_ingests_them(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        pixels = rng.integers(0, 255, (8, 8), dtype=np.uint8)
+        write_png(tmp_path / "t" / "ab"[number % 2] / f"{number}.png", pixels)
+    stores = [
+        open_or_ingest([tmp_path / "t"], tmp_path / name / "store", task="classify")
+        for name in ("one", "two")
+    ]
+    ids = [set(store.index["patient_id"]) for store in stores]
+    assert len(ids[0]) == 20
+    assert ids[0] == ids[1]
+    splits = [split_patients(store.index) for store in stores]
+    assert splits[0] == splits[1]
+    # A store to be kept has pseudonyms that nobody can make from the images.
+    kept = run(tmp_path / "t", tmp_path / "kept").store
+    assert ids[0].isdisjoint(kept.index["patient_id"])
 
 
 def test_the_option_speaks_for_silent_files_the_table_for_all(tmp_path: Path) -> None:
