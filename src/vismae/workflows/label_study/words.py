@@ -201,9 +201,9 @@ both starts; images of a patient count as one.
 
 Label curve: the area is under the score over log labels. Labels needed: the law a - b n^-c (c fixed
 at 0.5 with fewer than four label counts) is fitted to every resample of the whole curve; where the
-resampled curve itself reaches the score with fewer labels, that counts. 'Not reached' means that the
-curve levels off below, or gets there beyond 100 times the labels. Forecasts beyond the labels there
-are extrapolate this law. A dash stands for limits where all values are alike.
+resampled curve itself reaches the score with fewer labels, that counts. 'Not reached' means that
+the curve levels off below, or gets there beyond 100 times the labels. Forecasts beyond the labels
+there are extrapolate this law. A dash stands for limits where all values are alike.
 
 'As good': two one-sided tests of the difference from the baseline with the most labels, at 5 %
 each, with the margin from the configuration; 'not worse' is the lower side alone.
