@@ -18,6 +18,7 @@ from vismae.core.errors import DataError
 from vismae.core.types import Spacing
 from vismae.data.manifest import FileReference, ManifestRow
 from vismae.files.dicom_identifiers import DicomIdentifiers
+from vismae.workflows.intake.moved import follow_move
 from vismae.workflows.intake.work import Rejection
 
 _VERSION = "1"
@@ -48,6 +49,8 @@ CREATE TABLE rejected (
     entry INTEGER, path BLOB NOT NULL, reason TEXT NOT NULL, message BLOB NOT NULL
 );
 """
+# Made for ledgers of earlier versions too.
+_INDICES = "CREATE INDEX IF NOT EXISTS rejected_entry ON rejected (entry);"
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class Ledger:
             if fresh:
                 self.db.executescript(_TABLES)
                 self.set_fact("version", _VERSION)
+            self.db.executescript(_INDICES)
             version = self.fact("version")
         except sqlite3.DatabaseError as error:
             raise DataError(
@@ -164,9 +168,13 @@ class Ledger:
         """Remember a named text."""
         self.db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
 
+    def source_numbers(self) -> dict[str, int]:
+        """Return the names of all sources with their numbers."""
+        return json.loads(self.fact("sources") or "{}")
+
     def source_number(self, name: str) -> int:
         """Return the number of a source, given in the order in which sources are first named."""
-        numbers: dict[str, int] = json.loads(self.fact("sources") or "{}")
+        numbers = self.source_numbers()
         number = numbers.setdefault(name, len(numbers))
         self.set_fact("sources", json.dumps(numbers))
         return number
@@ -188,7 +196,7 @@ class Ledger:
         row, image = found.row, found.row.image
         facts = _row_to_json(row)
         before = self.db.execute(
-            "SELECT id, size, changed_ns, row, state FROM entry WHERE name = ?",
+            "SELECT id, path, member, size, changed_ns, row, state FROM entry WHERE name = ?",
             (as_blob(row.name),),
         ).fetchone()
         if before is None:
@@ -204,8 +212,10 @@ class Ledger:
                 entry = int(added.lastrowid or 0)
                 self._enter_identified(Identified(entry, "dicom", found.identifiers))
             return "new"
-        entry, *known, state = before
-        if known == [found.size, found.changed_ns, facts]:
+        entry, path, member, *known, row_before, state = before
+        if (path, member) != (as_blob(image.path), as_blob(image.member)):
+            row_before = follow_move(self.db, entry, image)
+        if [*known, row_before] == [found.size, found.changed_ns, facts]:
             return "known"
         if state != "rejected":
             return "changed"

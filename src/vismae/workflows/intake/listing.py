@@ -33,6 +33,7 @@ from vismae.workflows.intake.ledger import (
     Unidentified,
     as_text,
 )
+from vismae.workflows.intake.origin import Place, source_name
 from vismae.workflows.intake.remote import RemoteSource, remote_files, reopened
 from vismae.workflows.intake.work import Rejection, lost_reason, rejection
 
@@ -49,23 +50,21 @@ def list_sources(ledger: Ledger, sources: Sequence[DataSource | RemoteSource]) -
 def _files(
     ledger: Ledger, sources: Sequence[DataSource | RemoteSource]
 ) -> Iterator[Listed | Rejection]:
-    taken: Counter[str] = Counter()
+    taken: set[str] = set()
     for source in sources:
         if isinstance(source, RemoteSource):
             yield from remote_files(source, ledger.source_number(str(source.address)))
             continue
-        name = source.name if isinstance(source, PlainSource) else source.folder.resolve().name
-        taken[name] += 1
-        # Two folders may both be called images; ids come from names and must differ.
-        unique = name if taken[name] == 1 else f"{name}-{taken[name]}"
-        number = ledger.source_number(unique)
+        # Paths are kept whole, so that they hold in another working directory.
         if isinstance(source, PlainSource):
-            row = ManifestRow(
-                unique, FileReference(source.path), label=source.label, split=source.split
-            )
-            yield from _walked(row, number)
+            path = source.path.absolute()
+            unique = source_name(ledger, source.name, Place(path, path), taken)
+            row = ManifestRow(unique, FileReference(path), label=source.label, split=source.split)
+            yield from _walked(row, ledger.source_number(unique))
         else:
-            yield from _table_files(source, unique, number)
+            place = Place(source.origin.absolute(), source.folder.absolute())
+            unique = source_name(ledger, source.folder.resolve().name, place, taken)
+            yield from _table_files(source, unique, ledger.source_number(unique))
             yield from map(_without_image, source.unpaired)
 
 
@@ -95,7 +94,12 @@ def _table_files(table: Manifest, name: str, source: int) -> Iterator[Listed | R
     for row in table.rows:
         seen[row.name] += 1
         repeat = "" if seen[row.name] == 1 else f"#{seen[row.name]}"
-        row = replace(row, name=f"{name}/{row.name}{repeat}")
+        row = replace(
+            row,
+            name=f"{name}/{row.name}{repeat}",
+            image=_absolute(row.image),
+            label_map=None if row.label_map is None else _absolute(row.label_map),
+        )
         if row.image.member is None and row.image.path.is_dir():
             # The folder of a series: its files stand in space, not in the table's order.
             yield from _walked(row, source)
@@ -106,6 +110,10 @@ def _table_files(table: Manifest, name: str, source: int) -> Iterator[Listed | R
             yield Rejection(row.image.text, str(error.reason), str(error))
             continue
         yield Listed(source, row, found.size, found.changed_ns, of_table=True)
+
+
+def _absolute(reference: FileReference) -> FileReference:
+    return FileReference(reference.path.absolute(), reference.member)
 
 
 def identify_files(ledger: Ledger, executor: Executor) -> None:
