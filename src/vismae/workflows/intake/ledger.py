@@ -60,7 +60,7 @@ class Listed:
     Attributes:
         source: Number of the source.
         row: What is said of it; ``row.name`` is its stable, unique name.
-        size, changed_ns: Bytes, and time of the last change in nanoseconds.
+        size, change_mark: Bytes, and a number that is another one when the content is.
         of_table: A table names this very file, so that ``volume_id`` speaks of it (and not of
             the folder it was found in).
         identifiers: Of a DICOM object that is known without being opened.
@@ -69,7 +69,7 @@ class Listed:
     source: int
     row: ManifestRow
     size: int
-    changed_ns: int
+    change_mark: int
     of_table: bool = False
     identifiers: DicomIdentifiers | None = None
 
@@ -105,6 +105,11 @@ class NewFiles:
     new: int = 0
     known: int = 0
     changed: int = 0
+
+    def __add__(self, other: "NewFiles") -> "NewFiles":
+        return NewFiles(
+            self.new + other.new, self.known + other.known, self.changed + other.changed
+        )
 
 
 class Ledger:
@@ -181,13 +186,20 @@ class Ledger:
 
     # Listing
 
-    def list_files(self, files: Iterable[Listed | Rejection]) -> NewFiles:
-        """Enter files that are not there yet; one that was left out and has changed comes again."""
+    def list_files(
+        self, files: Iterable[Listed | Rejection], within: int | None = None
+    ) -> NewFiles:
+        """Enter files that are not there yet; one that was left out and has changed comes again.
+
+        Args:
+            files: What was found.
+            within: Entry of the archive that they are members of; what is left out is itself.
+        """
         counts = {"new": 0, "known": 0, "changed": 0}
         with self.transaction():
             for found in files:
                 if isinstance(found, Rejection):
-                    self.enter_rejection(None, found)
+                    self.enter_rejection(within, found)
                 else:
                     counts[self._list(found)] += 1
         return NewFiles(**counts)
@@ -205,27 +217,30 @@ class Ledger:
                 " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'listed')",
                 (
                     *(found.source, as_blob(row.name), as_blob(image.path), as_blob(image.member)),
-                    *(found.size, found.changed_ns, facts, _volume_key(found)),
+                    *(found.size, found.change_mark, facts, _volume_key(found)),
                 ),
             )
             if found.identifiers is not None:
                 entry = int(added.lastrowid or 0)
                 self._enter_identified(Identified(entry, "dicom", found.identifiers))
             return "new"
-        entry, path, member, *known, row_before, state = before
+        entry, path, member, size, mark, row_before, state = before
         if (path, member) != (as_blob(image.path), as_blob(image.member)):
             row_before = follow_move(self.db, entry, image)
-        if [*known, row_before] == [found.size, found.changed_ns, facts]:
+        in_archive = image.member is not None
+        now = (found.size, found.change_mark)
+        if same_content((size, mark), now, in_archive) and row_before == facts:
             return "known"
-        if state != "rejected":
+        if state == "planned":
             return "changed"
         self.db.execute(
-            "UPDATE entry SET size = ?, changed_ns = ?, row = ?, volume = ?, state = 'listed'"
-            " WHERE id = ?",
-            (found.size, found.changed_ns, facts, _volume_key(found), entry),
+            "UPDATE entry SET size = ?, changed_ns = ?, row = ?, volume = ?, state = 'listed',"
+            " item = NULL, place = NULL WHERE id = ?",
+            (*now, facts, _volume_key(found), entry),
         )
         self.db.execute("DELETE FROM rejected WHERE entry = ?", (entry,))
-        return "new"
+        # The members of an archive are compared one by one when it is entered again.
+        return "known" if state == "opened" else "new"
 
     def forget_rejections(self, reasons: Sequence[str]) -> None:
         """Let files be looked at again that were left out for a reason that may have passed.
@@ -300,9 +315,17 @@ class Ledger:
         )
         return [(entry, source, stored_row(*rest)) for entry, source, *rest in rows]
 
-    def close_archive(self, entry: int) -> None:
-        """Remember that an archive's members are listed."""
-        self.db.execute("UPDATE entry SET state = 'opened' WHERE id = ?", (entry,))
+    def close_archive(self, entry: int, has_changes: bool) -> None:
+        """Remember that an archive's members are listed, unless it was left out itself.
+
+        One with members that changed after they were stored is entered each time, so that they
+        are counted each time.
+        """
+        self.db.execute(
+            "UPDATE entry SET state = 'opened', changed_ns = iif(?, -1, changed_ns)"
+            " WHERE id = ? AND state = 'archive'",
+            (has_changes, entry),
+        )
 
     def reject(self, entry: int | None, found: Rejection) -> None:
         """Leave a file out before anything was planned for it."""
@@ -317,6 +340,16 @@ class Ledger:
         )
         if entry is not None:
             self.db.execute("UPDATE entry SET state = 'rejected' WHERE id = ?", (entry,))
+
+
+def same_content(known: tuple[int, int], now: tuple[int, int], in_archive: bool) -> bool:
+    """Tell from sizes and change marks whether a file is still the same.
+
+    Ledgers of earlier versions keep the archive's time for its members, which is never as small
+    as a checksum; then the size alone decides.
+    """
+    of_archive = in_archive and known[1] >= 2**32
+    return known == now or (of_archive and known[0] == now[0])
 
 
 def as_blob(text: str | Path | None) -> bytes | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from vismae.core.errors import UnreadableFileError
 from vismae.data.manifest import locate
 from vismae.files.discover import find_file
-from vismae.workflows.intake.ledger import Ledger
+from vismae.workflows.intake.ledger import Ledger, same_content
 
 _ORIGINS = "source_origins"
 
@@ -88,6 +88,7 @@ def _has_moved(ledger: Ledger, name: str, before: str | None, place: Place) -> b
         except UnreadableFileError:
             continue
         known_place = (Path(os.fsdecode(path)).absolute(), member and os.fsdecode(member))
-        agrees = known_place == found.place or (size, mark) == (found.size, found.changed_ns)
+        now = (found.size, found.change_mark)
+        agrees = known_place == found.place or same_content((size, mark), now, member is not None)
         (same if agrees else other)[kind] += 1
     return bool(same) and all(same[kind] > other[kind] for kind in same | other)
