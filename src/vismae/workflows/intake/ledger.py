@@ -10,14 +10,13 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vismae.core.errors import DataError
-from vismae.core.types import Spacing
-from vismae.data.manifest import FileReference, ManifestRow
+from vismae.data.manifest import ManifestRow
 from vismae.files.dicom_identifiers import DicomIdentifiers
+from vismae.workflows.intake.entry_facts import row_to_json, same_content, stored_row
 from vismae.workflows.intake.moved import follow_move
 from vismae.workflows.intake.work import Rejection
 
@@ -49,6 +48,8 @@ CREATE TABLE rejected (
     entry INTEGER, path BLOB NOT NULL, reason TEXT NOT NULL, message BLOB NOT NULL
 );
 """
+# States of files that may be looked at anew, since the store has nothing of them.
+_NOTHING_READ = ("listed", "known", "label", "archive", "opened", "rejected")
 # Made for ledgers of earlier versions too.
 _INDICES = "CREATE INDEX IF NOT EXISTS rejected_entry ON rejected (entry);"
 
@@ -206,7 +207,7 @@ class Ledger:
 
     def _list(self, found: Listed) -> str:
         row, image = found.row, found.row.image
-        facts = _row_to_json(row)
+        facts = row_to_json(row)
         before = self.db.execute(
             "SELECT id, path, member, size, changed_ns, row, state FROM entry WHERE name = ?",
             (as_blob(row.name),),
@@ -231,7 +232,7 @@ class Ledger:
         now = (found.size, found.change_mark)
         if same_content((size, mark), now, in_archive) and row_before == facts:
             return "known"
-        if state == "planned":
+        if state not in _NOTHING_READ:
             return "changed"
         self.db.execute(
             "UPDATE entry SET size = ?, changed_ns = ?, row = ?, volume = ?, state = 'listed',"
@@ -342,16 +343,6 @@ class Ledger:
             self.db.execute("UPDATE entry SET state = 'rejected' WHERE id = ?", (entry,))
 
 
-def same_content(known: tuple[int, int], now: tuple[int, int], in_archive: bool) -> bool:
-    """Tell from sizes and change marks whether a file is still the same.
-
-    Ledgers of earlier versions keep the archive's time for its members, which is never as small
-    as a checksum; then the size alone decides.
-    """
-    of_archive = in_archive and known[1] >= 2**32
-    return known == now or (of_archive and known[0] == now[0])
-
-
 def as_blob(text: str | Path | None) -> bytes | None:
     """Return text as the bytes a file system means; names need not be UTF-8."""
     return None if text is None else os.fsencode(text)
@@ -360,35 +351,6 @@ def as_blob(text: str | Path | None) -> bytes | None:
 def as_text(blob: bytes | None) -> str | None:
     """Undo ``as_blob``."""
     return None if blob is None else os.fsdecode(blob)
-
-
-def stored_row(name: bytes, path: bytes, member: bytes | None, facts: str) -> ManifestRow:
-    """Return the table row of an entry."""
-    values: dict[str, Any] = json.loads(facts)
-    label_map = values.pop("label_map", None)
-    spacing = values.pop("spacing", {})
-    return ManifestRow(
-        name=os.fsdecode(name),
-        image=FileReference(
-            Path(os.fsdecode(path)), None if member is None else os.fsdecode(member)
-        ),
-        label_map=None if label_map is None else FileReference(Path(label_map[0]), label_map[1]),
-        spacing=Spacing(**spacing),
-        **values,
-    )
-
-
-def _row_to_json(row: ManifestRow) -> str:
-    """Return what a table says of a file beside where it lies; only what it does say."""
-    values = {name: value for name, value in asdict(row).items() if value not in (None, {}, "")}
-    for name in ("name", "image", "label_map"):
-        values.pop(name, None)
-    values["spacing"] = {k: v for k, v in asdict(row.spacing).items() if v is not None}
-    if not values["spacing"]:
-        del values["spacing"]
-    if row.label_map is not None:
-        values["label_map"] = [str(row.label_map.path), row.label_map.member]
-    return json.dumps(values, sort_keys=True)
 
 
 def _volume_key(found: Listed) -> str | None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from vismae.core.errors import UnreadableFileError
 from vismae.data.manifest import locate
 from vismae.files.discover import find_file
-from vismae.workflows.intake.ledger import Ledger, same_content
+from vismae.workflows.intake.entry_facts import same_content
+from vismae.workflows.intake.ledger import Ledger
 
 _ORIGINS = "source_origins"
 

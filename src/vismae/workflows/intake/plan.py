@@ -16,7 +16,8 @@ from itertools import groupby
 from vismae.core.errors import DataError
 from vismae.files.discover import SourceFile
 from vismae.files.reasons import Reason
-from vismae.workflows.intake.ledger import Ledger, stored_row
+from vismae.workflows.intake.entry_facts import stored_row
+from vismae.workflows.intake.ledger import Ledger
 from vismae.workflows.intake.listing import reopen
 from vismae.workflows.intake.work import Entry, IntakeReason, Rejection, WorkItem
 
