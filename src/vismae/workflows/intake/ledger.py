@@ -51,7 +51,11 @@ CREATE TABLE rejected (
 # States of files that may be looked at anew, since the store has nothing of them.
 _NOTHING_READ = ("listed", "known", "label", "archive", "opened", "rejected")
 # Made for ledgers of earlier versions too.
-_INDICES = "CREATE INDEX IF NOT EXISTS rejected_entry ON rejected (entry);"
+_ADDITIONS = """
+CREATE INDEX IF NOT EXISTS rejected_entry ON rejected (entry);
+CREATE INDEX IF NOT EXISTS entry_instance ON entry (instance);
+CREATE TABLE IF NOT EXISTS stored_before (entry INTEGER PRIMARY KEY, earlier INTEGER NOT NULL);
+"""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Ledger:
             if fresh:
                 self.db.executescript(_TABLES)
                 self.set_fact("version", _VERSION)
-            self.db.executescript(_INDICES)
+            self.db.executescript(_ADDITIONS)
             version = self.fact("version")
         except sqlite3.DatabaseError as error:
             raise DataError(
