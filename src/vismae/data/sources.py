@@ -42,6 +42,7 @@ class Manifest:
         fold: The cross-validation fold that the rows' ``split`` stands for, if any.
         unpaired: Label maps of a folder that belong to no image.
         class_names: Value in the label maps -> name, background left out; empty if not known.
+        table: The csv, where it is one; a folder may hold several.
     """
 
     folder: Path
@@ -49,6 +50,12 @@ class Manifest:
     fold: int | None = None
     unpaired: tuple[Path, ...] = ()
     class_names: Mapping[int, str] = field(default_factory=dict)
+    table: Path | None = None
+
+    @property
+    def origin(self) -> Path:
+        """The csv or the folder: what tells it from other sources."""
+        return self.table or self.folder
 
 
 @dataclass(frozen=True)
@@ -108,11 +115,11 @@ def _resolve(
 ) -> list[DataSource]:
     if source.is_file():
         if source.suffix.lower() == ".csv":
-            return [Manifest(source.parent, ManifestTable(source, keep_columns))]
+            return [Manifest(source.parent, ManifestTable(source, keep_columns), table=source)]
         return [PlainSource(source, source.name)]
     manifest = source / MANIFEST_FILE
     if manifest.is_file():
-        return [Manifest(source, ManifestTable(manifest, keep_columns))]
+        return [Manifest(source, ManifestTable(manifest, keep_columns), table=manifest)]
     folds = fold_tables(source)
     if folds:
         return [_reference_layout(source, folds, fold, keep_columns)]

@@ -120,9 +120,14 @@ def _header(file: SourceFile, head: bytes) -> Dataset:
         is_complete = tag > _LAST_TAG
         return is_complete
 
-    header = read_partial(io.BytesIO(head), is_behind, force=True, specific_tags=_TAGS)
-    if is_complete or len(head) < _HEAD_BYTES:
-        return header
+    try:
+        header = read_partial(io.BytesIO(head), is_behind, force=True, specific_tags=_TAGS)
+    except Exception:  # the beginning of a deflated file cannot be inflated by itself
+        if len(head) < _HEAD_BYTES:
+            raise
+    else:
+        if is_complete or len(head) < _HEAD_BYTES:
+            return header
     with file.open() as stream:
         return read_partial(stream, is_behind, force=True, specific_tags=_TAGS)
 

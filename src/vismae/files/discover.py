@@ -161,13 +161,15 @@ class FoundFile:
         path: The file, or the archive that holds it.
         member: Name inside the archive, or None for a plain file.
         size: Bytes, unpacked.
-        changed_ns: Time of the last change (of the archive), in nanoseconds since 1970.
+        change_mark: Another number when the content is another: the time of the last change in
+            nanoseconds since 1970, or the CRC-32 of an archive member, since the time of an
+            archive says nothing of one member.
     """
 
     path: Path
     member: str | None
     size: int
-    changed_ns: int
+    change_mark: int
 
     @property
     def place(self) -> tuple[Path, str | None]:
@@ -175,10 +177,16 @@ class FoundFile:
         return self.path, self.member
 
 
-def walk(source: Path) -> Iterator[FoundFile | RejectedFile]:
+def walk(
+    source: Path, apart: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[FoundFile | RejectedFile]:
     """Yield the files of a folder and its subfolders in sorted order, or the one file named.
 
     No file is opened. Hidden files and companions are passed over.
+
+    Args:
+        source: Folder or file.
+        apart: Folders and files to pass over, by device and inode, whatever path leads there.
 
     Raises:
         UnreadableFileError: ``source`` does not exist; raised when the first item is asked for.
@@ -187,7 +195,7 @@ def walk(source: Path) -> Iterator[FoundFile | RejectedFile]:
         raise UnreadableFileError(
             Reason.NOT_FOUND, f"{source}: no such file or folder. Check the spelling of the path."
         )
-    for path in _walk(source, frozenset()) if source.is_dir() else [source]:
+    for path in _walk(source, apart) if source.is_dir() else [source]:
         if isinstance(path, RejectedFile):
             yield path
             continue
@@ -196,7 +204,8 @@ def walk(source: Path) -> Iterator[FoundFile | RejectedFile]:
         except OSError as error:
             yield _no_access_to(str(path), error)
             continue
-        yield FoundFile(path, None, status.st_size, status.st_mtime_ns)
+        if (status.st_dev, status.st_ino) not in apart:
+            yield FoundFile(path, None, status.st_size, status.st_mtime_ns)
 
 
 def find_file(path: Path, member: str | None = None) -> FoundFile:
@@ -212,19 +221,18 @@ def find_file(path: Path, member: str | None = None) -> FoundFile:
     if member is None:
         return FoundFile(path, None, status.st_size, status.st_mtime_ns)
     try:
-        size = open_archive(path).getinfo(member).file_size
+        info = open_archive(path).getinfo(member)
     except KeyError as error:
         raise UnreadableFileError(
             Reason.NOT_FOUND,
             f"{path}!{member}: the archive has no such member. Check the name.",
         ) from error
-    return FoundFile(path, member, size, status.st_mtime_ns)
+    return FoundFile(path, member, info.file_size, info.CRC)
 
 
 def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
     """Yield the files in a zip archive in sorted order, companions passed over."""
     try:
-        changed_ns = path.stat().st_mtime_ns
         members = sorted(open_archive(path).infolist(), key=lambda info: info.filename)
     except OSError as error:
         yield _no_access_to(str(path), error)
@@ -234,7 +242,7 @@ def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
         return
     for info in members:
         if not info.is_dir() and not any(_is_companion(part) for part in info.filename.split("/")):
-            yield FoundFile(path, info.filename, info.file_size, changed_ns)
+            yield FoundFile(path, info.filename, info.file_size, info.CRC)
 
 
 def identify(
@@ -265,7 +273,10 @@ def source_file(path: Path, member: str | None = None) -> SourceFile:
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path | RejectedFile]:
-    """Yield files in sorted order, following links but never into a folder above (a loop)."""
+    """Yield files in sorted order, following links but never into a folder above (a loop).
+
+    Folders to pass over are handed in as if they were above.
+    """
     try:
         status = folder.stat()
         paths = sorted(folder.iterdir())

@@ -70,7 +70,7 @@ REASONS: dict[Reason, str] = {
     Reason.LABEL_GEOMETRY: "A segmentation or structure set that does not lie on its image.",
     Reason.LABEL_EMPTY: "A segmentation or structure set that describes no structure.",
     Reason.NEEDS_EXTRA: "Reading the file needs a package that is not installed.",
-    Reason.COPY: "The same image as another file of its series, which is used instead.",
+    Reason.COPY: "The same DICOM image as another file, which is used instead.",
 }
 
 

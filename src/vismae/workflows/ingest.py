@@ -150,11 +150,12 @@ def ingest(config: IngestConfig) -> IngestResult:
     sources: list[DataSource | RemoteSource] = [*remote]
     if local or not remote:
         sources = [*resolve_data(local, keep_columns=config.keep_column), *remote]
+    own = _own_places(config)
     if not config.dry_run:
-        return _ingest(sources, config, describe(config))
+        return _ingest(sources, config, describe(config), own)
     with tempfile.TemporaryDirectory(prefix="vismae-") as folder:
         trial = config.model_copy(update={"store": Path(folder) / config.store.name})
-        result = _ingest(sources, trial, describe(config))
+        result = _ingest(sources, trial, describe(config), [*own, Path(folder)])
         return replace(result, folder=config.store, dry_run=True)
 
 
@@ -206,13 +207,26 @@ def open_or_ingest(
     if finished and recorded.read_text(encoding="utf-8") == request:
         logger.info("store %s was made from the same data before and is used again", into)
         return Store(into)
-    result = _ingest(resolve_data(data, task, fold, keep_column), config, request)
+    sources = resolve_data(data, task, fold, keep_column)
+    result = _ingest(sources, config, request, _own_places(config))
     logger.info("%s", result.summary())
     return result.store
 
 
+def _own_places(config: IngestConfig) -> list[Path]:
+    """Return what an ingest writes, which is no source though it may lie within one."""
+    return [
+        *(config.store, private_folder(config.store, config.salt)),
+        *([] if config.salt is None else [config.salt]),
+        *([] if config.report is None else [config.report]),
+    ]
+
+
 def _ingest(
-    sources: Sequence[DataSource | RemoteSource], config: IngestConfig, request: str
+    sources: Sequence[DataSource | RemoteSource],
+    config: IngestConfig,
+    request: str,
+    own: Sequence[Path],
 ) -> IngestResult:
     started = time.perf_counter()
     # A trial must not touch the private folder of the store that it is a trial for.
@@ -233,10 +247,10 @@ def _ingest(
         if reopened:
             logger.warning("%d parts of the store are gone and are read again", reopened)
         ledger.forget_rejections(_WORTH_ANOTHER_LOOK)
-        listed = list_sources(ledger, sources)
+        listed = list_sources(ledger, sources, own)
         logger.info("found %d new files (%d known before)", listed.new, listed.known)
         bar.begin("looking at files")
-        identify_files(ledger, executor)
+        listed += identify_files(ledger, executor)
         plan(ledger)
         read = ReadSettings(
             identity=identity,

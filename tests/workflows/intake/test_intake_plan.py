@@ -154,3 +154,43 @@ def test_labels_that_come_after_their_images_are_left_out_and_numbers_stay(ledge
 
     assert rejected_by_reason(ledger) == {"label-late": 1}
     assert structures(ledger) == {"liver": 1, "aorta": 2}
+
+
+def test_a_series_over_several_sources_is_read_in_one_go(ledger: Ledger) -> None:
+    for source, name in enumerate(["x", "y", "z"]):
+        row = ManifestRow(f"{source}/{name}", FileReference(Path("/data") / name))
+        found = DicomIdentifiers(patient="A", series="1", instance=f"1.{source}")
+        ledger.list_files([Listed(source, row, 100, 1, identifiers=found)])
+
+    plan(ledger)
+
+    assert planned(ledger) == [["x", "y", "z"]]
+
+
+def test_what_a_table_says_of_a_series_is_kept_apart_from_the_same_series_in_a_folder(
+    ledger: Ledger,
+) -> None:
+    for number, (source, label) in enumerate([(0, None), (0, "ill"), (1, None), (2, None)]):
+        name = f"{source}/{number}"
+        row = ManifestRow(name, FileReference(Path("/data") / name), label=label)
+        found = DicomIdentifiers(patient="A", series="1", instance=f"1.{number}")
+        ledger.list_files([Listed(source, row, 100, 1, identifiers=found)])
+
+    plan(ledger)
+
+    assert planned(ledger) == [["2", "3"], ["0", "1"]]
+
+
+def test_an_object_that_came_before_is_counted_and_named(ledger: Ledger) -> None:
+    enter_dicom(ledger, "first", patient="A", series="1", instance="1.1")
+    plan(ledger)
+    finish_portions(ledger)
+    ledger.db.execute("INSERT INTO image SELECT 'id', id FROM entry")
+    enter_dicom(ledger, "second", patient="A", series="1", instance="1.1")
+    enter_dicom(ledger, "third", patient="A", series="1", instance="1.2")
+
+    plan(ledger)
+
+    [(_, item)] = list(items_of(ledger, 2))
+    found = [(entry.copy, entry.stored and entry.stored.path.name) for entry in item.entries]
+    assert found == [(1, "first"), (0, None)]

@@ -10,14 +10,14 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vismae.core.errors import DataError
-from vismae.core.types import Spacing
-from vismae.data.manifest import FileReference, ManifestRow
+from vismae.data.manifest import ManifestRow
 from vismae.files.dicom_identifiers import DicomIdentifiers
+from vismae.workflows.intake.entry_facts import row_to_json, same_content, stored_row
+from vismae.workflows.intake.moved import follow_move
 from vismae.workflows.intake.work import Rejection
 
 _VERSION = "1"
@@ -48,6 +48,14 @@ CREATE TABLE rejected (
     entry INTEGER, path BLOB NOT NULL, reason TEXT NOT NULL, message BLOB NOT NULL
 );
 """
+# States of files that may be looked at anew, since the store has nothing of them.
+_NOTHING_READ = ("listed", "known", "label", "archive", "opened", "rejected")
+# Made for ledgers of earlier versions too.
+_ADDITIONS = """
+CREATE INDEX IF NOT EXISTS rejected_entry ON rejected (entry);
+CREATE INDEX IF NOT EXISTS entry_instance ON entry (instance);
+CREATE TABLE IF NOT EXISTS stored_before (entry INTEGER PRIMARY KEY, earlier INTEGER NOT NULL);
+"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Listed:
     Attributes:
         source: Number of the source.
         row: What is said of it; ``row.name`` is its stable, unique name.
-        size, changed_ns: Bytes, and time of the last change in nanoseconds.
+        size, change_mark: Bytes, and a number that is another one when the content is.
         of_table: A table names this very file, so that ``volume_id`` speaks of it (and not of
             the folder it was found in).
         identifiers: Of a DICOM object that is known without being opened.
@@ -66,7 +74,7 @@ class Listed:
     source: int
     row: ManifestRow
     size: int
-    changed_ns: int
+    change_mark: int
     of_table: bool = False
     identifiers: DicomIdentifiers | None = None
 
@@ -103,6 +111,11 @@ class NewFiles:
     known: int = 0
     changed: int = 0
 
+    def __add__(self, other: "NewFiles") -> "NewFiles":
+        return NewFiles(
+            self.new + other.new, self.known + other.known, self.changed + other.changed
+        )
+
 
 class Ledger:
     """The open ledger of one store; every method is one transaction.
@@ -128,6 +141,7 @@ class Ledger:
             if fresh:
                 self.db.executescript(_TABLES)
                 self.set_fact("version", _VERSION)
+            self.db.executescript(_ADDITIONS)
             version = self.fact("version")
         except sqlite3.DatabaseError as error:
             raise DataError(
@@ -164,31 +178,42 @@ class Ledger:
         """Remember a named text."""
         self.db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
 
+    def source_numbers(self) -> dict[str, int]:
+        """Return the names of all sources with their numbers."""
+        return json.loads(self.fact("sources") or "{}")
+
     def source_number(self, name: str) -> int:
         """Return the number of a source, given in the order in which sources are first named."""
-        numbers: dict[str, int] = json.loads(self.fact("sources") or "{}")
+        numbers = self.source_numbers()
         number = numbers.setdefault(name, len(numbers))
         self.set_fact("sources", json.dumps(numbers))
         return number
 
     # Listing
 
-    def list_files(self, files: Iterable[Listed | Rejection]) -> NewFiles:
-        """Enter files that are not there yet; one that was left out and has changed comes again."""
+    def list_files(
+        self, files: Iterable[Listed | Rejection], within: int | None = None
+    ) -> NewFiles:
+        """Enter files that are not there yet; one that was left out and has changed comes again.
+
+        Args:
+            files: What was found.
+            within: Entry of the archive that they are members of; what is left out is itself.
+        """
         counts = {"new": 0, "known": 0, "changed": 0}
         with self.transaction():
             for found in files:
                 if isinstance(found, Rejection):
-                    self.enter_rejection(None, found)
+                    self.enter_rejection(within, found)
                 else:
                     counts[self._list(found)] += 1
         return NewFiles(**counts)
 
     def _list(self, found: Listed) -> str:
         row, image = found.row, found.row.image
-        facts = _row_to_json(row)
+        facts = row_to_json(row)
         before = self.db.execute(
-            "SELECT id, size, changed_ns, row, state FROM entry WHERE name = ?",
+            "SELECT id, path, member, size, changed_ns, row, state FROM entry WHERE name = ?",
             (as_blob(row.name),),
         ).fetchone()
         if before is None:
@@ -197,25 +222,30 @@ class Ledger:
                 " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'listed')",
                 (
                     *(found.source, as_blob(row.name), as_blob(image.path), as_blob(image.member)),
-                    *(found.size, found.changed_ns, facts, _volume_key(found)),
+                    *(found.size, found.change_mark, facts, _volume_key(found)),
                 ),
             )
             if found.identifiers is not None:
                 entry = int(added.lastrowid or 0)
                 self._enter_identified(Identified(entry, "dicom", found.identifiers))
             return "new"
-        entry, *known, state = before
-        if known == [found.size, found.changed_ns, facts]:
+        entry, path, member, size, mark, row_before, state = before
+        if (path, member) != (as_blob(image.path), as_blob(image.member)):
+            row_before = follow_move(self.db, entry, image)
+        in_archive = image.member is not None
+        now = (found.size, found.change_mark)
+        if same_content((size, mark), now, in_archive) and row_before == facts:
             return "known"
-        if state != "rejected":
+        if state not in _NOTHING_READ:
             return "changed"
         self.db.execute(
-            "UPDATE entry SET size = ?, changed_ns = ?, row = ?, volume = ?, state = 'listed'"
-            " WHERE id = ?",
-            (found.size, found.changed_ns, facts, _volume_key(found), entry),
+            "UPDATE entry SET size = ?, changed_ns = ?, row = ?, volume = ?, state = 'listed',"
+            " item = NULL, place = NULL WHERE id = ?",
+            (*now, facts, _volume_key(found), entry),
         )
         self.db.execute("DELETE FROM rejected WHERE entry = ?", (entry,))
-        return "new"
+        # The members of an archive are compared one by one when it is entered again.
+        return "known" if state == "opened" else "new"
 
     def forget_rejections(self, reasons: Sequence[str]) -> None:
         """Let files be looked at again that were left out for a reason that may have passed.
@@ -290,9 +320,17 @@ class Ledger:
         )
         return [(entry, source, stored_row(*rest)) for entry, source, *rest in rows]
 
-    def close_archive(self, entry: int) -> None:
-        """Remember that an archive's members are listed."""
-        self.db.execute("UPDATE entry SET state = 'opened' WHERE id = ?", (entry,))
+    def close_archive(self, entry: int, has_changes: bool) -> None:
+        """Remember that an archive's members are listed, unless it was left out itself.
+
+        One with members that changed after they were stored is entered each time, so that they
+        are counted each time.
+        """
+        self.db.execute(
+            "UPDATE entry SET state = 'opened', changed_ns = iif(?, -1, changed_ns)"
+            " WHERE id = ? AND state = 'archive'",
+            (has_changes, entry),
+        )
 
     def reject(self, entry: int | None, found: Rejection) -> None:
         """Leave a file out before anything was planned for it."""
@@ -317,35 +355,6 @@ def as_blob(text: str | Path | None) -> bytes | None:
 def as_text(blob: bytes | None) -> str | None:
     """Undo ``as_blob``."""
     return None if blob is None else os.fsdecode(blob)
-
-
-def stored_row(name: bytes, path: bytes, member: bytes | None, facts: str) -> ManifestRow:
-    """Return the table row of an entry."""
-    values: dict[str, Any] = json.loads(facts)
-    label_map = values.pop("label_map", None)
-    spacing = values.pop("spacing", {})
-    return ManifestRow(
-        name=os.fsdecode(name),
-        image=FileReference(
-            Path(os.fsdecode(path)), None if member is None else os.fsdecode(member)
-        ),
-        label_map=None if label_map is None else FileReference(Path(label_map[0]), label_map[1]),
-        spacing=Spacing(**spacing),
-        **values,
-    )
-
-
-def _row_to_json(row: ManifestRow) -> str:
-    """Return what a table says of a file beside where it lies; only what it does say."""
-    values = {name: value for name, value in asdict(row).items() if value not in (None, {}, "")}
-    for name in ("name", "image", "label_map"):
-        values.pop(name, None)
-    values["spacing"] = {k: v for k, v in asdict(row.spacing).items() if v is not None}
-    if not values["spacing"]:
-        del values["spacing"]
-    if row.label_map is not None:
-        values["label_map"] = [str(row.label_map.path), row.label_map.member]
-    return json.dumps(values, sort_keys=True)
 
 
 def _volume_key(found: Listed) -> str | None:

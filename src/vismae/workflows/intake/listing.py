@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -33,6 +33,7 @@ from vismae.workflows.intake.ledger import (
     Unidentified,
     as_text,
 )
+from vismae.workflows.intake.origin import Place, source_name
 from vismae.workflows.intake.remote import RemoteSource, remote_files, reopened
 from vismae.workflows.intake.work import Rejection, lost_reason, rejection
 
@@ -41,31 +42,48 @@ _BATCH = 256
 logger = logging.getLogger(__name__)
 
 
-def list_sources(ledger: Ledger, sources: Sequence[DataSource | RemoteSource]) -> NewFiles:
-    """Enter all files of the sources; nothing is opened but tables."""
-    return ledger.list_files(_files(ledger, sources))
+def list_sources(
+    ledger: Ledger, sources: Sequence[DataSource | RemoteSource], own: Iterable[Path] = ()
+) -> NewFiles:
+    """Enter all files of the sources; nothing is opened but tables.
+
+    Args:
+        ledger: Takes them in.
+        sources: Where to look.
+        own: Folders and files of the ingest itself, which may lie within a source.
+    """
+    apart = frozenset(found for path in own if (found := _inode(path)) is not None)
+    return ledger.list_files(_files(ledger, sources, apart))
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _files(
-    ledger: Ledger, sources: Sequence[DataSource | RemoteSource]
+    ledger: Ledger,
+    sources: Sequence[DataSource | RemoteSource],
+    apart: frozenset[tuple[int, int]],
 ) -> Iterator[Listed | Rejection]:
-    taken: Counter[str] = Counter()
+    taken: set[str] = set()
     for source in sources:
         if isinstance(source, RemoteSource):
             yield from remote_files(source, ledger.source_number(str(source.address)))
             continue
-        name = source.name if isinstance(source, PlainSource) else source.folder.resolve().name
-        taken[name] += 1
-        # Two folders may both be called images; ids come from names and must differ.
-        unique = name if taken[name] == 1 else f"{name}-{taken[name]}"
-        number = ledger.source_number(unique)
+        # Paths are kept whole, so that they hold in another working directory.
         if isinstance(source, PlainSource):
-            row = ManifestRow(
-                unique, FileReference(source.path), label=source.label, split=source.split
-            )
-            yield from _walked(row, number)
+            path = source.path.absolute()
+            unique = source_name(ledger, source.name, Place(path, path), taken)
+            row = ManifestRow(unique, FileReference(path), label=source.label, split=source.split)
+            yield from _walked(row, ledger.source_number(unique), apart)
         else:
-            yield from _table_files(source, unique, number)
+            place = Place(source.origin.absolute(), source.folder.absolute())
+            unique = source_name(ledger, source.folder.resolve().name, place, taken)
+            yield from _table_files(source, unique, ledger.source_number(unique), apart)
             yield from map(_without_image, source.unpaired)
 
 
@@ -74,10 +92,12 @@ def _without_image(label_map: Path) -> Rejection:
     return Rejection(str(label_map), Reason.LABEL_WITHOUT_IMAGE.value, message)
 
 
-def _walked(row: ManifestRow, source: int) -> Iterator[Listed | Rejection]:
+def _walked(
+    row: ManifestRow, source: int, apart: frozenset[tuple[int, int]]
+) -> Iterator[Listed | Rejection]:
     """Yield the files of a folder or the one file; all of them take over the row."""
     root = row.image.path
-    for found in walk(root):
+    for found in walk(root, apart):
         if isinstance(found, RejectedFile):
             yield rejection(found)
             continue
@@ -87,37 +107,52 @@ def _walked(row: ManifestRow, source: int) -> Iterator[Listed | Rejection]:
 
 def _listed(source: int, row: ManifestRow, found: FoundFile) -> Listed:
     image = FileReference(found.path, found.member)
-    return Listed(source, replace(row, image=image), found.size, found.changed_ns)
+    return Listed(source, replace(row, image=image), found.size, found.change_mark)
 
 
-def _table_files(table: Manifest, name: str, source: int) -> Iterator[Listed | Rejection]:
+def _table_files(
+    table: Manifest, name: str, source: int, apart: frozenset[tuple[int, int]]
+) -> Iterator[Listed | Rejection]:
     seen: Counter[str] = Counter()
     for row in table.rows:
         seen[row.name] += 1
         repeat = "" if seen[row.name] == 1 else f"#{seen[row.name]}"
-        row = replace(row, name=f"{name}/{row.name}{repeat}")
+        row = replace(
+            row,
+            name=f"{name}/{row.name}{repeat}",
+            image=_absolute(row.image),
+            label_map=None if row.label_map is None else _absolute(row.label_map),
+        )
         if row.image.member is None and row.image.path.is_dir():
             # The folder of a series: its files stand in space, not in the table's order.
-            yield from _walked(row, source)
+            yield from _walked(row, source, apart)
+            continue
+        if apart and row.image.member is None and _inode(row.image.path) in apart:
             continue
         try:
             found = find_file(row.image.path, row.image.member)
         except UnreadableFileError as error:
             yield Rejection(row.image.text, str(error.reason), str(error))
             continue
-        yield Listed(source, row, found.size, found.changed_ns, of_table=True)
+        yield Listed(source, row, found.size, found.change_mark, of_table=True)
 
 
-def identify_files(ledger: Ledger, executor: Executor) -> None:
-    """Look at every file that was listed, and enter archives."""
+def _absolute(reference: FileReference) -> FileReference:
+    return FileReference(reference.path.absolute(), reference.member)
+
+
+def identify_files(ledger: Ledger, executor: Executor) -> NewFiles:
+    """Look at every file that was listed, and enter archives; returns what these added."""
+    added = NewFiles()
     while True:
         _identify_listed(ledger, executor)
         archives = ledger.archives()
         if not archives:
-            return
+            return added
         for entry, source, row in archives:
-            ledger.list_files(_members(row, source))
-            ledger.close_archive(entry)
+            members = ledger.list_files(_members(row, source), within=entry)
+            ledger.close_archive(entry, has_changes=members.changed > 0)
+            added += members
 
 
 def _identify_listed(ledger: Ledger, executor: Executor) -> None:

@@ -16,7 +16,8 @@ from itertools import groupby
 from vismae.core.errors import DataError
 from vismae.files.discover import SourceFile
 from vismae.files.reasons import Reason
-from vismae.workflows.intake.ledger import Ledger, stored_row
+from vismae.workflows.intake.entry_facts import stored_row
+from vismae.workflows.intake.ledger import Ledger
 from vismae.workflows.intake.listing import reopen
 from vismae.workflows.intake.work import Entry, IntakeReason, Rejection, WorkItem
 
@@ -36,18 +37,28 @@ _SINGLE_FILES = f"""SELECT id, id, {_BYTES} FROM entry
 _TABLE_VOLUMES = f"""SELECT first, id, bytes FROM (
     SELECT id, {_BYTES} AS bytes, min(id) OVER (PARTITION BY source, volume) AS first FROM entry
     WHERE state = 'known' AND volume IS NOT NULL) ORDER BY first, id"""
+# A series may lie in several sources, but what a table says of it holds for its own files only.
+_TABLE = "CASE WHEN source IN (SELECT source FROM entry WHERE row != '{}') THEN source ELSE -1 END"
 _DICOM = f"""SELECT
         CASE WHEN series != '' AND frames = 1
-        THEN source || char(0) || patient || char(0) || series ELSE id END, id, {_BYTES}
+        THEN {_TABLE} || char(0) || patient || char(0) || series ELSE id END, id, {_BYTES}
     FROM entry WHERE state = 'known' AND volume IS NULL AND kind = 'dicom'
-    ORDER BY source, patient, series, frames > 1, instance, name"""
-# Files that came twice under one name are told apart by number: another source, or a copy that
-# stands alone. (Copies within a series are dropped by its reader.)
-_COUNT_COPIES = """UPDATE entry SET copy = counted.number - 1 FROM (
-        SELECT id AS counted_id, dense_rank() OVER (PARTITION BY patient, series, instance
-            ORDER BY CASE WHEN series != '' AND frames = 1 THEN source ELSE id END) AS number
-        FROM entry WHERE kind = 'dicom' AND instance != '') AS counted
-    WHERE id = counted_id AND state = 'known' AND counted.number > 1"""
+    ORDER BY patient, series, {_TABLE}, frames > 1, instance, name"""
+# One object in several work items: how many files of it stand in earlier ones. (Those within one
+# item are counted, and true copies are dropped, when it is read.)
+_COUNT_COPIES = """UPDATE entry SET copy = counted.earlier FROM (
+        SELECT id AS counted_id, rank() OVER (
+            PARTITION BY patient, series, instance ORDER BY item) - 1 AS earlier
+        FROM entry WHERE kind = 'dicom' AND instance != '' AND item IS NOT NULL) AS counted
+    WHERE id = counted_id AND state = 'known'"""
+# Files of which the store has the object from an ingest before, with the same said of it. They are
+# settled here and not when they are read, so that an interruption makes no difference.
+_FIND_STORED = """INSERT OR REPLACE INTO stored_before SELECT entry.id, min(earlier.id) FROM entry
+    JOIN entry AS earlier ON earlier.instance = entry.instance AND earlier.series = entry.series
+        AND earlier.patient = entry.patient AND earlier.row = entry.row
+    WHERE entry.state = 'known' AND entry.kind = 'dicom' AND entry.instance != ''
+        AND earlier.state = 'planned' AND earlier.id IN (SELECT entry FROM image)
+    GROUP BY entry.id"""
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +73,7 @@ def plan(ledger: Ledger) -> None:
                 portions.add([(entry, int(size)) for _, entry, size in members])
         portions.close()
         ledger.db.execute(_COUNT_COPIES)
+        ledger.db.execute(_FIND_STORED)
         ledger.db.execute("UPDATE entry SET state = 'planned' WHERE state = 'known'")
         _attach_label_objects(ledger)
         _number_structures(ledger)
@@ -176,17 +188,21 @@ def structures(ledger: Ledger) -> Mapping[str, int]:
 def items_of(ledger: Ledger, portion: int) -> Iterator[tuple[int, WorkItem]]:
     """Yield number and content of a portion's work items."""
     rows = ledger.db.execute(
-        "SELECT item, entry.id, name, path, member, row, kind, volume IS NOT NULL, copy FROM entry"
-        " JOIN portion ON item BETWEEN first_item AND last_item WHERE portion.id = ?"
-        " ORDER BY item, place",
+        "SELECT entry.item, entry.id, entry.name, entry.path, entry.member, entry.row, entry.kind,"
+        " entry.volume IS NOT NULL, entry.copy, earlier.path, earlier.member FROM entry"
+        " JOIN portion ON entry.item BETWEEN first_item AND last_item"
+        " LEFT JOIN stored_before ON stored_before.entry = entry.id"
+        " LEFT JOIN entry AS earlier ON earlier.id = stored_before.earlier"
+        " WHERE portion.id = ? ORDER BY entry.item, entry.place",
         (portion,),
     )
     for item, members in groupby(rows, key=lambda row: row[0]):
         entries = []
         of_table = False
-        for _, entry, name, path, member, facts, kind, in_volume, copy in members:
+        for _, entry, name, path, member, facts, kind, in_volume, copy, before, inside in members:
             row = stored_row(name, path, member, facts)
-            entries.append(Entry(reopen(path, member, kind), row, entry, copy))
+            stored = None if before is None else reopen(before, inside, kind)
+            entries.append(Entry(reopen(path, member, kind), row, entry, copy, stored))
             of_table = of_table or bool(in_volume)
         labels = tuple(_label_files(ledger, item))
         yield item, _item(entries, of_table, labels)

@@ -21,6 +21,7 @@ from vismae.workflows.intake.records import (
     ReadSlice,
     finish_volume,
 )
+from vismae.workflows.intake.stored_copies import without_stored
 from vismae.workflows.intake.work import Entry, IntakeReason, Rejection, WorkItem, rejection
 
 _WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
@@ -45,20 +46,23 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None])
         settings: How.
         begin: Called before each file, so that a limit on its time can begin anew.
     """
-    rejected: list[Rejection] = []
-    if item.joined:
+    item, rejected = without_stored(item, settings.keep, begin)
+    if not item.entries:
+        volumes = []
+    elif item.joined:
         volumes = [_read_joined(item, settings, rejected, begin)]
     else:
         volumes = _read_group(item, settings, rejected, begin)
     result: list[ReadSlice] = []
     group_id: str | None = None
+    given: Counter[tuple[str, str, str]] = Counter()
     for number, volume in enumerate(volumes):
         _attach_label_maps(volume, rejected)
         _attach_label_objects(volume, item.labels, settings, rejected)
         if not volume.slices:
             continue
         try:
-            slices = finish_volume(volume, number, group_id, settings)
+            slices = finish_volume(volume, number, group_id, settings, given)
         except DataError as error:
             bad = dict.fromkeys(part.entry.file.name for part in volume.slices)
             rejected.extend(

@@ -1,5 +1,6 @@
 """What the store will know of each slice: ids, facts, flags, and one brightness range a volume."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -92,7 +93,11 @@ class _Shared:
 
 
 def finish_volume(
-    volume: FoundVolume, number: int, group_id: str | None, settings: ReadSettings
+    volume: FoundVolume,
+    number: int,
+    group_id: str | None,
+    settings: ReadSettings,
+    given: Counter[tuple[str, str, str]],
 ) -> list[ReadSlice]:
     """Return the slices of a volume with one brightness range and all their facts.
 
@@ -101,13 +106,15 @@ def finish_volume(
         number: Which volume of its work item.
         group_id: Stands in for the patient where nobody says; that of the item's first volume.
         settings: How to read.
+        given: Patient, series and key of the DICOM frames that the item's volumes have given ids
+            to so far; counted on.
 
     Raises:
         DataError: Pixels that no store can keep.
     """
     identity = settings.identity
     stored = [storable_pixels(part.pixels) for part in volume.slices]
-    ids = [_image_id(part, number, identity) for part in volume.slices]
+    ids = [_image_id(part, number, identity, given) for part in volume.slices]
     volume_id = _volume_id(volume, identity) or ids[0]
     own_group = group_id or _own_group(stored[0], ids[0], identity)
     shared = _Shared(volume_id, own_group, _volume_range(volume, stored))
@@ -151,7 +158,12 @@ def _volume_range(volume: FoundVolume, stored: list[np.ndarray]) -> tuple[float,
     )
 
 
-def _image_id(part: FoundSlice, number: int, identity: Identity) -> str:
+def _image_id(
+    part: FoundSlice,
+    number: int,
+    identity: Identity,
+    given: Counter[tuple[str, str, str]],
+) -> str:
     """Return an id that DICOM files keep wherever they lie, and others under their name."""
     keys = part.image.details.get("slice_keys")
     name = part.entry.row.name
@@ -159,13 +171,11 @@ def _image_id(part: FoundSlice, number: int, identity: Identity) -> str:
         return identity.pseudonym("image", name, number, part.place)
     # An object without SOPInstanceUID is known by its path; its name in the source stays the same.
     key = keys[part.number].replace(part.entry.file.name, name)
-    return identity.pseudonym(
-        "dicom image",
-        part.image.patient_id or "",
-        part.image.details.get("series_uid") or "",
-        key,
-        part.entry.copy,
-    )
+    words = (part.image.patient_id or "", part.image.details.get("series_uid") or "", key)
+    # Other pixels under the same identifiers are another image.
+    again = given[words]
+    given[words] += 1
+    return identity.pseudonym("dicom image", *words, part.entry.copy + again)
 
 
 def _finish_slice(

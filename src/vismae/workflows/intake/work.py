@@ -77,13 +77,15 @@ class Entry:
         file: Where it is.
         row: Its table row; ``row.name`` is its stable name.
         number: Of its entry in the ledger.
-        copy: 0, or which further file with the same DICOM identifiers this is.
+        copy: How many files with the same DICOM identifiers stand in earlier work items.
+        stored: The file from which the store has the same DICOM object since an earlier ingest.
     """
 
     file: SourceFile
     row: ManifestRow
     number: int = 0
     copy: int = 0
+    stored: SourceFile | None = None
 
 
 @dataclass(frozen=True)

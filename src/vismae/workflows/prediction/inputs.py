@@ -48,7 +48,7 @@ class Input:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def fingerprint(self) -> str:
-        """Return a hash over sizes and times of change of the files.
+        """Return a hash over sizes and times of change (of archive members, checksums).
 
         Raises:
             UnreadableFileError: One is gone.
@@ -56,7 +56,7 @@ class Input:
         digest = hashlib.sha256()
         for file in self.group.files:
             found = find_file(file.path, file.member)
-            digest.update(f"{file.name}|{found.size}|{found.changed_ns}\n".encode())
+            digest.update(f"{file.name}|{found.size}|{found.change_mark}\n".encode())
         return digest.hexdigest()
 
 

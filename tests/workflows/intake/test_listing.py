@@ -1,0 +1,116 @@
+"""The same command again gives the same account, and what was mended or added comes in."""
+
+import csv
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from factories import write_png, write_zip
+from vismae.core.config import IngestConfig
+from vismae.workflows.ingest import IngestResult, ingest
+from vismae.workflows.intake.identity import private_folder
+
+
+def run(store: Path, source: Path, **settings: object) -> IngestResult:
+    """Ingest in this process."""
+    config = IngestConfig(sources=(source,), store=store, executor="here", **settings)  # type: ignore[arg-type]
+    return ingest(config)
+
+
+def picture(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 255, (12, 10)).astype(np.uint8)
+
+
+def pictures(folder: Path, count: int) -> dict[str, Path | bytes]:
+    return {f"{n}.png": write_png(folder / f"{n}.png", picture(n)) for n in range(count)}
+
+
+def rejected(store: Path) -> dict[str, str]:
+    """Return file name -> reason."""
+    with (private_folder(store) / "rejected.csv").open(newline="") as file:
+        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_a_damaged_archive_is_left_out_each_time_until_it_is_mended(tmp_path: Path) -> None:
+    whole = write_zip(tmp_path / "whole.zip", pictures(tmp_path / "p", 4))
+    write_png(tmp_path / "in" / "a.png", picture(9))
+    archive = tmp_path / "in" / "z.zip"
+    archive.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    store = tmp_path / "s"
+
+    accounts = []
+    for _ in range(2):
+        result = run(store, tmp_path / "in")
+        accounts.append((result.stored, result.files, result.reasons, rejected(store)))
+    archive.write_bytes(whole.read_bytes())
+    mended = run(store, tmp_path / "in")
+
+    assert accounts[0] == accounts[1]
+    assert accounts[0] == (1, 2, {"unreadable": 1}, {"z.zip": "unreadable"})
+    assert (mended.stored, mended.rejected, mended.changed_files) == (5, 0, 0)
+    assert run(store, tmp_path / "in").new_files == 0
+
+
+def test_members_added_to_an_archive_come_in_and_changed_ones_are_counted(tmp_path: Path) -> None:
+    members = pictures(tmp_path / "p", 3)
+    archive = write_zip(tmp_path / "in" / "z.zip", members)
+    store = tmp_path / "s"
+    first = run(store, tmp_path / "in")
+    ids = first.store.index["image_id"].tolist()
+
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("new.png", write_png(tmp_path / "p" / "n.png", picture(7)).read_bytes())
+    added = run(store, tmp_path / "in")
+    write_png(tmp_path / "p" / "0.png", picture(8))
+    write_zip(archive, {**members, "new.png": tmp_path / "p" / "n.png"})
+    changed = run(store, tmp_path / "in")
+
+    assert (first.stored, added.stored, changed.stored) == (3, 4, 4)
+    assert (added.new_files, added.changed_files) == (1, 0)
+    assert (changed.new_files, changed.changed_files) == (0, 1)
+    assert added.store.index["image_id"].tolist()[:3] == ids
+    assert run(store, tmp_path / "in").changed_files == 1
+
+
+def test_members_known_to_an_earlier_versions_ledger_are_the_same(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "in" / "z.zip", pictures(tmp_path / "p", 3))
+    store = tmp_path / "s"
+    run(store, tmp_path / "in")
+    with sqlite3.connect(private_folder(store) / "ledger.sqlite") as db:
+        db.execute(f"UPDATE entry SET changed_ns = {10**18} WHERE member IS NOT NULL")
+    write_zip(archive, pictures(tmp_path / "p", 4))
+
+    added = run(store, tmp_path / "in")
+
+    assert (added.stored, added.changed_files) == (4, 0)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_an_ingests_own_files_are_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    folder = tmp_path / "data"
+    pictures(folder, 2)
+    monkeypatch.chdir(folder)
+    salt = {"salt": Path("keys/secret")} if elsewhere else {}
+
+    results = [run(Path("store"), Path("."), **salt) for _ in range(2)]
+    trial = run(Path("store"), Path("."), dry_run=True, **salt)
+
+    for result in (*results, trial):
+        assert (result.stored, result.files, result.rejected) == (2, 2, 0)
+
+
+def test_an_ingests_own_files_are_none_of_the_pairs_beside_them(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    pictures(folder / "images", 2)
+    for number in range(2):
+        write_png(folder / "labels" / f"{number}.png", (picture(number) > 99).astype(np.uint8))
+
+    results = [run(folder / "store", folder, salt=folder / "salt") for _ in range(2)]
+
+    for result in results:
+        assert (result.stored, result.files, result.rejected) == (2, 2, 0)
