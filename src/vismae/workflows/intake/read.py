@@ -12,6 +12,7 @@ from vismae.data.manifest import FileReference
 from vismae.data.store_format import storable_label_map
 from vismae.files.dicom_labels import read_dicom_labels
 from vismae.files.discover import Group, SourceFile, source_file
+from vismae.files.label_place import ImageBlock
 from vismae.files.read import read_image, read_label_map
 from vismae.files.reasons import Reason
 from vismae.workflows.intake.records import (
@@ -32,9 +33,6 @@ class ItemResult:
 
     slices: list[ReadSlice]
     rejected: list[Rejection]
-
-
-_WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
 
 
 def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None]) -> ItemResult:
@@ -173,7 +171,8 @@ def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection]) -> None:
 
 def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.ndarray:
     """Return the label map of one file, (S, H, W), checked against its image."""
-    label_maps, _ = read_label_map(source_file(reference.path, reference.member))
+    block = ImageBlock(part.image, part.number, frames)
+    label_maps, _ = read_label_map(source_file(reference.path, reference.member), block)
     expected = (frames, *part.pixels.shape[:2])
     if label_maps.shape != expected:
         raise UnreadableFileError(

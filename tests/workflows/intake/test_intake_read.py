@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import numpy as np
+
+from factories import write_nifti
+from vismae.core.config import IngestConfig
+from vismae.workflows.ingest import IngestResult, ingest
+
+
+def run(source: Path, store: Path) -> IngestResult:
+    return ingest(IngestConfig(sources=(source,), store=store, executor="here"))
+
+
+def test_a_pair_whose_headers_disagree_is_left_out_and_the_others_stay(tmp_path: Path) -> None:
+    data = np.arange(4 * 5 * 3, dtype=np.int16).reshape(4, 5, 3)
+    affine = np.diag([-1.0, -1.0, 3.0, 1.0])
+    for name, of_labels in (("good", affine), ("mirrored", np.eye(4))):
+        write_nifti(tmp_path / "in" / "imagesTr" / f"{name}_ct.nii.gz", data, affine)
+        labels = (data > 30).astype(np.uint8)
+        write_nifti(tmp_path / "in" / "labelsTr" / f"{name}_ct.nii.gz", labels, of_labels)
+
+    result = run(tmp_path / "in", tmp_path / "s")
+
+    assert result.reasons == {"label-geometry": 1}
+    assert result.stored == 3
+    for position in range(3):
+        part = result.store.read(position)
+        np.testing.assert_array_equal(part.label_map, part.pixels > 30)
