@@ -124,7 +124,7 @@ def test_a_label_map_lies_on_the_slices_that_its_file_holds(tmp_path: Path) -> N
     nowhere = source_file(without_orientation(tmp_path / "n.nii", labels))
 
     assert read_label_map(third, ImageBlock(image, 2, 1))[0].shape == (1, 6, 4)
-    with pytest.raises(UnreadableFileError, match="1.0 voxels"):
+    with pytest.raises(UnreadableFileError, match=r"1\.0 voxels"):
         read_label_map(third, ImageBlock(image, 3, 1))
     with pytest.raises(UnreadableFileError, match="sform_code and qform_code"):
         read_label_map(nowhere, ImageBlock(image, 2, 1))

@@ -1,7 +1,7 @@
 """MetaImage and NRRD volumes and label maps through SimpleITK, in one orientation.
 
-An image and its label map share ``slice_orientation`` and ``label_place``, as in NIfTI; directions of these formats
-count to left, posterior and superior (LPS) and become RAS here.
+An image and its label map share ``slice_orientation`` and ``label_place``, as in NIfTI;
+directions of these formats count to left, posterior and superior (LPS) and become RAS here.
 """
 
 import importlib

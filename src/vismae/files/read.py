@@ -74,8 +74,8 @@ def read_label_map(
         The label map and its spacing; None where the format has none (PNG and the like).
 
     Raises:
-        UnreadableFileError: The only exception; ``label-format`` for DICOM, ``label-geometry`` for a
-            label map that lies beside its image.
+        UnreadableFileError: The only exception; ``label-format`` for DICOM, ``label-geometry`` for
+            a label map that lies beside its image.
     """
     try:
         if file.kind == "nifti":
