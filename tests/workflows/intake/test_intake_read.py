@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
-from factories import write_nifti
+from factories import write_dicom_series, write_nifti
 from vismae.core.config import IngestConfig
 from vismae.workflows.ingest import IngestResult, ingest
 
@@ -26,3 +26,35 @@ def test_a_pair_whose_headers_disagree_is_left_out_and_the_others_stay(tmp_path:
     for position in range(3):
         part = result.store.read(position)
         np.testing.assert_array_equal(part.label_map, part.pixels > 30)
+
+
+def test_series_of_one_study_stay_together_without_a_patient(tmp_path: Path) -> None:
+    volume = np.arange(3 * 6 * 5, dtype=np.int16).reshape(3, 6, 5)
+    unnamed = {"PatientID": "", "PatientName": None}
+    for number, modality in enumerate(("CT", "MR")):
+        write_dicom_series(
+            tmp_path / "in" / modality,
+            volume + number,
+            Modality=modality,
+            StudyInstanceUID="1.2.3",
+            SeriesInstanceUID=f"1.2.3.{number}",
+            **unnamed,
+        )
+    write_dicom_series(
+        tmp_path / "in" / "none",
+        volume + 2,
+        StudyInstanceUID=None,
+        SeriesInstanceUID="1.2.4.1",
+        **unnamed,
+    )
+
+    rows = run(tmp_path / "in", tmp_path / "s").store.index
+
+    in_study = rows[rows["group_kind"] == "group"]
+    assert len(in_study) == 6
+    assert set(in_study["modality"]) == {"ct", "mr"}
+    assert in_study["patient_id"].nunique() == 1
+    assert set(in_study["patient_id"]) == set(in_study["study_id"])
+    alone = rows[rows["group_kind"] == "image"]
+    assert len(alone) == 3
+    assert alone["patient_id"].nunique() == 1
