@@ -119,8 +119,8 @@ def _patients(name: str, part: ModalityAccount) -> Iterator[str]:
     if grouped := part.grouping.get("group", 0):
         yield (
             f"{name}: groups (studies, or those of a table or of names) and no patients are known "
-            f"for {percent(grouped, part.images)} of the images. One person with two of them may come "
-            "into train and test."
+            f"for {percent(grouped, part.images)} of the images. One person with two of them may "
+            "come into train and test."
         )
     if 0 < part.patients < _FEW_PATIENTS:
         yield (

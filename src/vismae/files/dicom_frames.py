@@ -37,6 +37,7 @@ class Frame:
         modality: How it was made.
         key: SOPInstanceUID, a colon and the frame's number from 1.
         order: Sorts frames of one position, or all where positions are unknown.
+        kinds: What may tell apart volumes at the same positions; see ``order_volumes``.
         file_index, source: The file it came from.
         flags: What was noticed.
         window: Physical values that its header's window maps to black and white, or None.
@@ -53,6 +54,7 @@ class Frame:
     modality: Modality
     key: str
     order: tuple[Any, ...]
+    kinds: tuple[Any, ...]
     file_index: int
     source: str
     flags: frozenset[Flag]
@@ -158,6 +160,7 @@ def _frames_of(
                 modality=modality,
                 key=f"{uid}:{number + 1}",
                 order=_acquisition_order(dataset, number, name, plane.located),
+                kinds=_kinds(dataset, number),
                 file_index=index,
                 source=name,
                 flags=flags,
@@ -191,17 +194,42 @@ def _acquisition_order(dataset: Dataset, frame: int, name: str, located: bool) -
     instance = (_integer(dataset.get("InstanceNumber")), name, frame)
     if not located:
         return instance
-    content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
-    dimensions = content.get("DimensionIndexValues") or ()
     return (
         "/".join(image_type_words(dataset)),
-        tuple(map(int, dimensions if not isinstance(dimensions, int) else (dimensions,))),
+        _dimensions(dataset, frame),
         _integer(dataset.get("TemporalPositionIdentifier")),
         str(dataset.get("EchoNumbers") or ""),
         float(dataset.get("DiffusionBValue") or 0.0),
         _integer(dataset.get("AcquisitionNumber")),
         *instance,
     )
+
+
+def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
+    """Return what may tell apart volumes at the same positions, the surest first.
+
+    Of an enhanced object's dimensions some count positions; ``order_volumes`` finds that out.
+    """
+    content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
+    echo = functional_group(dataset, frame, "MREchoSequence") or dataset
+    diffusion = functional_group(dataset, frame, "MRDiffusionSequence") or dataset
+    times = (content.get("TemporalPositionIndex"), dataset.get("TemporalPositionIdentifier"))
+    return (
+        "/".join(image_type_words(dataset)),
+        str(content.get("StackID") or ""),
+        tuple(map(_integer, times)),
+        str(dataset.get("EchoNumbers") or ""),
+        str(echo.get("EffectiveEchoTime") or ""),
+        float(diffusion.get("DiffusionBValue") or 0.0),
+        _integer(dataset.get("AcquisitionNumber")),
+        *_dimensions(dataset, frame),
+    )
+
+
+def _dimensions(dataset: Dataset, frame: int) -> tuple[int, ...]:
+    content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
+    values = content.get("DimensionIndexValues") or ()
+    return tuple(map(int, values if not isinstance(values, int) else (values,)))
 
 
 def _identifiers(dataset: Dataset) -> dict[str, str | None]:
