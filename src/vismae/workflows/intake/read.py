@@ -11,7 +11,7 @@ from vismae.core.types import Flag, MedicalImage, Modality
 from vismae.data.manifest import FileReference
 from vismae.data.store_format import storable_label_map
 from vismae.files.dicom_labels import read_dicom_labels
-from vismae.files.discover import Group, SourceFile, source_file
+from vismae.files.discover import Group, source_file
 from vismae.files.label_place import ImageBlock
 from vismae.files.read import read_image, read_label_map
 from vismae.files.reasons import Reason
@@ -22,7 +22,14 @@ from vismae.workflows.intake.records import (
     ReadSlice,
     finish_volume,
 )
-from vismae.workflows.intake.work import Entry, IntakeReason, Rejection, WorkItem, rejection
+from vismae.workflows.intake.work import (
+    Entry,
+    IntakeReason,
+    LabelFile,
+    Rejection,
+    WorkItem,
+    rejection,
+)
 
 _WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
 
@@ -191,7 +198,7 @@ def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.
 
 def _attach_label_objects(
     volume: FoundVolume,
-    labels: Sequence[SourceFile],
+    labels: Sequence[LabelFile],
     settings: ReadSettings,
     rejected: list[Rejection],
 ) -> None:
@@ -202,12 +209,15 @@ def _attach_label_objects(
     if not volume.slices:
         return
     image = volume.slices[0].image
-    for file in labels:
+    for label in labels:
+        numbers = {
+            name: settings.structures[of_class] for name, of_class in label.class_names.items()
+        }
         try:
-            painted, overlapping = read_dicom_labels(file, image, settings.structures)
+            painted, overlapping = read_dicom_labels(label.file, image, numbers)
         except (UnreadableFileError, MemoryError) as error:
             reason = getattr(error, "reason", Reason.TOO_LARGE)
-            rejected.append(Rejection(file.name, str(reason), str(error)))
+            rejected.append(Rejection(label.file.name, str(reason), str(error)))
             continue
         for part in volume.slices:
             found = painted[part.number]
