@@ -52,6 +52,7 @@ def read_dicom(
     - ``crop`` (top, left, height, width) where the pixels are part of frames of ``full_shape``
       (height, width), None where they are the whole; no ``crop`` at all where slices differ in it;
     - ``planes`` (one per slice), ``slices_in_space``, ``regular_spacing``;
+    - ``tiled``: whether the slices are tiles of mosaics, which no other object can refer to;
     - on the first image ``rejected_files``, a tuple of ``RejectedFile`` for the files that could
       not be used.
 
@@ -180,6 +181,7 @@ def _assemble(frames: list[Frame]) -> MedicalImage:
             "planes": tuple(frame.plane for frame in frames),
             "slices_in_space": geometry.in_space,
             "regular_spacing": geometry.regular,
+            "tiled": first.tiled,
         },
     )
 

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     BURNED_IN = "burned-in"
     ULTRASOUND_TRACE = "ultrasound-trace"
     VIDEO = "video"
+    MOSAIC = "mosaic"
     NO_PIXELS = "no-pixels"
     NO_RESCALE = "no-rescale"
     NO_SUV = "no-suv"
@@ -55,6 +56,7 @@ REASONS: dict[Reason, str] = {
     Reason.BURNED_IN: "The header says that text is burned into the pixels.",
     Reason.ULTRASOUND_TRACE: "An ultrasound spectrum, M-mode or curve without a picture of tissue.",
     Reason.VIDEO: "A film compressed as video (MPEG or HEVC), which is not decoded.",
+    Reason.MOSAIC: "A Siemens mosaic that cannot be cut into slices, or predicted as such.",
     Reason.NO_PIXELS: "The DICOM object holds no pixel data.",
     Reason.NO_RESCALE: "A CT image whose values cannot be turned into Hounsfield units.",
     Reason.NO_SUV: "A PET image whose values cannot be turned into SUV by body weight.",
@@ -88,6 +90,7 @@ CURES: dict[Reason, str] = {
     Reason.BURNED_IN: "Look at it: names may stand in the picture.",
     Reason.ULTRASOUND_TRACE: "Nothing to do: it holds no picture of tissue.",
     Reason.VIDEO: "Export the clip as multi-frame DICOM or as single frames.",
+    Reason.MOSAIC: "Fetch it with its private elements, or convert it to NIfTI.",
     Reason.NO_PIXELS: "Fetch it again with its pixels.",
     Reason.NO_RESCALE: "`--modality xr` takes it as plain grey levels; better fetch the original.",
     Reason.NO_SUV: "Fetch the original with weight, dose and times; anonymisers take them out.",
