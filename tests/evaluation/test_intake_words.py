@@ -49,6 +49,7 @@ def test_an_empty_store_is_said_to_be_empty() -> None:
         (Modality.XR, {"patients": 3}, "X-ray: 3 patients only: too few"),
         (Modality.XR, {"patients": 1}, "X-ray: 1 patient only: too few"),
         (Modality.US, {"grouping": {"image": 50}}, "no patient is known for 25 % of the images"),
+        (Modality.MR, {"grouping": {"group": 50}}, "no patients are known for 25 % of the images"),
         (Modality.CT, {"units": {"hu": 150}}, "CT: 25 % of the images are not in Hounsfield units"),
         (Modality.PET, {"units": {"arbitrary": 200}}, "PET: 100 % of the images are not in SUV"),
         (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID
 
@@ -133,3 +133,85 @@ def test_corrected_uptake_is_read(tmp_path: Path) -> None:
     )
 
     assert largest(path) == pytest.approx(SUV_AFTER_AN_HOUR)
+
+
+def given_at(moment: str) -> DicomSequence:
+    return DicomSequence(
+        [tracer(RadiopharmaceuticalStartTime=None, RadiopharmaceuticalStartDateTime=moment)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("moment", "zone"),
+    [
+        ("20240101080000+0000", "+0200"),
+        ("20240101020000-0800", "+0000"),
+        ("20240101153000+0530", "+0000"),
+        ("20240101100000", "+0200"),
+        ("20240101100000+0200", None),
+    ],
+)
+def test_the_moment_of_injection_is_moved_to_the_zone_of_the_scan(
+    tmp_path: Path, moment: str, zone: str | None
+) -> None:
+    path = write_dicom_slice(
+        tmp_path / "p.dcm",
+        VOLUME[0],
+        **PET_TAGS,
+        TimezoneOffsetFromUTC=zone,
+        RadiopharmaceuticalInformationSequence=given_at(moment),
+    )
+
+    assert largest(path) == pytest.approx(SUV_AFTER_AN_HOUR)
+
+
+def test_a_date_with_an_offset_and_no_time_is_no_moment(tmp_path: Path) -> None:
+    path = write_dicom_slice(
+        tmp_path / "p.dcm",
+        VOLUME[0],
+        **PET_TAGS,
+        RadiopharmaceuticalInformationSequence=given_at("20240101+0000"),
+    )
+
+    assert "RadiopharmaceuticalStartTime is missing" in refusal(path)
+
+
+def test_two_offsets_of_enhanced_pet_are_compared_in_one_zone(tmp_path: Path) -> None:
+    path = write_enhanced_pet(
+        tmp_path / "e.dcm",
+        VOLUME,
+        "Bq/ml",
+        DecayCorrectionDateTime="20240101110000+0200",
+        RadiopharmaceuticalInformationSequence=given_at("20240101080000+0000"),
+    )
+
+    assert largest(path) == pytest.approx(SUV_AFTER_AN_HOUR)
+
+
+def counts_with(path: Path, *blocks: tuple[str, str]) -> Path:
+    """Write counts with private blocks of (creator, value at its element 00), in their order."""
+    write_dicom_slice(path, VOLUME[0], **{**PET_TAGS, "Units": "CNTS"})
+    dataset = dcmread(path)
+    for creator, value in blocks:
+        block = dataset.private_block(0x7053, creator, create=True)
+        block.add_new(0x00, "DS", value)
+    dataset.save_as(path)
+    return path
+
+
+def test_the_factor_of_philips_is_found_by_its_creator_and_not_by_its_place(
+    tmp_path: Path,
+) -> None:
+    philips, other = ("Philips PET Private Group", "0.0005"), ("SOME OTHER", "5")
+
+    assert largest(counts_with(tmp_path / "b.dcm", other, philips)) == pytest.approx(1.0)
+    assert "Philips factors" in refusal(counts_with(tmp_path / "o.dcm", other))
+
+
+def test_the_factor_of_philips_is_found_where_no_creator_is_left(tmp_path: Path) -> None:
+    path = counts_with(tmp_path / "p.dcm", ("Philips PET Private Group", "0.0005"))
+    dataset = dcmread(path)
+    del dataset[0x7053, 0x0010]
+    dataset.save_as(path)
+
+    assert largest(path) == pytest.approx(1.0)

@@ -216,3 +216,28 @@ def test_label_maps_must_hold_whole_numbers(tmp_path: Path) -> None:
     assert code == "label-not-integer"
     assert "0.25, 0.75" in message
     assert reason(several, labels=True)[0] == "label-format"
+
+
+def with_sform_of_zeros(path: Path, data: np.ndarray, qform: np.ndarray | None) -> Path:
+    image = nib.Nifti1Image(data, None)
+    image.header.set_zooms((0.7, 0.7, 5.0))
+    if qform is not None:
+        image.header.set_qform(qform, 1)
+    image.header["sform_code"] = 1
+    header = image.header.copy()
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path.write_bytes(header.binaryblock + bytes(4) + data.tobytes("F"))
+    return path
+
+
+def test_an_sform_of_zeros_gives_way_to_the_qform_and_then_to_voxel_sizes(tmp_path: Path) -> None:
+    turned = np.diag([-0.7, -0.7, 5.0, 1.0])
+
+    [by_qform] = read_nifti(nifti(with_sform_of_zeros(tmp_path / "q.nii", volume(), turned)))
+    [by_sizes] = read_nifti(nifti(with_sform_of_zeros(tmp_path / "s.nii", volume(), None)))
+
+    for image, known in ((by_qform, True), (by_sizes, False)):
+        assert image.details["orientation_known"] is known
+        sizes = (image.spacing.slice_mm, image.spacing.row_mm, image.spacing.column_mm)
+        assert sizes == pytest.approx((5.0, 0.7, 0.7))
+    np.testing.assert_array_equal(by_qform.pixels, volume().transpose(2, 1, 0))

@@ -579,3 +579,25 @@ def test_predicting_a_picture_loads_neither_lightning_nor_monai(tmp_path: Path) 
     )
     assert "1 inputs predicted" in done.stdout
     assert "HEAVY []" in done.stdout
+
+
+def test_a_mosaic_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = write_dicom_slice(
+        tmp_path / "in" / "m.dcm",
+        np.zeros((60, 60), np.uint16),
+        Modality="MR",
+        ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"],
+        SpacingBetweenSlices=3.0,
+    )
+    dataset = pydicom.dcmread(path)
+    block = dataset.private_block(0x0019, "SIEMENS MR HEADER", create=True)
+    block.add_new(0x0A, "US", 4)
+    dataset.save_as(path)
+    good = write_png(tmp_path / "in" / "good.png", np.eye(30, dtype=np.uint8))
+
+    result = predict(write_segmenter(tmp_path / "model"), [path, good], tmp_path / "out")
+
+    assert result.predicted == 1
+    [failure] = result.failed
+    assert failure.reason == "mosaic"
+    assert "Convert it to NIfTI" in failure.message

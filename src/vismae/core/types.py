@@ -138,7 +138,8 @@ class SliceRecord:
         image_id: Salted hash; the private source table maps it to a path.
         modality, unit: See ``MedicalImage``.
         patient_id: Group that must never be divided between splits.
-        group_kind: What ``patient_id`` really is: ``patient``, ``group`` or ``image``.
+        group_kind: What ``patient_id`` really is: ``patient``; ``group``, of a table or a DICOM
+            study without PatientID; or ``image``.
         volume_id: Slices that belong together; scores pool over it.
         study_id, series_id: Salted hashes of the DICOM identifiers, or None.
         slice_index: Order inside the volume.

@@ -116,6 +116,12 @@ def _patients(name: str, part: ModalityAccount) -> Iterator[str]:
             f"{name}: no patient is known for {percent(alone, part.images)} of the images. Each of "
             "them counts as a patient of its own, so one person may come into train and test."
         )
+    if grouped := part.grouping.get("group", 0):
+        yield (
+            f"{name}: groups (studies, or those of a table or of names) and no patients are known "
+            f"for {percent(grouped, part.images)} of the images. One person with two of them may "
+            "come into train and test."
+        )
     if 0 < part.patients < _FEW_PATIENTS:
         yield (
             f"{name}: {counted(part.patients, 'patient')} only: too few to learn from and to test "

@@ -2,7 +2,8 @@
 
 ``dicom_frames`` reads one file; what is an image and what is left out is in ``dicom_objects``,
 pixels are in ``dicom_decode``, ``dicom_bits`` and ``dicom_grey``, their meaning in
-``dicom_units`` and ``dicom_suv``, places in ``dicom_geometry``.
+``dicom_units`` and ``dicom_suv``, places in ``dicom_geometry``, their division into volumes in
+``dicom_volumes``.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +13,10 @@ import numpy as np
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, MedicalImage, Modality
 from vismae.files.dicom_frames import Frame, read_frames
-from vismae.files.dicom_geometry import order_volumes, volume_geometry
+from vismae.files.dicom_geometry import volume_geometry
 from vismae.files.dicom_header import Known
 from vismae.files.dicom_quiet import quiet_pydicom
+from vismae.files.dicom_volumes import order_volumes
 from vismae.files.discover import RejectedFile, SourceFile
 from vismae.files.pixels import grey_if_equal
 from vismae.files.reasons import Reason
@@ -33,10 +35,10 @@ def read_dicom(
 
     CT comes in Hounsfield units, PET in SUV by body weight. Slices are ordered by position along
     the slice normal; frames of another shape, orientation or pixel size, and positions that
-    occur again, become images of their own. Radiographs and ultrasound without positions are one
-    image for each file, with the frames of a cine as slices. Ultrasound is cropped to its
-    pictures of tissue where the header says where they are. Where slices differ in slope or
-    intercept the pixels are float32 physical values.
+    occur again (another echo, phase, b-value or acquisition), become images of their own.
+    Radiographs and ultrasound without positions are one image for each file, with the frames of
+    a cine as slices. Ultrasound is cropped to its pictures of tissue where the header says where
+    they are. Where slices differ in slope or intercept the pixels are float32 physical values.
 
     ``details`` holds nothing that was typed by hand but identifiers, which intake hashes:
 
@@ -50,6 +52,7 @@ def read_dicom(
     - ``crop`` (top, left, height, width) where the pixels are part of frames of ``full_shape``
       (height, width), None where they are the whole; no ``crop`` at all where slices differ in it;
     - ``planes`` (one per slice), ``slices_in_space``, ``regular_spacing``;
+    - ``tiled``: whether the slices are tiles of mosaics, which no other object can refer to;
     - on the first image ``rejected_files``, a tuple of ``RejectedFile`` for the files that could
       not be used.
 
@@ -88,7 +91,9 @@ def read_dicom(
         _assemble([stack[index] for index in volume])
         for stack in _stacks(frames)
         for volume in order_volumes(
-            [frame.plane for frame in stack], [frame.order for frame in stack]
+            [frame.plane for frame in stack],
+            [frame.order for frame in stack],
+            [frame.kinds for frame in stack],
         )
     ]
     images[0].details["rejected_files"] = tuple(rejected)
@@ -176,6 +181,7 @@ def _assemble(frames: list[Frame]) -> MedicalImage:
             "planes": tuple(frame.plane for frame in frames),
             "slices_in_space": geometry.in_space,
             "regular_spacing": geometry.regular,
+            "tiled": first.tiled,
         },
     )
 

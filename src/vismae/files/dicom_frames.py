@@ -15,6 +15,7 @@ from vismae.files.dicom_facts import header_facts
 from vismae.files.dicom_geometry import FramePlane, frame_plane, functional_group
 from vismae.files.dicom_grey import GreyValues, grey_values
 from vismae.files.dicom_header import Header, Known
+from vismae.files.dicom_mosaic import mosaic_of
 from vismae.files.dicom_objects import image_type_words, modality_of, require_image
 from vismae.files.dicom_ultrasound import picture_region, shows_colour_flow
 from vismae.files.dicom_units import FrameScale, frame_scales
@@ -35,8 +36,9 @@ class Frame:
         plane: Its place.
         scale: Its slope, intercept and unit.
         modality: How it was made.
-        key: SOPInstanceUID, a colon and the frame's number from 1.
+        key: SOPInstanceUID, a colon and the frame's number from 1; of a mosaic the tile's.
         order: Sorts frames of one position, or all where positions are unknown.
+        kinds: What may tell apart volumes at the same positions; see ``order_volumes``.
         file_index, source: The file it came from.
         flags: What was noticed.
         window: Physical values that its header's window maps to black and white, or None.
@@ -45,6 +47,7 @@ class Frame:
         crop: Where ``pixels`` lie in the whole frame (top, left, height, width); None if they are
             the whole.
         full_shape: Height and width of the whole frame.
+        tiled: Whether it is a tile of a mosaic.
     """
 
     pixels: np.ndarray
@@ -53,6 +56,7 @@ class Frame:
     modality: Modality
     key: str
     order: tuple[Any, ...]
+    kinds: tuple[Any, ...]
     file_index: int
     source: str
     flags: frozenset[Flag]
@@ -61,6 +65,7 @@ class Frame:
     facts: dict[str, str | None]
     crop: tuple[int, int, int, int] | None
     full_shape: tuple[int, int]
+    tiled: bool = False
 
 
 def read_frames(
@@ -133,6 +138,12 @@ def _frames_of(
             lossy=Flag.LOSSY in flags,
         )
         pixels = values.pixels
+    planes = [frame_plane(dataset, number) for number in range(len(scales))]
+    mosaic = mosaic_of(dataset, pixels.shape, name)
+    if mosaic is not None:
+        planes = mosaic.planes(planes[0], pixels.shape[1:])
+        pixels = mosaic.tiles(pixels[0])
+        scales = [scales[0]] * mosaic.count
     full_shape = (int(pixels.shape[1]), int(pixels.shape[2]))
     crop = None
     if region is not None:
@@ -147,8 +158,7 @@ def _frames_of(
     identifiers = _identifiers(dataset)
     uid = str(dataset.get("SOPInstanceUID") or name)
     frames: list[Frame] = []
-    for number, scale in enumerate(scales):
-        plane = frame_plane(dataset, number)
+    for number, (scale, plane) in enumerate(zip(scales, planes, strict=True)):
         applied = FrameScale(1.0, 0.0, scale.unit) if values.rescaled else scale
         frames.append(
             Frame(
@@ -158,6 +168,7 @@ def _frames_of(
                 modality=modality,
                 key=f"{uid}:{number + 1}",
                 order=_acquisition_order(dataset, number, name, plane.located),
+                kinds=_kinds(dataset, number),
                 file_index=index,
                 source=name,
                 flags=flags,
@@ -166,6 +177,7 @@ def _frames_of(
                 facts=facts,
                 crop=crop,
                 full_shape=full_shape,
+                tiled=mosaic is not None,
             )
         )
     return frames
@@ -191,17 +203,42 @@ def _acquisition_order(dataset: Dataset, frame: int, name: str, located: bool) -
     instance = (_integer(dataset.get("InstanceNumber")), name, frame)
     if not located:
         return instance
-    content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
-    dimensions = content.get("DimensionIndexValues") or ()
     return (
         "/".join(image_type_words(dataset)),
-        tuple(map(int, dimensions if not isinstance(dimensions, int) else (dimensions,))),
+        _dimensions(dataset, frame),
         _integer(dataset.get("TemporalPositionIdentifier")),
         str(dataset.get("EchoNumbers") or ""),
         float(dataset.get("DiffusionBValue") or 0.0),
         _integer(dataset.get("AcquisitionNumber")),
         *instance,
     )
+
+
+def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
+    """Return what may tell apart volumes at the same positions, the surest first.
+
+    Of an enhanced object's dimensions some count positions; ``order_volumes`` finds that out.
+    """
+    content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
+    echo = functional_group(dataset, frame, "MREchoSequence") or dataset
+    diffusion = functional_group(dataset, frame, "MRDiffusionSequence") or dataset
+    times = (content.get("TemporalPositionIndex"), dataset.get("TemporalPositionIdentifier"))
+    return (
+        "/".join(image_type_words(dataset)),
+        str(content.get("StackID") or ""),
+        tuple(map(_integer, times)),
+        str(dataset.get("EchoNumbers") or ""),
+        str(echo.get("EffectiveEchoTime") or ""),
+        float(diffusion.get("DiffusionBValue") or 0.0),
+        _integer(dataset.get("AcquisitionNumber")),
+        *_dimensions(dataset, frame),
+    )
+
+
+def _dimensions(dataset: Dataset, frame: int) -> tuple[int, ...]:
+    content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
+    values = content.get("DimensionIndexValues") or ()
+    return tuple(map(int, values if not isinstance(values, int) else (values,)))
 
 
 def _identifiers(dataset: Dataset) -> dict[str, str | None]:

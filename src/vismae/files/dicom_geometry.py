@@ -1,4 +1,4 @@
-"""Where DICOM frames lie in the patient, and which of them form one volume.
+"""Where DICOM frames lie in the patient, and how those of one volume follow one another.
 
 Standard: PS3.3 C.7.6.2 (image plane), C.7.6.16 (functional groups of enhanced multi-frame
 images), C.8.2.1 (gantry tilt). DICOM counts patient axes to left, posterior and superior (LPS);
@@ -16,7 +16,9 @@ from pydicom import Dataset
 from vismae.core.types import Flag, Spacing
 from vismae.files.dicom_ultrasound import ultrasound_pixel_size
 
-_SAME_POSITION_MM = 1e-3
+SAME_POSITION_MM = 1e-3
+"""Positions that differ by less are one, but for rounding."""
+
 _SAME_DIRECTION = 1e-3
 _IRREGULAR_FRACTION = 0.05
 # A gap this near to a whole multiple of the usual one is told as slices that are missing.
@@ -115,40 +117,6 @@ def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
     return None
 
 
-def order_volumes(planes: Sequence[FramePlane], orders: Sequence[Any]) -> list[list[int]]:
-    """Divide parallel frames into volumes, each sorted along the normal.
-
-    A position that occurs again belongs to another volume: another time, echo or diffusion
-    weight. Frames that all share one position are a sequence in time, and stay together; so do
-    frames without a known position.
-
-    Args:
-        planes: All ``parallel_to`` one another.
-        orders: Anything sortable, one per frame: the order of acquisition.
-
-    Returns:
-        Indices into ``planes``, one list for each volume.
-    """
-    by_order = sorted(range(len(planes)), key=lambda index: orders[index])
-    if not planes[0].located:
-        return [by_order]
-    by_height = sorted(by_order, key=lambda index: planes[index].height_mm)
-    places: list[list[int]] = []
-    last = -np.inf
-    for index in by_height:
-        height = planes[index].height_mm
-        if height - last > _SAME_POSITION_MM:
-            places.append([])
-        places[-1].append(index)
-        last = height
-    if len(places) == 1:
-        return [by_order]
-    rank = {index: place for place, index in enumerate(by_order)}
-    sorted_places = [sorted(place, key=rank.__getitem__) for place in places]
-    deepest = max(map(len, places))
-    return [[place[k] for place in sorted_places if len(place) > k] for k in range(deepest)]
-
-
 @dataclass(frozen=True)
 class VolumeGeometry:
     """Geometry of ordered slices.
@@ -179,7 +147,7 @@ def volume_geometry(planes: Sequence[FramePlane]) -> VolumeGeometry:
     tilt = frozenset([Flag.GANTRY_TILT] if any(plane.tilted for plane in planes) else ())
     if not first.located:
         return VolumeGeometry(flat, None, in_space=False, regular=True, flags=tilt)
-    if len(planes) == 1 or planes[-1].height_mm - first.height_mm <= _SAME_POSITION_MM:
+    if len(planes) == 1 or planes[-1].height_mm - first.height_mm <= SAME_POSITION_MM:
         step = first.normal * (first.between_mm or first.thickness_mm or 1.0)
         affine = _affine(first, step)
         in_space = len(planes) == 1

@@ -3,11 +3,13 @@
 The "vendor-neutral pseudo-code for SUV calculation" of the Quantitative Imaging Biomarkers
 Alliance (QIBA FDG-PET/CT profile), with the private factors of Philips and the scan time of GE
 described there. Standard: PS3.3 C.8.9.1 (PET series), C.8.22 (enhanced PET), C.8.9.8 (legacy
-converted PET, which keeps the classic elements in sequences of their own).
+converted PET, which keeps the classic elements in sequences of their own), C.12.1.1.8 (time zone);
+PS3.5 6.2 (offsets of date-times), 7.8.1 (private blocks and their creators).
 """
 
 import math
-from datetime import datetime, timedelta
+import re
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 from pydicom import Dataset
@@ -26,6 +28,8 @@ _MOST_HALF_LIVES = 10.0
 # Units of real-world values (UCUM, PS3.16 CID 84 and 85) that are SUV by body weight already.
 _SUV_UNITS = {"{SUVBW}G/ML", "G/ML{SUVBW}", "{SUVBW}G/CM3", "G/CM3{SUVBW}"}
 _ACTIVITY_UNITS = {"BQ/ML", "BQ/CM3"}
+_PHILIPS_GROUP, _PHILIPS_CREATOR = 0x7053, "Philips PET Private Group"
+_SUV_SCALE, _ACTIVITY_SCALE = 0x00, 0x09
 _CONVERTED = (
     "UnassignedSharedConvertedAttributesSequence",
     "UnassignedPerFrameConvertedAttributesSequence",
@@ -46,10 +50,10 @@ def suv_factor(dataset: Dataset, name: str) -> float:
             raise no_suv(name, f"SUVType is {kind}, not BW (body weight)")
         return 1.0
     if units == "CNTS":
-        suv_scale = _private_number(dataset, 0x7053, 0x1000)
+        suv_scale = _philips_number(dataset, _SUV_SCALE)
         if suv_scale:
             return suv_scale
-        activity_scale = _private_number(dataset, 0x7053, 0x1009)
+        activity_scale = _philips_number(dataset, _ACTIVITY_SCALE)
         if not activity_scale:
             raise no_suv(
                 name, "Units is CNTS and the Philips factors (7053,1000), (7053,1009) are missing"
@@ -140,8 +144,10 @@ def _per_dose(dataset: Dataset, name: str) -> float:
     if correction != "START":
         raise no_suv(name, f"DecayCorrection is '{correction}', not START or ADMIN")
     half_life = _number(tracer, "RadionuclideHalfLife", name)
-    scan = _scan_start(dataset, half_life, name)
-    return weight_g / _dose_left(dose_bq, half_life, _injection(tracer, scan, name), scan, name)
+    zone = _zone(str(dataset.get("TimezoneOffsetFromUTC") or ""))
+    scan = _scan_start(dataset, half_life, zone, name)
+    injected = _injection(tracer, scan, zone, name)
+    return weight_g / _dose_left(dose_bq, half_life, injected, scan, name)
 
 
 def _per_dose_enhanced(dataset: Dataset, name: str) -> float:
@@ -149,12 +155,13 @@ def _per_dose_enhanced(dataset: Dataset, name: str) -> float:
     weight_g, tracer, dose_bq = _weight_and_tracer(dataset, name)
     if str(dataset.get("DecayCorrected") or "").strip().upper() != "YES":
         raise no_suv(name, "DecayCorrected is not YES")
-    full = str(dataset.get("DecayCorrectionDateTime") or "")
-    corrected_to = _moment(full[:8], full[8:])
+    text = str(dataset.get("DecayCorrectionDateTime") or "").strip()
+    zone = _zone(str(dataset.get("TimezoneOffsetFromUTC") or "")) or _zone(text[-5:])
+    corrected_to = _date_time(text, zone)
     if corrected_to is None:
         raise no_suv(name, "DecayCorrectionDateTime is missing")
     half_life = _number(tracer, "RadionuclideHalfLife", name)
-    injected = _injection(tracer, corrected_to, name)
+    injected = _injection(tracer, corrected_to, zone, name)
     return weight_g / _dose_left(dose_bq, half_life, injected, corrected_to, name)
 
 
@@ -204,11 +211,20 @@ def _number(holder: Dataset, tag: str, name: str) -> float:
     return float(value)
 
 
-def _private_number(dataset: Dataset, group: int, element: int) -> float | None:
-    """Return a private decimal string; it arrives as bytes when its dictionary is unknown."""
-    if (group, element) not in dataset:
-        return None
-    value: Any = dataset[group, element].value
+def _philips_number(dataset: Dataset, offset: int) -> float | None:
+    """Return a decimal string of Philips' private block, wherever in its group that lies.
+
+    Where no creator is named at all, as some anonymisers leave it, the block is taken to lie where
+    Philips puts it. The value arrives as bytes when its dictionary is unknown.
+    """
+    try:
+        element = dataset.private_block(_PHILIPS_GROUP, _PHILIPS_CREATOR)[offset]
+    except KeyError:
+        place = (_PHILIPS_GROUP, 0x1000 + offset)
+        if dataset.private_creators(_PHILIPS_GROUP) or place not in dataset:
+            return None
+        element = dataset[place]
+    value: Any = element.value
     if isinstance(value, bytes):
         value = value.decode("ascii", "ignore").strip(" \x00")
     try:
@@ -224,11 +240,34 @@ def _moment(date: object, time: object) -> datetime | None:
         moment = DT(f"{date}{time}")
     except (TypeError, ValueError):
         return None
-    # All times of one image are in one zone, though only some of them may say which.
     return None if moment is None else moment.replace(tzinfo=None)
 
 
-def _scan_start(dataset: Dataset, half_life_seconds: float, name: str) -> datetime:
+def _date_time(text: str, zone: tzinfo | None) -> datetime | None:
+    """Return the local time of a date-time, which may end in an offset from UTC.
+
+    Dates and times of an image are in its zone; a date-time with another offset is moved there.
+    Where the image does not say its zone, all are taken to be in one.
+    """
+    offset = _zone(text[-5:])
+    moment = _moment(text[:8], text[8:] if offset is None else text[8:-5])
+    if moment is None or zone is None or offset is None:
+        return moment
+    return moment.replace(tzinfo=offset).astimezone(zone).replace(tzinfo=None)
+
+
+def _zone(text: str) -> timezone | None:
+    """Return the zone of an offset such as ``+0200``, or None for any other text."""
+    match = re.fullmatch(r"([+-])(\d\d)([0-5]\d)", text.strip())
+    if match is None or int(match[2]) > 14:
+        return None
+    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
+    return timezone(-offset if match[1] == "-" else offset)
+
+
+def _scan_start(
+    dataset: Dataset, half_life_seconds: float, zone: tzinfo | None, name: str
+) -> datetime:
     """Return the moment to which START-corrected activity refers.
 
     That is the series time, unless later processing has overwritten it: then GE's private scan
@@ -240,7 +279,7 @@ def _scan_start(dataset: Dataset, half_life_seconds: float, name: str) -> dateti
     )
     if series is not None and (acquired is None or series <= acquired):
         return series
-    scanned = _ge_scan_time(dataset)
+    scanned = _ge_scan_time(dataset, zone)
     if scanned is not None:
         return scanned
     reference_ms = float(dataset.get("FrameReferenceTime") or 0)
@@ -257,19 +296,18 @@ def _scan_start(dataset: Dataset, half_life_seconds: float, name: str) -> dateti
     return acquired - timedelta(seconds=reference_ms / 1000.0 - average)
 
 
-def _ge_scan_time(dataset: Dataset) -> datetime | None:
+def _ge_scan_time(dataset: Dataset, zone: tzinfo | None) -> datetime | None:
     try:
         value = dataset.private_block(0x0009, "GEMS_PETD_01")[0x0D].value
     except KeyError:
         return None
     text = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
-    text = text.strip(" \x00")
-    return _moment(text[:8], text[8:])
+    return _date_time(text.strip(" \x00"), zone)
 
 
-def _injection(tracer: Dataset, scan: datetime, name: str) -> datetime:
-    full = str(tracer.get("RadiopharmaceuticalStartDateTime") or "")
-    moment = _moment(full[:8], full[8:])
+def _injection(tracer: Dataset, scan: datetime, zone: tzinfo | None, name: str) -> datetime:
+    text = str(tracer.get("RadiopharmaceuticalStartDateTime") or "").strip()
+    moment = _date_time(text, zone)
     if moment is not None:
         return moment
     moment = _moment(scan.strftime("%Y%m%d"), tracer.get("RadiopharmaceuticalStartTime"))

@@ -1,7 +1,7 @@
 """MetaImage and NRRD volumes and label maps through SimpleITK, in one orientation.
 
-An image and its label map share ``slice_orientation``, as in NIfTI; directions of these formats
-count to left, posterior and superior (LPS) and become RAS here.
+An image and its label map share ``slice_orientation`` and ``label_place``, as in NIfTI;
+directions of these formats count to left, posterior and superior (LPS) and become RAS here.
 """
 
 import importlib
@@ -17,6 +17,7 @@ from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, Spacing
 from vismae.files.discover import SourceFile
 from vismae.files.itk_header import HEADER_BYTES, ItkHeader, parse_itk_header
+from vismae.files.label_place import ImageBlock, lay_on_image
 from vismae.files.orientation import SliceOrientation, slice_orientation
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
 from vismae.files.reasons import Reason
@@ -31,7 +32,8 @@ def read_itk(file: SourceFile, modality: Modality | None = None) -> list[Medical
     The modality is the given one, else the header's, else that of the name as for NIfTI; CT is
     taken to hold Hounsfield units, PET to hold SUV. Floats become float32; 8-bit colours are kept.
 
-    ``details`` holds ``orientation_known``, ``volume_index`` and ``volumes_in_file``.
+    ``details`` holds ``orientation_known``, ``file_orientation`` (how the voxels were turned),
+    ``volume_index`` and ``volumes_in_file``.
 
     Raises:
         UnreadableFileError: ``needs-extra`` without SimpleITK, ``not-found`` if the file of a
@@ -57,6 +59,7 @@ def read_itk(file: SourceFile, modality: Modality | None = None) -> list[Medical
                 affine=orientation.affine,
                 details={
                     "orientation_known": header.orientation_known,
+                    "file_orientation": orientation,
                     "volume_index": index,
                     "volumes_in_file": len(volumes),
                 },
@@ -65,17 +68,24 @@ def read_itk(file: SourceFile, modality: Modality | None = None) -> list[Medical
     return images
 
 
-def read_itk_labels(file: SourceFile) -> tuple[np.ndarray, Spacing]:
+def read_itk_labels(
+    file: SourceFile, block: ImageBlock | None = None
+) -> tuple[np.ndarray, Spacing]:
     """Read a label map, oriented exactly as ``read_itk`` orients the image.
+
+    Args:
+        file: The label map.
+        block: The slices it describes; where given, the label map must lie on them.
 
     Returns:
         Class numbers, int32 (S, H, W), and the spacing.
 
     Raises:
         UnreadableFileError: As for ``read_itk``; ``label-not-integer`` names the first values
-            that are not whole numbers, ``label-format`` refuses colours and several volumes.
+            that are not whole numbers, ``label-format`` refuses colours and several volumes;
+            ``label-geometry`` as ``lay_on_image``.
     """
-    _, volumes, orientation, colour = _read(file)
+    header, volumes, orientation, colour = _read(file)
     if len(volumes) > 1 or colour:
         found = "colours" if colour else f"{len(volumes)} volumes"
         raise UnreadableFileError(
@@ -83,7 +93,9 @@ def read_itk_labels(file: SourceFile) -> tuple[np.ndarray, Spacing]:
             f"{file.name}: holds {found} where one volume of class numbers was expected. "
             f"Merge it into one label map.",
         )
-    return as_class_numbers(orientation.to_slices(volumes[0]), file.name), orientation.spacing
+    numbers = as_class_numbers(volumes[0], file.name)
+    known = header.orientation_known
+    return lay_on_image(numbers, orientation, known, file.name, block), orientation.spacing
 
 
 def _read(file: SourceFile) -> tuple[ItkHeader, np.ndarray, SliceOrientation, bool]:

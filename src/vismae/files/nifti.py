@@ -1,6 +1,7 @@
 """NIfTI-1 and NIfTI-2 volumes and label maps, in one orientation whatever the file's own.
 
-An image and its label map share ``slice_orientation``, so they cannot come apart.
+An image and its label map share ``slice_orientation``, and ``label_place`` sees to it that they
+lie on one another.
 """
 
 import gzip
@@ -16,7 +17,8 @@ from nibabel.spatialimages import HeaderDataError
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, Spacing
 from vismae.files.discover import SourceFile
-from vismae.files.orientation import slice_orientation
+from vismae.files.label_place import ImageBlock, lay_on_image
+from vismae.files.orientation import has_three_directions, slice_orientation
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
 from vismae.files.reasons import Reason
 from vismae.files.signatures import is_gzip
@@ -35,8 +37,8 @@ def read_nifti(file: SourceFile, modality: Modality | None = None) -> list[Medic
     either and count as arbitrary, as does everything else. Stored integers are kept, with the
     file's slope and intercept; floats become float32.
 
-    ``details`` holds ``orientation_known`` (whether the file has an affine), ``volume_index``
-    and ``volumes_in_file``.
+    ``details`` holds ``orientation_known`` (whether the file has an affine), ``file_orientation``
+    (how its voxels were turned), ``volume_index`` and ``volumes_in_file``.
 
     Raises:
         UnreadableFileError: ``truncated``, ``undecodable``, ``too-large``,
@@ -48,15 +50,22 @@ def read_nifti(file: SourceFile, modality: Modality | None = None) -> list[Medic
         return [_image(volumes, index, file.name, made) for index in spread_volumes(volumes.count)]
 
 
-def read_nifti_labels(file: SourceFile) -> tuple[np.ndarray, Spacing]:
+def read_nifti_labels(
+    file: SourceFile, block: ImageBlock | None = None
+) -> tuple[np.ndarray, Spacing]:
     """Read a label map, oriented exactly as ``read_nifti`` orients the image.
+
+    Args:
+        file: The label map.
+        block: The slices it describes; where given, the label map must lie on them.
 
     Returns:
         Class numbers, int32 (S, H, W), and the spacing.
 
     Raises:
         UnreadableFileError: As for ``read_nifti``; ``label-not-integer`` names the first values
-            that are not whole numbers, ``label-format`` refuses colours and several volumes.
+            that are not whole numbers, ``label-format`` refuses colours and several volumes;
+            ``label-geometry`` as ``lay_on_image``.
     """
     with file.open() as stream:
         volumes = _Volumes(stream, file.name)
@@ -71,7 +80,33 @@ def read_nifti_labels(file: SourceFile) -> tuple[np.ndarray, Spacing]:
         values = stored
         if (volumes.slope, volumes.intercept) != (1.0, 0.0):
             values = stored.astype(np.float64) * volumes.slope + volumes.intercept
-    return as_class_numbers(orientation.to_slices(values), file.name), orientation.spacing
+    numbers = as_class_numbers(values, file.name)
+    known = volumes.orientation_known
+    return lay_on_image(numbers, orientation, known, file.name, block), orientation.spacing
+
+
+def voxel_space(image: Any) -> tuple[np.ndarray, bool]:
+    """Return where the voxels of a NIfTI image lie, and whether its header knows it.
+
+    The sform counts first and then the qform, each where its code says that it is set and where
+    it spans a space: some programs write a code with a matrix of zeros. Without either, voxel
+    sizes are all that is known.
+
+    Args:
+        image: Of nibabel.
+
+    Returns:
+        Voxel to RAS, (4, 4), in the file's own unit of length; and whether orientation is known.
+    """
+    header: Any = image.header
+    for transform in (header.get_sform, header.get_qform):
+        try:
+            affine, code = transform(coded=True)
+        except (HeaderDataError, ValueError, np.linalg.LinAlgError):
+            continue
+        if code and has_three_directions(affine):
+            return np.asarray(affine, dtype=np.float64), True
+    return np.asarray(header.get_base_affine(), dtype=np.float64), False
 
 
 class _Volumes:
@@ -100,12 +135,11 @@ class _Volumes:
         full = (*self.shape, self.count)
         self._stored = ArrayProxy(data, (full, dtype, proxy.offset, 1.0, 0.0), mmap=False)
         header: Any = image.header
-        self.orientation_known = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+        affine, self.orientation_known = voxel_space(image)
         try:
             scale = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
         except KeyError:
             scale = 1.0  # a unit code outside the standard: millimetres, as nearly always
-        affine = np.asarray(image.affine, dtype=np.float64)
         affine = np.diag([scale, scale, scale, 1.0]) @ affine
         self.orientation = slice_orientation(self.shape, affine)
 
@@ -173,6 +207,7 @@ def _image(volumes: _Volumes, index: int, name: str, modality: Modality) -> Medi
         affine=volumes.orientation.affine,
         details={
             "orientation_known": volumes.orientation_known,
+            "file_orientation": volumes.orientation,
             "volume_index": index,
             "volumes_in_file": volumes.count,
         },

@@ -16,6 +16,8 @@ _PLANES = ("axial", "coronal", "sagittal")
 
 # An axis counts as the slice axis if its voxels are this much longer than any other's.
 _THICKER = 1.2
+# Axes that span less than this share of a cube lie in one plane, but for rounding.
+_FLAT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class SliceOrientation:
         back = np.flip(slices, self._flipped)
         inverse = [self.axes.index(axis) for axis in range(3)]
         return np.ascontiguousarray(back.transpose(*inverse, *range(3, slices.ndim)))
+
+
+def has_three_directions(affine: np.ndarray) -> bool:
+    """Whether an affine, (4, 4), is finite and maps voxels to a space and not to a plane."""
+    axes = affine[:3, :3]
+    if not np.isfinite(affine).all():
+        return False
+    lengths = np.linalg.norm(axes, axis=0)
+    return bool((lengths > 0).all()) and abs(float(np.linalg.det(axes / lengths))) > _FLAT
 
 
 def slice_orientation(shape: tuple[int, int, int], affine: np.ndarray) -> SliceOrientation:

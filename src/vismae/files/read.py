@@ -9,6 +9,7 @@ from vismae.core.types import Flag, MedicalImage, Modality, Spacing
 from vismae.files.dicom import read_dicom
 from vismae.files.discover import Group, SourceFile
 from vismae.files.itk import read_itk, read_itk_labels
+from vismae.files.label_place import ImageBlock
 from vismae.files.nifti import read_nifti, read_nifti_labels
 from vismae.files.raster import read_raster, read_raster_labels
 from vismae.files.reasons import Reason
@@ -59,20 +60,28 @@ def read_image(
         raise _undecodable(name, error) from error
 
 
-def read_label_map(file: SourceFile) -> tuple[np.ndarray, Spacing | None]:
+def read_label_map(
+    file: SourceFile, block: ImageBlock | None = None
+) -> tuple[np.ndarray, Spacing | None]:
     """Read class numbers, int32 (S, H, W), oriented as ``read_image`` orients the image.
+
+    Args:
+        file: The label map.
+        block: The slices it describes; where given, a label map that says where it lies must lie
+            on them. Its shape is not checked.
 
     Returns:
         The label map and its spacing; None where the format has none (PNG and the like).
 
     Raises:
-        UnreadableFileError: The only exception; ``label-format`` for DICOM.
+        UnreadableFileError: The only exception; ``label-format`` for DICOM, ``label-geometry`` for
+            a label map that lies beside its image.
     """
     try:
         if file.kind == "nifti":
-            return read_nifti_labels(file)
+            return read_nifti_labels(file, block)
         if file.kind == "itk":
-            return read_itk_labels(file)
+            return read_itk_labels(file, block)
         if file.kind == "raster":
             return read_raster_labels(file), None
     except UnreadableFileError:

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     BURNED_IN = "burned-in"
     ULTRASOUND_TRACE = "ultrasound-trace"
     VIDEO = "video"
+    MOSAIC = "mosaic"
     NO_PIXELS = "no-pixels"
     NO_RESCALE = "no-rescale"
     NO_SUV = "no-suv"
@@ -55,6 +56,7 @@ REASONS: dict[Reason, str] = {
     Reason.BURNED_IN: "The header says that text is burned into the pixels.",
     Reason.ULTRASOUND_TRACE: "An ultrasound spectrum, M-mode or curve without a picture of tissue.",
     Reason.VIDEO: "A film compressed as video (MPEG or HEVC), which is not decoded.",
+    Reason.MOSAIC: "A Siemens mosaic that cannot be cut into slices, or predicted as such.",
     Reason.NO_PIXELS: "The DICOM object holds no pixel data.",
     Reason.NO_RESCALE: "A CT image whose values cannot be turned into Hounsfield units.",
     Reason.NO_SUV: "A PET image whose values cannot be turned into SUV by body weight.",
@@ -67,7 +69,7 @@ REASONS: dict[Reason, str] = {
     Reason.LABEL_COLOURS: "A label map holds colours instead of class indices.",
     Reason.LABEL_LOSSY: "A label map was damaged by lossy compression.",
     Reason.LABEL_WITHOUT_IMAGE: "A label map or segmentation whose image was not found.",
-    Reason.LABEL_GEOMETRY: "A segmentation or structure set that does not lie on its image.",
+    Reason.LABEL_GEOMETRY: "A label map, segmentation or structure set beside its image.",
     Reason.LABEL_EMPTY: "A segmentation or structure set that describes no structure.",
     Reason.NEEDS_EXTRA: "Reading the file needs a package that is not installed.",
     Reason.COPY: "The same DICOM image as another file, which is used instead.",
@@ -88,6 +90,7 @@ CURES: dict[Reason, str] = {
     Reason.BURNED_IN: "Look at it: names may stand in the picture.",
     Reason.ULTRASOUND_TRACE: "Nothing to do: it holds no picture of tissue.",
     Reason.VIDEO: "Export the clip as multi-frame DICOM or as single frames.",
+    Reason.MOSAIC: "Fetch it with its private elements, or convert it to NIfTI.",
     Reason.NO_PIXELS: "Fetch it again with its pixels.",
     Reason.NO_RESCALE: "`--modality xr` takes it as plain grey levels; better fetch the original.",
     Reason.NO_SUV: "Fetch the original with weight, dose and times; anonymisers take them out.",
@@ -100,7 +103,7 @@ CURES: dict[Reason, str] = {
     Reason.LABEL_COLOURS: "Save class numbers as grey levels or palette indices.",
     Reason.LABEL_LOSSY: "Save label maps as PNG, never as JPEG.",
     Reason.LABEL_WITHOUT_IMAGE: "Name the folder with its images among the sources too.",
-    Reason.LABEL_GEOMETRY: "Give the series that it was drawn on.",
+    Reason.LABEL_GEOMETRY: "Give the image that it was drawn on, or mend the label map's header.",
     Reason.LABEL_EMPTY: "Nothing to do, or export it again with its structures.",
     Reason.NEEDS_EXTRA: "Install the extra that the message names.",
     Reason.COPY: "Nothing to do: the other one is used.",

@@ -15,6 +15,7 @@ import numpy as np
 from vismae.core.errors import DataError
 from vismae.core.types import MedicalImage
 from vismae.files.discover import SourceFile
+from vismae.files.nifti import voxel_space
 from vismae.files.orientation import slice_orientation
 from vismae.files.signatures import is_gzip
 from vismae.inference.output_files import whole_or_none
@@ -108,5 +109,5 @@ def _read_space(file: SourceFile) -> _Space:
         length_unit = image.header.get_xyzt_units()[0]
     except KeyError:
         length_unit = "unknown"
-    affine = np.asarray(image.affine, dtype=np.float64)
+    affine, _ = voxel_space(image)
     return _Space(kind, image.header, tuple(image.shape), affine, length_unit)

@@ -136,12 +136,12 @@ def test_label_objects_go_to_the_series_they_speak_of(ledger: Ledger) -> None:
     plan(ledger)
 
     items = {
-        item.entries[0].file.path.name: [label.path.name for label in item.labels]
+        item.entries[0].file.path.name: [label.file.path.name for label in item.labels]
         for _, item in items_of(ledger, 1)
     }
     assert items == {"image": ["labels"], "other": []}
     assert rejected_by_reason(ledger) == {"label-without-image": 1}
-    assert structures(ledger) == {"aorta": 1, "liver": 2, "tumour": 3}
+    assert structures(ledger) == {"aorta": 1, "liver": 2}
 
 
 def test_labels_that_come_after_their_images_are_left_out_and_numbers_stay(ledger: Ledger) -> None:
@@ -153,6 +153,12 @@ def test_labels_that_come_after_their_images_are_left_out_and_numbers_stay(ledge
     plan(ledger)
 
     assert rejected_by_reason(ledger) == {"label-late": 1}
+    assert structures(ledger) == {"liver": 1}
+
+    enter_dicom(ledger, "new", patient="A", series="2", instance="2.1")
+    enter_dicom(ledger, "labels 2", patient="A", instance="11", labels=seg("2", "aorta", "liver"))
+    plan(ledger)
+
     assert structures(ledger) == {"liver": 1, "aorta": 2}
 
 

@@ -20,7 +20,7 @@ from vismae.workflows.intake.entry_facts import row_to_json, same_content, store
 from vismae.workflows.intake.moved import follow_move
 from vismae.workflows.intake.work import Rejection
 
-_VERSION = "1"
+_VERSION = "2"
 _TABLES = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE entry (
@@ -35,7 +35,9 @@ CREATE TABLE entry (
 CREATE INDEX entry_state ON entry (state, id);
 CREATE INDEX entry_item ON entry (item, place);
 CREATE INDEX entry_series ON entry (series);
-CREATE TABLE label_object (entry INTEGER PRIMARY KEY, series TEXT NOT NULL);
+CREATE TABLE label_object (
+    entry INTEGER PRIMARY KEY, series TEXT NOT NULL, structures TEXT NOT NULL
+);
 CREATE TABLE label_item (item INTEGER NOT NULL, entry INTEGER NOT NULL);
 CREATE INDEX label_item_item ON label_item (item);
 CREATE TABLE structure (name TEXT PRIMARY KEY, value INTEGER);
@@ -304,12 +306,11 @@ class Ledger:
         )
         if key.labels is not None:
             self.db.execute(
-                "INSERT OR REPLACE INTO label_object VALUES (?, ?)",
-                (file.entry, json.dumps(key.labels.series)),
-            )
-            self.db.executemany(
-                "INSERT OR IGNORE INTO structure VALUES (?, NULL)",
-                [(name,) for name in key.labels.structures],
+                "INSERT OR REPLACE INTO label_object VALUES (?, ?, ?)",
+                (
+                    *(file.entry, json.dumps(key.labels.series)),
+                    json.dumps({name: name for name in key.labels.structures}),
+                ),
             )
 
     def archives(self) -> list[tuple[int, int, ManifestRow]]:

@@ -8,18 +8,19 @@ after what was planned before.
 A portion is what one worker turns into one part of the store, and what is lost when it dies.
 """
 
+import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from vismae.core.errors import DataError
-from vismae.files.discover import SourceFile
 from vismae.files.reasons import Reason
+from vismae.files.structure_names import TellingParts, read_telling_parts, without_parts
 from vismae.workflows.intake.entry_facts import stored_row
 from vismae.workflows.intake.ledger import Ledger
 from vismae.workflows.intake.listing import reopen
-from vismae.workflows.intake.work import Entry, IntakeReason, Rejection, WorkItem
+from vismae.workflows.intake.work import Entry, IntakeReason, LabelFile, Rejection, WorkItem
 
 _PORTIONS_WANTED = 64
 _LEAST_PORTION_BYTES = 4 * 2**20
@@ -29,6 +30,8 @@ _MOST_PORTION_ITEMS = 1024
 _UNFOLDING = 3
 # Class numbers of structures where the same store also has label maps of class numbers.
 _STRUCTURES_BESIDE_NUMBERS = 1001
+# Files of a series that are asked for the patient, until one can be read.
+_HEADERS_TRIED = 5
 
 _BYTES = f"CASE WHEN kind = 'dicom' THEN max(pixel_bytes, size) ELSE {_UNFOLDING} * size END"
 # Each query gives (key, entry, bytes) in the order of rows; neighbours of one key are one item.
@@ -116,12 +119,13 @@ class _Portions:
 
 def _attach_label_objects(ledger: Ledger) -> None:
     """Give segmentations and structure sets to the series they speak of."""
+    parts: dict[str, TellingParts] = {}
     waiting = ledger.db.execute(
-        "SELECT id, path, member, label_object.series FROM entry"
+        "SELECT id, path, member, label_object.series, structures FROM entry"
         " JOIN label_object ON label_object.entry = entry.id"
         " WHERE state = 'label' ORDER BY instance, name"
     ).fetchall()
-    for entry, path, member, series in waiting:
+    for entry, path, member, series, names in waiting:
         images = ledger.db.execute(
             "SELECT DISTINCT item, result IS NULL FROM entry"
             " JOIN portion ON item BETWEEN first_item AND last_item"
@@ -133,9 +137,52 @@ def _attach_label_objects(ledger: Ledger) -> None:
                 "INSERT INTO label_item VALUES (?, ?)", [(item, entry) for item, _ in images]
             )
             ledger.db.execute("UPDATE entry SET state = 'planned' WHERE id = ?", (entry,))
+            for uid in json.loads(series):
+                if uid not in parts:
+                    parts[uid] = _parts_of(ledger, uid)
+            told = [parts[uid] for uid in json.loads(series)]
+            _name_structures(ledger, entry, json.loads(names), told)
             continue
         name = os.fsdecode(path) + ("" if member is None else f"!{os.fsdecode(member)}")
         ledger.enter_rejection(entry, _without_images(name, late=bool(images)))
+
+
+def _parts_of(ledger: Ledger, series: str) -> TellingParts:
+    """Return what the images of a series say of the patient.
+
+    Their headers may name a patient where that of the segmentation is empty. One file of each
+    patient's series is enough, unless it is damaged.
+    """
+    rows = ledger.db.execute(
+        "SELECT source || char(0) || patient, path, member, kind FROM ("
+        " SELECT *, row_number() OVER (PARTITION BY source, patient ORDER BY id) AS number"
+        " FROM entry WHERE series = ? AND state = 'planned') WHERE number <= ?"
+        " ORDER BY source, patient, number",
+        (series, _HEADERS_TRIED),
+    ).fetchall()
+    found = TellingParts()
+    for _, members in groupby(rows, key=lambda row: row[0]):
+        each = (read_telling_parts(reopen(*place)) for _, *place in members)
+        found |= next((parts for parts in each if parts != TellingParts()), TellingParts())
+    return found
+
+
+def _name_structures(
+    ledger: Ledger, entry: int, names: Iterable[str], told: Iterable[TellingParts]
+) -> None:
+    """Choose the class name of every structure of a label object, and enter the new ones."""
+    of_images = list(told)
+    classes: dict[str, str] = {}
+    for name in names:
+        classes[name] = name
+        for parts in of_images:
+            classes[name] = without_parts(classes[name], parts)
+    ledger.db.execute(
+        "UPDATE label_object SET structures = ? WHERE entry = ?", (json.dumps(classes), entry)
+    )
+    ledger.db.executemany(
+        "INSERT OR IGNORE INTO structure VALUES (?, NULL)", [(name,) for name in classes.values()]
+    )
 
 
 def _without_images(name: str, late: bool) -> Rejection:
@@ -208,18 +255,20 @@ def items_of(ledger: Ledger, portion: int) -> Iterator[tuple[int, WorkItem]]:
         yield item, _item(entries, of_table, labels)
 
 
-def _label_files(ledger: Ledger, item: int) -> Iterator[SourceFile]:
+def _label_files(ledger: Ledger, item: int) -> Iterator[LabelFile]:
     rows = ledger.db.execute(
-        "SELECT path, member, kind FROM label_item JOIN entry ON label_item.entry = entry.id"
+        "SELECT path, member, kind, structures FROM label_item"
+        " JOIN entry ON label_item.entry = entry.id"
+        " JOIN label_object ON label_item.entry = label_object.entry"
         " WHERE label_item.item = ?"
         " ORDER BY label_item.rowid",
         (item,),
     )
-    for path, member, kind in rows:
-        yield reopen(path, member, kind)
+    for path, member, kind, classes in rows:
+        yield LabelFile(reopen(path, member, kind), json.loads(classes))
 
 
-def _item(entries: list[Entry], of_table: bool, labels: tuple[SourceFile, ...]) -> WorkItem:
+def _item(entries: list[Entry], of_table: bool, labels: tuple[LabelFile, ...]) -> WorkItem:
     """Return a series, a file, or the rows of a volume in the order of the table or of space."""
     if not of_table or len(entries) == 1:
         return WorkItem(tuple(entries), labels=labels)

@@ -11,7 +11,8 @@ from vismae.core.types import Flag, MedicalImage, Modality
 from vismae.data.manifest import FileReference
 from vismae.data.store_format import storable_label_map
 from vismae.files.dicom_labels import read_dicom_labels
-from vismae.files.discover import Group, SourceFile, source_file
+from vismae.files.discover import Group, source_file
+from vismae.files.label_place import ImageBlock
 from vismae.files.read import read_image, read_label_map
 from vismae.files.reasons import Reason
 from vismae.workflows.intake.records import (
@@ -22,7 +23,14 @@ from vismae.workflows.intake.records import (
     finish_volume,
 )
 from vismae.workflows.intake.stored_copies import without_stored
-from vismae.workflows.intake.work import Entry, IntakeReason, Rejection, WorkItem, rejection
+from vismae.workflows.intake.work import (
+    Entry,
+    IntakeReason,
+    LabelFile,
+    Rejection,
+    WorkItem,
+    rejection,
+)
 
 _WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
 
@@ -33,9 +41,6 @@ class ItemResult:
 
     slices: list[ReadSlice]
     rejected: list[Rejection]
-
-
-_WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
 
 
 def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None]) -> ItemResult:
@@ -177,7 +182,8 @@ def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection]) -> None:
 
 def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.ndarray:
     """Return the label map of one file, (S, H, W), checked against its image."""
-    label_maps, _ = read_label_map(source_file(reference.path, reference.member))
+    block = ImageBlock(part.image, part.number, frames)
+    label_maps, _ = read_label_map(source_file(reference.path, reference.member), block)
     expected = (frames, *part.pixels.shape[:2])
     if label_maps.shape != expected:
         raise UnreadableFileError(
@@ -196,7 +202,7 @@ def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.
 
 def _attach_label_objects(
     volume: FoundVolume,
-    labels: Sequence[SourceFile],
+    labels: Sequence[LabelFile],
     settings: ReadSettings,
     rejected: list[Rejection],
 ) -> None:
@@ -207,12 +213,15 @@ def _attach_label_objects(
     if not volume.slices:
         return
     image = volume.slices[0].image
-    for file in labels:
+    for label in labels:
+        numbers = {
+            name: settings.structures[of_class] for name, of_class in label.class_names.items()
+        }
         try:
-            painted, overlapping = read_dicom_labels(file, image, settings.structures)
+            painted, overlapping = read_dicom_labels(label.file, image, numbers)
         except (UnreadableFileError, MemoryError) as error:
             reason = getattr(error, "reason", Reason.TOO_LARGE)
-            rejected.append(Rejection(file.name, str(reason), str(error)))
+            rejected.append(Rejection(label.file.name, str(reason), str(error)))
             continue
         for part in volume.slices:
             found = painted[part.number]

@@ -85,7 +85,7 @@ class ReadSlice:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all slices of a volume have in common; ``own_group`` stands in for a patient id."""
+    """What all slices of a volume have in common; ``own_group`` stands in for patient and study."""
 
     volume_id: str
     own_group: str
@@ -104,7 +104,8 @@ def finish_volume(
     Args:
         volume: At least one slice.
         number: Which volume of its work item.
-        group_id: Stands in for the patient where nobody says; that of the item's first volume.
+        group_id: Stands in where neither patient nor study is known; that of the item's first
+            volume.
         settings: How to read.
         given: Patient, series and key of the DICOM frames that the item's volumes have given ids
             to so far; counted on.
@@ -235,6 +236,10 @@ def _patient(part: FoundSlice, shared: _Shared, identity: Identity) -> tuple[str
         return identity.of_table("patient", row.patient_id), row.group_kind or "group"
     if row.group_kind is None and part.image.patient_id:
         return identity.pseudonym("patient", part.image.patient_id), "patient"
+    study = part.image.details.get("study_uid")
+    if row.group_kind is None and study:
+        # A study is of one person, so its series must not be divided between splits.
+        return identity.pseudonym("study", study), "group"
     return shared.own_group, "image"
 
 

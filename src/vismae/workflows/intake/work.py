@@ -1,5 +1,6 @@
 """What is read in one go, and what is left out: the words of intake."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -89,6 +90,20 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class LabelFile:
+    """A DICOM segmentation or structure set to draw.
+
+    Attributes:
+        file: Where it is.
+        class_names: Name of a structure by the file's own header -> name of its class, which is
+            another one where the images tell that the name holds a patient.
+    """
+
+    file: SourceFile
+    class_names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class WorkItem:
     """What is read in one go.
 
@@ -101,7 +116,7 @@ class WorkItem:
 
     entries: tuple[Entry, ...]
     joined: bool = False
-    labels: tuple[SourceFile, ...] = ()
+    labels: tuple[LabelFile, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -98,11 +98,17 @@ def read_input(
         keep: DICOM images to read although they are left out as a rule.
 
     Raises:
-        UnreadableFileError: The files cannot be read.
+        UnreadableFileError: The files cannot be read; ``mosaic`` where slices are tiles.
         PreprocessingError: Another modality, or values without the unit of the contract.
         DataError: Pixels of a type that is not read.
     """
     images = _read_images(item.group, modality, keep)
+    if any(image.details.get("tiled") for image in images):
+        raise UnreadableFileError(
+            Reason.MOSAIC,
+            f"{item.source}: a Siemens mosaic, whose slices are tiles of one picture; no result "
+            "could refer to them. Convert it to NIfTI and predict that.",
+        )
     for image in images:
         for card in cards:
             require_known(image, card)

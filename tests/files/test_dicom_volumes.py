@@ -1,0 +1,134 @@
+"""Which frames of a series form one volume; stored values name measurement and place."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import UID
+
+from factories import write_dicom_series, write_dicom_slice
+from vismae.core.types import MedicalImage
+from vismae.files.dicom import read_dicom
+from vismae.files.discover import SourceFile
+
+Place = tuple[int, float]  # stored value, height in mm
+
+
+def series(folder: Path, places: Sequence[Place], **tags: Any) -> list[MedicalImage]:
+    pixels = np.stack([np.full((4, 4), value, np.int16) for value, _ in places])
+    heights = [[0.0, 0.0, height] for _, height in places]
+    tags = {"Modality": "MR", "SliceThickness": 3.0, **tags}
+    paths = write_dicom_series(folder, pixels, ImagePositionPatient_each=heights, **tags)
+    return read_dicom([SourceFile(path, None, "dicom") for path in paths])
+
+
+def values(images: Sequence[MedicalImage]) -> list[list[int]]:
+    return [image.pixels[:, 0, 0].tolist() for image in images]
+
+
+def two_stacks(shift_mm: float = 0.0) -> list[Place]:
+    """1000 to 1003 and 2000 to 2003, 3 mm apart, one after the other at each place."""
+    return [
+        (1000 * kind + place, 3.0 * place + shift_mm * (kind - 1))
+        for place in range(4)
+        for kind in (1, 2)
+    ]
+
+
+WHOLE = [[1000, 1001, 1002, 1003], [2000, 2001, 2002, 2003]]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "kinds"),
+    [
+        ("EchoNumbers", (1, 2)),
+        ("TemporalPositionIdentifier", (1, 2)),
+        ("DiffusionBValue", (0.0, 800.0)),
+        ("AcquisitionNumber", (1, 2)),
+        ("ImageType", (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"])),
+    ],
+)
+@pytest.mark.parametrize("shift_mm", [0.0, 0.4])
+def test_a_missing_slice_does_not_mix_what_the_header_tells_apart(
+    tmp_path: Path, keyword: str, kinds: Sequence[Any], shift_mm: float
+) -> None:
+    places = [place for place in two_stacks(shift_mm) if place[0] != 1001]
+    each = [kinds[value // 1000 - 1] for value, _ in places]
+
+    images = series(tmp_path, places, **{f"{keyword}_each": each})
+
+    assert values(images) == [[1000, 1002, 1003], WHOLE[1]]
+    assert [image.spacing.slice_mm for image in images] == pytest.approx([4.5, 3.0])
+
+
+def test_phases_a_little_apart_are_two_regular_volumes(tmp_path: Path) -> None:
+    places = two_stacks(0.4)
+    numbers = [value // 1000 for value, _ in places]
+
+    images = series(tmp_path, places, Modality="CT", AcquisitionNumber_each=numbers)
+
+    assert values(images) == WHOLE
+    assert [image.spacing.slice_mm for image in images] == pytest.approx([3.0, 3.0])
+    assert all(image.details["regular_spacing"] for image in images)
+
+
+def test_numbers_that_count_slices_divide_nothing(tmp_path: Path) -> None:
+    places = two_stacks()
+    echoes = [value // 1000 for value, _ in places]
+
+    by_echo = series(
+        tmp_path / "e", places, EchoNumbers_each=echoes, AcquisitionNumber_each=list(range(1, 9))
+    )
+    by_order = series(tmp_path / "o", places, AcquisitionNumber_each=list(range(1, 9)))
+
+    assert values(by_echo) == WHOLE
+    assert values(by_order) == WHOLE
+
+
+@pytest.mark.parametrize("shift_mm", [1.5, 12.0], ids=["interleaved", "one after the other"])
+def test_packages_of_one_stack_stay_together(tmp_path: Path, shift_mm: float) -> None:
+    places = two_stacks(shift_mm)
+    numbers = [value // 1000 for value, _ in places]
+
+    [image] = series(tmp_path, places, AcquisitionNumber_each=numbers)
+
+    assert image.spacing.slice_mm == pytest.approx(min(shift_mm, 3.0))
+
+
+def test_directions_of_one_b_value_are_not_mixed_with_the_image_without(tmp_path: Path) -> None:
+    heights = [3.0 * place for place in range(3)]
+    places = [(100 * kind + n, height) for n, height in enumerate(heights) for kind in (1, 2, 3)]
+    places.remove((101, 3.0))
+    weights = [0.0 if value < 200 else 800.0 for value, _ in places]
+
+    images = series(tmp_path, places, DiffusionBValue_each=weights)
+
+    assert values(images) == [[100, 102], [200, 201, 202], [300, 301, 302]]
+
+
+def test_dimensions_of_enhanced_frames_count_save_those_of_position(tmp_path: Path) -> None:
+    places = [place for place in two_stacks() if place[0] != 1001]
+    per_frame = []
+    for value, height in places:
+        frame, position, content = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = [0.0, 0.0, height]
+        content.DimensionIndexValues = [value % 1000 + 1, value // 1000]
+        frame.PlanePositionSequence = DicomSequence([position])
+        frame.FrameContentSequence = DicomSequence([content])
+        per_frame.append(frame)
+    pixels = np.stack([np.full((4, 4), value, np.int16) for value, _ in places])
+    path = write_dicom_slice(
+        tmp_path / "e.dcm",
+        pixels,
+        Modality="MR",
+        SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.4.1"),
+        PerFrameFunctionalGroupsSequence=DicomSequence(per_frame),
+    )
+
+    images = read_dicom([SourceFile(path, None, "dicom")])
+
+    assert values(images) == [[1000, 1002, 1003], WHOLE[1]]
