@@ -14,7 +14,9 @@ from pydicom.tag import BaseTag, Tag
 from vismae.files.dicom_head import first_elements
 from vismae.files.dicom_labels import LABEL_CLASSES, LabelObject, describe_labels
 from vismae.files.dicom_quiet import quiet_pydicom
+from vismae.files.dicom_text import writable
 from vismae.files.discover import Group, SourceFile
+from vismae.files.pixels import MAX_IMAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +32,19 @@ _TAGS: list[BaseTag | int] = sorted(_TAG_OF.values())
 _WANTED = frozenset(map(int, _TAGS))
 # A backslash divides values; a tilde is another sign in Japanese character sets.
 _PLAIN_TEXT = re.compile(rb"[ -[\]-}]*")
+_MOST_FRAMES = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class DicomIdentifiers:
     """Identifiers of one file; empty where the header has none.
 
+    A header may say anything; what is kept here fits into a table.
+
     Attributes:
         patient, study, series, instance: PatientID and the three UIDs.
         frames: Of a multi-frame object; 1 otherwise.
-        pixel_bytes: Size of the decoded pixels.
+        pixel_bytes: Size of the decoded pixels; 0 where that is more than is ever read.
         labels: What a segmentation or structure set describes; None for everything else.
     """
 
@@ -50,6 +55,14 @@ class DicomIdentifiers:
     frames: int = 1
     pixel_bytes: int = 0
     labels: LabelObject | None = None
+
+    def __post_init__(self) -> None:
+        """Bring what a header says within bounds."""
+        for name in ("patient", "study", "series", "instance"):
+            object.__setattr__(self, name, writable(getattr(self, name)))
+        object.__setattr__(self, "frames", max(0, min(self.frames, _MOST_FRAMES)))
+        if not 0 <= self.pixel_bytes <= MAX_IMAGE_BYTES:
+            object.__setattr__(self, "pixel_bytes", 0)
 
     @property
     def series_key(self) -> tuple[str, str] | None:

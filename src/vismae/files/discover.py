@@ -5,13 +5,14 @@ Nothing is unpacked to disk, and no pixel is decoded here.
 
 import io
 import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from vismae.core.errors import UnreadableFileError
-from vismae.files.archive import no_access, open_archive, read_member
+from vismae.files.archive import MAX_MEMBER_BYTES, no_access, open_archive, read_member
 from vismae.files.reasons import Reason
 from vismae.files.signatures import (
     DETACHED_PIXEL_SUFFIXES,
@@ -212,7 +213,7 @@ def find_file(path: Path, member: str | None = None) -> FoundFile:
     if member is None:
         return FoundFile(path, None, status.st_size, status.st_mtime_ns)
     try:
-        size = open_archive(path).getinfo(member).file_size
+        size = _unpacked_size(open_archive(path).getinfo(member))
     except KeyError as error:
         raise UnreadableFileError(
             Reason.NOT_FOUND,
@@ -234,7 +235,12 @@ def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
         return
     for info in members:
         if not info.is_dir() and not any(_is_companion(part) for part in info.filename.split("/")):
-            yield FoundFile(path, info.filename, info.file_size, changed_ns)
+            yield FoundFile(path, info.filename, _unpacked_size(info), changed_ns)
+
+
+def _unpacked_size(info: zipfile.ZipInfo) -> int:
+    """Return what a member says of its size, up to one byte more than is read of any."""
+    return min(info.file_size, MAX_MEMBER_BYTES + 1)
 
 
 def identify(

@@ -21,6 +21,7 @@ from vismae.files.dicom_identifiers import DicomIdentifiers
 from vismae.workflows.intake.work import Rejection
 
 _VERSION = "1"
+_LARGEST = 2**63 - 1
 _TABLES = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE entry (
@@ -186,6 +187,8 @@ class Ledger:
 
     def _list(self, found: Listed) -> str:
         row, image = found.row, found.row.image
+        # File systems know times beyond the year 2262, which SQLite's numbers do not.
+        changed_ns = max(-_LARGEST, min(found.changed_ns, _LARGEST))
         facts = _row_to_json(row)
         before = self.db.execute(
             "SELECT id, size, changed_ns, row, state FROM entry WHERE name = ?",
@@ -197,7 +200,7 @@ class Ledger:
                 " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'listed')",
                 (
                     *(found.source, as_blob(row.name), as_blob(image.path), as_blob(image.member)),
-                    *(found.size, found.changed_ns, facts, _volume_key(found)),
+                    *(found.size, changed_ns, facts, _volume_key(found)),
                 ),
             )
             if found.identifiers is not None:
@@ -205,14 +208,14 @@ class Ledger:
                 self._enter_identified(Identified(entry, "dicom", found.identifiers))
             return "new"
         entry, *known, state = before
-        if known == [found.size, found.changed_ns, facts]:
+        if known == [found.size, changed_ns, facts]:
             return "known"
         if state != "rejected":
             return "changed"
         self.db.execute(
             "UPDATE entry SET size = ?, changed_ns = ?, row = ?, volume = ?, state = 'listed'"
             " WHERE id = ?",
-            (found.size, found.changed_ns, facts, _volume_key(found), entry),
+            (found.size, changed_ns, facts, _volume_key(found), entry),
         )
         self.db.execute("DELETE FROM rejected WHERE entry = ?", (entry,))
         return "new"
@@ -303,7 +306,7 @@ class Ledger:
         """Leave a file out; the caller holds the transaction."""
         self.db.execute(
             "INSERT INTO rejected VALUES (?, ?, ?, ?)",
-            (entry, as_blob(found.path), found.reason, as_blob(found.message)),
+            (entry, as_blob(found.path), found.reason, _message_blob(found.message)),
         )
         if entry is not None:
             self.db.execute("UPDATE entry SET state = 'rejected' WHERE id = ?", (entry,))
@@ -312,6 +315,14 @@ class Ledger:
 def as_blob(text: str | Path | None) -> bytes | None:
     """Return text as the bytes a file system means; names need not be UTF-8."""
     return None if text is None else os.fsencode(text)
+
+
+def _message_blob(message: str) -> bytes:
+    """Return a message with the bytes of its paths; it may quote a header, which holds anything."""
+    try:
+        return os.fsencode(message)
+    except UnicodeEncodeError:
+        return message.encode("utf-8", "backslashreplace")
 
 
 def as_text(blob: bytes | None) -> str | None:

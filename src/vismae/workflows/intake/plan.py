@@ -24,12 +24,16 @@ _PORTIONS_WANTED = 64
 _LEAST_PORTION_BYTES = 4 * 2**20
 _MOST_PORTION_BYTES = 64 * 2**20
 _MOST_PORTION_ITEMS = 1024
+# No picture of anything is compressed to less than one part in this: a header that promises more
+# is damaged, and must not keep the others from a disk that has room for them.
+_MOST_UNFOLDING = 250
 # Where the header does not tell the size of the pixels: compressed files unfold about so.
 _UNFOLDING = 3
 # Class numbers of structures where the same store also has label maps of class numbers.
 _STRUCTURES_BESIDE_NUMBERS = 1001
 
-_BYTES = f"CASE WHEN kind = 'dicom' THEN max(pixel_bytes, size) ELSE {_UNFOLDING} * size END"
+_DICOM_BYTES = f"max(size, min(pixel_bytes, {_MOST_UNFOLDING} * size))"
+_BYTES = f"CASE WHEN kind = 'dicom' THEN {_DICOM_BYTES} ELSE {_UNFOLDING} * size END"
 # Each query gives (key, entry, bytes) in the order of rows; neighbours of one key are one item.
 _SINGLE_FILES = f"""SELECT id, id, {_BYTES} FROM entry
     WHERE state = 'known' AND volume IS NULL AND kind != 'dicom' ORDER BY id"""
