@@ -11,6 +11,7 @@ from pydicom import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
+from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_head import first_elements
 from vismae.files.dicom_labels import LABEL_CLASSES, LabelObject, describe_labels
 from vismae.files.dicom_quiet import quiet_pydicom
@@ -80,6 +81,10 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
     """Return a DICOM file's identifiers, all empty where its header is damaged.
 
     The reader will meet the same damage and say so; here it only means "stands alone".
+
+    Raises:
+        UnreadableFileError: The file cannot be opened; ``label-empty`` for a segmentation or
+            structure set that describes no structure, which no reader of images would name.
     """
     try:
         head = file.head(_HEAD_BYTES)
@@ -93,7 +98,7 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
                     whole = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
                 labels = describe_labels(whole, file.name)
             return _identifiers(header, labels)
-    except MemoryError:
+    except (MemoryError, UnreadableFileError):
         raise
     except Exception as error:  # pydicom raises anything on damaged elements
         logger.debug("a header was not read for grouping: %s", type(error).__name__)
@@ -161,6 +166,15 @@ def _with_size(
     return DicomIdentifiers(*texts, frames=frames, pixel_bytes=pixel_bytes, labels=labels)
 
 
+def _series_key(file: SourceFile) -> tuple[str, str] | None:
+    if file.kind != "dicom":
+        return None
+    try:
+        return read_identifiers(file).series_key
+    except UnreadableFileError:
+        return None  # its reader will say why
+
+
 def group_series(files: Iterable[SourceFile]) -> Iterator[Group]:
     """Put the single-frame DICOM files of one series into one group; all others stand alone.
 
@@ -169,7 +183,7 @@ def group_series(files: Iterable[SourceFile]) -> Iterator[Group]:
     """
     series: dict[tuple[str, str], list[SourceFile]] = {}
     for file in files:
-        key = read_identifiers(file).series_key if file.kind == "dicom" else None
+        key = _series_key(file)
         if key is None:
             yield Group(file.kind, (file,))
         else:

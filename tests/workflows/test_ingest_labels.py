@@ -1,0 +1,43 @@
+"""DICOM segmentations and structure sets beside their images: which go where, and why not."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from factories_labels import write_labelled_series, write_rtstruct
+from vismae.core.config import IngestConfig
+from vismae.workflows.ingest import IngestResult, ingest
+from vismae.workflows.intake.identity import private_folder
+
+# Columns 2 to 6, rows 3 to 5 of the second slice, in mm.
+SQUARE = np.array([[1.5, 2.5, 5], [6.5, 2.5, 5], [6.5, 5.5, 5], [1.5, 5.5, 5]])
+VOLUME = np.random.default_rng(0).integers(0, 100, (4, 12, 10)).astype(np.int16)
+
+
+def run(source: Path, store: Path) -> IngestResult:
+    return ingest(IngestConfig(sources=(source,), store=store, executor="here"))
+
+
+def rejected(store: Path) -> dict[str, str]:
+    """Return file name -> reason."""
+    with (private_folder(store) / "rejected.csv").open(newline="") as file:
+        return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+
+
+def drawn(result: IngestResult) -> int:
+    """Return how many pixels of all label maps belong to a class."""
+    store = result.store
+    found = (store.read(row).label_map for row in range(len(store)))
+    return sum(int(np.count_nonzero(labels)) for labels in found if labels is not None)
+
+
+def test_a_structure_set_of_open_contours_alone_is_left_out_as_empty(tmp_path: Path) -> None:
+    series = write_labelled_series(tmp_path / "in" / "ct", VOLUME)
+    kinds = {"Line": "OPEN_PLANAR"}
+    write_rtstruct(tmp_path / "in" / "open.dcm", series, {"Line": [SQUARE]}, kinds)
+
+    result = run(tmp_path / "in", tmp_path / "s")
+
+    assert rejected(tmp_path / "s") == {"open.dcm": "label-empty"}
+    assert (result.stored, result.files) == (4, 5)
