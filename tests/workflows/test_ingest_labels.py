@@ -32,6 +32,31 @@ def drawn(result: IngestResult) -> int:
     return sum(int(np.count_nonzero(labels)) for labels in found if labels is not None)
 
 
+def test_labels_that_fit_one_volume_of_their_series_are_not_left_out(tmp_path: Path) -> None:
+    tags = {"SeriesInstanceUID": "1.2.3.5", "StudyInstanceUID": "1.2.3.6"}
+    axial = write_labelled_series(tmp_path / "in" / "axial", VOLUME, **tags)
+    coronal = [1.0, 0.0, 0.0, 0.0, 0.0, -1.0]
+    write_labelled_series(tmp_path / "in" / "coronal", VOLUME[:1], orientation=coronal, **tags)
+    write_rtstruct(tmp_path / "in" / "a.dcm", axial, {"Gland": [SQUARE]})
+
+    for _ in range(2):
+        result = run(tmp_path / "in", tmp_path / "s")
+
+        assert (result.stored, result.files, result.reasons) == (5, 6, {})
+        assert drawn(result) == 15
+
+
+def test_labels_that_fit_no_volume_are_left_out_once_and_stay_left_out(tmp_path: Path) -> None:
+    series = write_labelled_series(tmp_path / "in" / "ct", VOLUME)
+    write_rtstruct(tmp_path / "in" / "far.dcm", series, {"Gland": [SQUARE + np.array([0, 0, 900])]})
+
+    for _ in range(2):
+        result = run(tmp_path / "in", tmp_path / "s")
+
+        assert rejected(tmp_path / "s") == {"far.dcm": "label-geometry"}
+        assert (result.stored, result.files) == (4, 5)
+
+
 def test_a_structure_set_of_open_contours_alone_is_left_out_as_empty(tmp_path: Path) -> None:
     series = write_labelled_series(tmp_path / "in" / "ct", VOLUME)
     kinds = {"Line": "OPEN_PLANAR"}

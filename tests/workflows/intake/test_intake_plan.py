@@ -136,7 +136,7 @@ def test_label_objects_go_to_the_series_they_speak_of(ledger: Ledger) -> None:
     plan(ledger)
 
     items = {
-        item.entries[0].file.path.name: [label.path.name for label in item.labels]
+        item.entries[0].file.path.name: [label.file.path.name for label in item.labels]
         for _, item in items_of(ledger, 1)
     }
     assert items == {"image": ["labels"], "other": []}

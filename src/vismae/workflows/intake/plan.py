@@ -14,11 +14,10 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 from vismae.core.errors import DataError
-from vismae.files.discover import SourceFile
 from vismae.files.reasons import Reason
 from vismae.workflows.intake.ledger import Ledger, stored_row
 from vismae.workflows.intake.listing import reopen
-from vismae.workflows.intake.work import Entry, IntakeReason, Rejection, WorkItem
+from vismae.workflows.intake.work import Entry, IntakeReason, LabelFile, Rejection, WorkItem
 
 _PORTIONS_WANTED = 64
 _LEAST_PORTION_BYTES = 4 * 2**20
@@ -196,18 +195,18 @@ def items_of(ledger: Ledger, portion: int) -> Iterator[tuple[int, WorkItem]]:
         yield item, _item(entries, of_table, labels)
 
 
-def _label_files(ledger: Ledger, item: int) -> Iterator[SourceFile]:
+def _label_files(ledger: Ledger, item: int) -> Iterator[LabelFile]:
     rows = ledger.db.execute(
-        "SELECT path, member, kind FROM label_item JOIN entry ON label_item.entry = entry.id"
-        " WHERE label_item.item = ?"
+        "SELECT entry.id, path, member, kind FROM label_item"
+        " JOIN entry ON label_item.entry = entry.id WHERE label_item.item = ?"
         " ORDER BY label_item.rowid",
         (item,),
     )
-    for path, member, kind in rows:
-        yield reopen(path, member, kind)
+    for entry, path, member, kind in rows:
+        yield LabelFile(reopen(path, member, kind), entry)
 
 
-def _item(entries: list[Entry], of_table: bool, labels: tuple[SourceFile, ...]) -> WorkItem:
+def _item(entries: list[Entry], of_table: bool, labels: tuple[LabelFile, ...]) -> WorkItem:
     """Return a series, a file, or the rows of a volume in the order of the table or of space."""
     if not of_table or len(entries) == 1:
         return WorkItem(tuple(entries), labels=labels)

@@ -56,6 +56,8 @@ class PortionResult:
         images: Pseudonym of each image, and its entry in the ledger.
         rejected: What was left out.
         account: What came in.
+        labels: Entry of each label file and why it fits none of the volumes of a work item; None
+            if it was drawn on one.
     """
 
     number: int
@@ -63,6 +65,7 @@ class PortionResult:
     images: list[tuple[str, int]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     account: IntakeAccount = field(default_factory=IntakeAccount)
+    labels: list[tuple[int, Rejection | None]] = field(default_factory=list)
 
 
 def read_portion(task: PortionTask, step: Step) -> PortionResult:
@@ -76,6 +79,7 @@ def read_portion(task: PortionTask, step: Step) -> PortionResult:
     """
     images: list[tuple[str, int]] = []
     rejected: list[Rejection] = []
+    labels: list[tuple[int, Rejection | None]] = []
     accountant = Accountant()
     with (
         quiet_pydicom(),
@@ -91,12 +95,13 @@ def read_portion(task: PortionTask, step: Step) -> PortionResult:
         for number, item in task.items:
             found = read_item(item, task.read, _beginning(step, number))
             rejected.extend(found.rejected)
+            labels.extend(found.labels.items())
             for piece in found.slices:
                 writer.add(piece.record, piece.pixels, piece.label_map)
                 accountant.add(piece.record, piece.pixels, piece.label_map)
                 images.append((piece.record.image_id, piece.entry))
         part = writer.finish() if images else None
-    return PortionResult(task.number, part, images, rejected, accountant.account)
+    return PortionResult(task.number, part, images, rejected, accountant.account, labels)
 
 
 def part_name(number: int) -> str:

@@ -11,7 +11,7 @@ from vismae.core.types import Flag, MedicalImage, Modality
 from vismae.data.manifest import FileReference
 from vismae.data.store_format import storable_label_map
 from vismae.files.dicom_labels import read_dicom_labels
-from vismae.files.discover import Group, SourceFile, source_file
+from vismae.files.discover import Group, source_file
 from vismae.files.read import read_image, read_label_map
 from vismae.files.reasons import Reason
 from vismae.workflows.intake.records import (
@@ -21,20 +21,32 @@ from vismae.workflows.intake.records import (
     ReadSlice,
     finish_volume,
 )
-from vismae.workflows.intake.work import Entry, IntakeReason, Rejection, WorkItem, rejection
+from vismae.workflows.intake.work import (
+    Entry,
+    IntakeReason,
+    LabelFile,
+    Rejection,
+    WorkItem,
+    rejection,
+)
 
 _WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What became of one piece of work."""
+    """What became of one piece of work.
+
+    Attributes:
+        slices: For the store.
+        rejected: Files of images that were left out.
+        labels: Entry of each label file that was tried -> why it fits none of the volumes; None
+            if it was drawn on one.
+    """
 
     slices: list[ReadSlice]
     rejected: list[Rejection]
-
-
-_WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
+    labels: dict[int, Rejection | None]
 
 
 def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None]) -> ItemResult:
@@ -51,10 +63,11 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None])
     else:
         volumes = _read_group(item, settings, rejected, begin)
     result: list[ReadSlice] = []
+    labels: dict[int, Rejection | None] = {}
     group_id: str | None = None
     for number, volume in enumerate(volumes):
         _attach_label_maps(volume, rejected)
-        _attach_label_objects(volume, item.labels, settings, rejected)
+        _attach_label_objects(volume, item.labels, settings, labels)
         if not volume.slices:
             continue
         try:
@@ -68,7 +81,7 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None])
         group_id = group_id or slices[0].record.image_id
         result.extend(slices)
     # A file of several volumes whose label map does not fit is one file all the same.
-    return ItemResult(result, list(dict.fromkeys(rejected)))
+    return ItemResult(result, list(dict.fromkeys(rejected)), labels)
 
 
 def _read_group(
@@ -192,24 +205,27 @@ def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.
 
 def _attach_label_objects(
     volume: FoundVolume,
-    labels: Sequence[SourceFile],
+    labels: Sequence[LabelFile],
     settings: ReadSettings,
-    rejected: list[Rejection],
+    outcomes: dict[int, Rejection | None],
 ) -> None:
     """Paint DICOM segmentations and structure sets onto their slices, one over the other.
 
-    Their order is that of their identifiers; slices where they overlap are marked.
+    Their order is that of their identifiers; slices where they overlap are marked. A series may
+    have volumes that they were not drawn on, such as a reformat: one that they fit is enough.
     """
     if not volume.slices:
         return
     image = volume.slices[0].image
-    for file in labels:
+    for label in labels:
+        name = label.file.name
         try:
-            painted, overlapping = read_dicom_labels(file, image, settings.structures)
+            painted, overlapping = read_dicom_labels(label.file, image, settings.structures)
         except (UnreadableFileError, MemoryError) as error:
             reason = getattr(error, "reason", Reason.TOO_LARGE)
-            rejected.append(Rejection(file.name, str(reason), str(error)))
+            outcomes.setdefault(label.number, Rejection(name, str(reason), str(error)))
             continue
+        outcomes[label.number] = None
         for part in volume.slices:
             found = painted[part.number]
             below = np.zeros_like(found) if part.label_map is None else part.label_map

@@ -43,6 +43,19 @@ def enter_result(ledger: Ledger, task: PortionTask, result: PortionResult) -> No
         ledger.db.executemany("INSERT INTO image VALUES (?, ?)", result.images)
         for found in result.rejected:
             ledger.enter_rejection(entries.get(found.path), found)
+        for label, why_not in result.labels:
+            _enter_label(ledger, label, why_not)
+
+
+def _enter_label(ledger: Ledger, entry: int, why_not: Rejection | None) -> None:
+    """Leave a label file out unless it was drawn on one of its images, in this portion or not."""
+    if why_not is None:
+        ledger.db.execute("DELETE FROM rejected WHERE entry = ?", (entry,))
+        ledger.db.execute("UPDATE entry SET state = 'drawn' WHERE id = ?", (entry,))
+        return
+    (state,) = ledger.db.execute("SELECT state FROM entry WHERE id = ?", (entry,)).fetchone()
+    if state == "planned":
+        ledger.enter_rejection(entry, why_not)
 
 
 def reject_item(ledger: Ledger, task: PortionTask, item: int, reason: str, message: str) -> None:

@@ -87,6 +87,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class LabelFile:
+    """A DICOM segmentation or structure set, and the number of its entry in the ledger."""
+
+    file: SourceFile
+    number: int
+
+
+@dataclass(frozen=True)
 class WorkItem:
     """What is read in one go.
 
@@ -99,7 +107,7 @@ class WorkItem:
 
     entries: tuple[Entry, ...]
     joined: bool = False
-    labels: tuple[SourceFile, ...] = ()
+    labels: tuple[LabelFile, ...] = ()
 
 
 @dataclass(frozen=True)
