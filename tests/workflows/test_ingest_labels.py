@@ -4,6 +4,9 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.sequence import Sequence as DicomSequence
 
 from factories_labels import write_labelled_series, write_rtstruct
 from vismae.core.config import IngestConfig
@@ -30,6 +33,29 @@ def drawn(result: IngestResult) -> int:
     store = result.store
     found = (store.read(row).label_map for row in range(len(store)))
     return sum(int(np.count_nonzero(labels)) for labels in found if labels is not None)
+
+
+@pytest.mark.parametrize("names_instances", [True, False])
+def test_a_structure_set_that_names_no_series_finds_its_images(
+    tmp_path: Path, names_instances: bool
+) -> None:
+    space, tags = Dataset(), {"FrameOfReferenceUID": "1.2.3.9"}
+    space.FrameOfReferenceUID = tags["FrameOfReferenceUID"]
+    series = write_labelled_series(tmp_path / "in" / "ct", VOLUME, **tags)
+    # Another patient in a space of the same name, as careless programs give it.
+    write_labelled_series(tmp_path / "in" / "other", VOLUME[::-1], PatientID="P2", **tags)
+    write_rtstruct(
+        tmp_path / "in" / "a.dcm",
+        series,
+        {"Gland": [SQUARE]},
+        refer_to_images=names_instances,
+        ReferencedFrameOfReferenceSequence=DicomSequence([space]),
+    )
+
+    result = run(tmp_path / "in", tmp_path / "s")
+
+    assert (result.stored, result.reasons) == (8, {})
+    assert drawn(result) == 15
 
 
 def test_labels_that_fit_one_volume_of_their_series_are_not_left_out(tmp_path: Path) -> None:

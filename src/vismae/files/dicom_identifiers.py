@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 _LAST_TAG = 0x00280100  # BitsAllocated
 _HEAD_BYTES = 2**14
-_TEXTS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_TEXTS = (
+    *("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
+    "FrameOfReferenceUID",
+)
 _NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _TAG_OF = {
     keyword: Tag(keyword)
@@ -44,6 +47,7 @@ class DicomIdentifiers:
 
     Attributes:
         patient, study, series, instance: PatientID and the three UIDs.
+        frame_of_reference: FrameOfReferenceUID.
         frames: Of a multi-frame object; 1 otherwise.
         pixel_bytes: Size of the decoded pixels; 0 where that is more than is ever read.
         labels: What a segmentation or structure set describes; None for everything else.
@@ -53,13 +57,14 @@ class DicomIdentifiers:
     study: str = ""
     series: str = ""
     instance: str = ""
+    frame_of_reference: str = ""
     frames: int = 1
     pixel_bytes: int = 0
     labels: LabelObject | None = None
 
     def __post_init__(self) -> None:
         """Bring what a header says within bounds."""
-        for name in ("patient", "study", "series", "instance"):
+        for name in ("patient", "study", "series", "instance", "frame_of_reference"):
             object.__setattr__(self, name, writable(getattr(self, name)))
         object.__setattr__(self, "frames", max(0, min(self.frames, _MOST_FRAMES)))
         if not 0 <= self.pixel_bytes <= MAX_IMAGE_BYTES:

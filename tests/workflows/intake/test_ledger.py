@@ -8,8 +8,11 @@ import pytest
 from vismae.core.errors import DataError
 from vismae.core.types import Spacing
 from vismae.data.manifest import FileReference, ManifestRow
+from vismae.files.dicom_identifiers import DicomIdentifiers
+from vismae.files.dicom_labels import LabelObject
 from vismae.workflows.intake.ledger import Identified, Ledger, Listed
 from vismae.workflows.intake.plan import items_of, plan
+from vismae.workflows.intake.results import rejected_by_reason
 from vismae.workflows.intake.work import Rejection
 
 
@@ -33,6 +36,26 @@ def test_the_ledger_is_readable_for_its_owner_alone(tmp_path: Path) -> None:
         ledger.set_fact("a", "b")
         modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
     assert {stat.S_IMODE(mode) for mode in modes.values()} == {0o600}
+
+
+def test_a_ledger_of_version_1_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.list_files([listed("a")])
+        ledger.db.execute("ALTER TABLE entry DROP COLUMN frame_of_reference")
+        for column in ("instances", "frame_of_reference"):
+            ledger.db.execute(f"ALTER TABLE label_object DROP COLUMN {column}")
+        ledger.set_fact("version", "1")
+
+    with Ledger(path) as ledger:
+        [[file]] = list(ledger.unidentified(10))
+        labels = LabelObject("rtstruct", (), "1.2", ("liver",), ("1.3",))
+        ledger.enter_identified([Identified(file.entry, "dicom", DicomIdentifiers(labels=labels))])
+        plan(ledger)
+
+        assert rejected_by_reason(ledger) == {"label-without-image": 1}
+    with Ledger(path) as ledger:
+        assert ledger.fact("version") == "2"
 
 
 def test_files_are_listed_once_and_changes_of_stored_ones_are_counted(ledger: Ledger) -> None:

@@ -18,9 +18,10 @@ from vismae.core.errors import DataError
 from vismae.core.types import Spacing
 from vismae.data.manifest import FileReference, ManifestRow
 from vismae.files.dicom_identifiers import DicomIdentifiers
+from vismae.files.dicom_labels import LabelObject
 from vismae.workflows.intake.work import Rejection
 
-_VERSION = "1"
+_VERSION = "2"
 _LARGEST = 2**63 - 1
 _TABLES = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -31,12 +32,15 @@ CREATE TABLE entry (
     state TEXT NOT NULL,
     kind TEXT, patient TEXT, study TEXT, series TEXT, instance TEXT,
     frames INTEGER, pixel_bytes INTEGER,
-    item INTEGER, place INTEGER, copy INTEGER NOT NULL DEFAULT 0
+    item INTEGER, place INTEGER, copy INTEGER NOT NULL DEFAULT 0, frame_of_reference TEXT
 );
 CREATE INDEX entry_state ON entry (state, id);
 CREATE INDEX entry_item ON entry (item, place);
 CREATE INDEX entry_series ON entry (series);
-CREATE TABLE label_object (entry INTEGER PRIMARY KEY, series TEXT NOT NULL);
+CREATE TABLE label_object (
+    entry INTEGER PRIMARY KEY, series TEXT NOT NULL,
+    instances TEXT NOT NULL DEFAULT '[]', frame_of_reference TEXT
+);
 CREATE TABLE label_item (item INTEGER NOT NULL, entry INTEGER NOT NULL);
 CREATE INDEX label_item_item ON label_item (item);
 CREATE TABLE structure (name TEXT PRIMARY KEY, value INTEGER);
@@ -48,6 +52,12 @@ CREATE TABLE image (image_id TEXT NOT NULL, entry INTEGER NOT NULL);
 CREATE TABLE rejected (
     entry INTEGER, path BLOB NOT NULL, reason TEXT NOT NULL, message BLOB NOT NULL
 );
+"""
+# What a ledger of version 1 lacks.
+_SINCE_VERSION_1 = """
+ALTER TABLE entry ADD COLUMN frame_of_reference TEXT;
+ALTER TABLE label_object ADD COLUMN instances TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE label_object ADD COLUMN frame_of_reference TEXT;
 """
 
 
@@ -130,6 +140,10 @@ class Ledger:
                 self.db.executescript(_TABLES)
                 self.set_fact("version", _VERSION)
             version = self.fact("version")
+            if version == "1":
+                self.db.executescript(_SINCE_VERSION_1)
+                self.set_fact("version", _VERSION)
+                version = _VERSION
         except sqlite3.DatabaseError as error:
             raise DataError(
                 f"{path} is damaged ({error}). Ingest again with --overwrite."
@@ -268,22 +282,27 @@ class Ledger:
         state = "known" if key.labels is None else "label"
         self.db.execute(
             "UPDATE entry SET state = ?, kind = ?, patient = ?, study = ?, series = ?,"
-            " instance = ?, frames = ?, pixel_bytes = ? WHERE id = ?",
+            " instance = ?, frame_of_reference = ?, frames = ?, pixel_bytes = ? WHERE id = ?",
             (
                 "archive" if file.kind == "archive" else state,
                 *(file.kind, key.patient, key.study, key.series, key.instance),
-                *(key.frames, key.pixel_bytes, file.entry),
+                *(key.frame_of_reference, key.frames, key.pixel_bytes, file.entry),
             ),
         )
         if key.labels is not None:
-            self.db.execute(
-                "INSERT OR REPLACE INTO label_object VALUES (?, ?)",
-                (file.entry, json.dumps(key.labels.series)),
-            )
-            self.db.executemany(
-                "INSERT OR IGNORE INTO structure VALUES (?, NULL)",
-                [(name,) for name in key.labels.structures],
-            )
+            self._enter_labels(file.entry, key.labels)
+
+    def _enter_labels(self, entry: int, labels: LabelObject) -> None:
+        # Where a series is named, nothing else has to tell the images.
+        space = None if labels.series else labels.frame_of_reference
+        self.db.execute(
+            "INSERT OR REPLACE INTO label_object VALUES (?, ?, ?, ?)",
+            (entry, json.dumps(labels.series), json.dumps(labels.instances), space),
+        )
+        self.db.executemany(
+            "INSERT OR IGNORE INTO structure VALUES (?, NULL)",
+            [(name,) for name in labels.structures],
+        )
 
     def archives(self) -> list[tuple[int, int, ManifestRow]]:
         """Return entry, source and row of the archives that were not entered yet."""

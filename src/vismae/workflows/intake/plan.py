@@ -10,6 +10,7 @@ A portion is what one worker turns into one part of the store, and what is lost 
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
@@ -51,6 +52,22 @@ _COUNT_COPIES = """UPDATE entry SET copy = counted.number - 1 FROM (
             ORDER BY CASE WHEN series != '' AND frames = 1 THEN source ELSE id END) AS number
         FROM entry WHERE kind = 'dicom' AND instance != '') AS counted
     WHERE id = counted_id AND state = 'known' AND counted.number > 1"""
+
+_IMAGES_OF_LABELS = """SELECT label, item, result IS NULL FROM (
+        SELECT DISTINCT own.id AS label, image.item AS item FROM entry AS own
+        CROSS JOIN label_object ON label_object.entry = own.id
+        {} WHERE own.state = 'label' AND image.state = 'planned' AND image.item IS NOT NULL)
+    JOIN portion ON item BETWEEN first_item AND last_item"""
+# What a label object says of its images, the best first. Programs are known to give one frame of
+# reference to many patients.
+_SAID_BY_LABELS = (
+    "CROSS JOIN json_each(label_object.series) AS named"
+    " CROSS JOIN entry AS image ON image.series = named.value",
+    "CROSS JOIN json_each(label_object.instances) AS named"
+    " CROSS JOIN entry AS image ON image.instance = named.value",
+    "CROSS JOIN entry AS image ON image.frame_of_reference = label_object.frame_of_reference"
+    " AND image.frame_of_reference != '' AND image.patient = own.patient",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -106,27 +123,32 @@ class _Portions:
 
 
 def _attach_label_objects(ledger: Ledger) -> None:
-    """Give segmentations and structure sets to the series they speak of."""
+    """Give segmentations and structure sets to the images they speak of."""
     waiting = ledger.db.execute(
-        "SELECT id, path, member, label_object.series FROM entry"
-        " JOIN label_object ON label_object.entry = entry.id"
-        " WHERE state = 'label' ORDER BY instance, name"
+        "SELECT id, path, member FROM entry WHERE state = 'label' ORDER BY instance, name"
     ).fetchall()
-    for entry, path, member, series in waiting:
-        images = ledger.db.execute(
-            "SELECT DISTINCT item, result IS NULL FROM entry"
-            " JOIN portion ON item BETWEEN first_item AND last_item"
-            " WHERE entry.series IN (SELECT value FROM json_each(?)) AND state = 'planned'",
-            (series,),
-        ).fetchall()
-        if images and all(is_open for _, is_open in images):
+    found = _images_of_labels(ledger)
+    for entry, path, member in waiting:
+        images = found.get(entry, {})
+        if images and all(images.values()):
             ledger.db.executemany(
-                "INSERT INTO label_item VALUES (?, ?)", [(item, entry) for item, _ in images]
+                "INSERT INTO label_item VALUES (?, ?)", [(item, entry) for item in images]
             )
             ledger.db.execute("UPDATE entry SET state = 'planned' WHERE id = ?", (entry,))
             continue
         name = os.fsdecode(path) + ("" if member is None else f"!{os.fsdecode(member)}")
         ledger.enter_rejection(entry, _without_images(name, late=bool(images)))
+
+
+def _images_of_labels(ledger: Ledger) -> dict[int, dict[int, bool]]:
+    """Return entry of a label object -> work item of its images -> whether that is still open."""
+    found: dict[int, dict[int, bool]] = {}
+    for said in _SAID_BY_LABELS:
+        images: defaultdict[int, dict[int, bool]] = defaultdict(dict)
+        for label, item, is_open in ledger.db.execute(_IMAGES_OF_LABELS.format(said)):
+            images[label][item] = bool(is_open)
+        found = images | found
+    return found
 
 
 def _without_images(name: str, late: bool) -> Rejection:
