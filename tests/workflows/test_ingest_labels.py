@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_a_structure_set_that_names_no_series_finds_its_images(
 
 
 def test_labels_that_fit_one_volume_of_their_series_are_not_left_out(tmp_path: Path) -> None:
-    tags = {"SeriesInstanceUID": "1.2.3.5", "StudyInstanceUID": "1.2.3.6"}
+    tags: dict[str, Any] = {"SeriesInstanceUID": "1.2.3.5", "StudyInstanceUID": "1.2.3.6"}
     axial = write_labelled_series(tmp_path / "in" / "axial", VOLUME, **tags)
     coronal = [1.0, 0.0, 0.0, 0.0, 0.0, -1.0]
     write_labelled_series(tmp_path / "in" / "coronal", VOLUME[:1], orientation=coronal, **tags)

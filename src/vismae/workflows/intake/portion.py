@@ -1,7 +1,7 @@
 """One portion of an archive to one part of a store, in a worker."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vismae.core.executor import Step
@@ -9,7 +9,7 @@ from vismae.core.intake_account import IntakeAccount
 from vismae.data.account import Accountant
 from vismae.data.store_part_writer import Part, PartWriter
 from vismae.files.dicom_quiet import quiet_pydicom
-from vismae.workflows.intake.read import ReadSettings, read_item
+from vismae.workflows.intake.read import Begin, ReadSettings, read_item
 from vismae.workflows.intake.work import Rejection, WorkItem
 
 
@@ -75,7 +75,7 @@ def read_portion(task: PortionTask, step: Step) -> PortionResult:
 
     Args:
         task: What to do.
-        step: Told the number of the work item before each file.
+        step: Told before each file what is begun; see ``begun``.
     """
     images: list[tuple[str, int]] = []
     rejected: list[Rejection] = []
@@ -109,11 +109,27 @@ def part_name(number: int) -> str:
     return f"{number:06d}"
 
 
-def _beginning(step: Step, item: int) -> Callable[[], None]:
-    return lambda: step(str(item))
+def _beginning(step: Step, item: int) -> Begin:
+    return lambda entry: step(str(item) if entry is None else f"{item} {entry}")
 
 
-def without(task: PortionTask, item: int) -> PortionTask:
-    """Return the task without one work item."""
-    items = tuple(entry for entry in task.items if entry[0] != item)
-    return PortionTask(task.number, items, task.read, task.write)
+def begun(step: str) -> tuple[int, int | None]:
+    """Return the work item that a step belongs to, and the entry of its file.
+
+    There is no one file where all of the item are put together.
+    """
+    item, _, entry = step.partition(" ")
+    return int(item), int(entry) if entry else None
+
+
+def without(task: PortionTask, item: int, entries: Collection[int]) -> PortionTask:
+    """Return the task without some files of a work item, or without the item if none is left."""
+    items: list[tuple[int, WorkItem]] = []
+    for number, content in task.items:
+        if number == item:
+            kept = tuple(entry for entry in content.entries if entry.number not in entries)
+            labels = tuple(label for label in content.labels if label.number not in entries)
+            content = replace(content, entries=kept, labels=labels)
+        if content.entries:
+            items.append((number, content))
+    return replace(task, items=tuple(items))

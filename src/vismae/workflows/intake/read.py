@@ -22,6 +22,7 @@ from vismae.workflows.intake.records import (
     finish_volume,
 )
 from vismae.workflows.intake.work import (
+    MOST_CULPRITS,
     Entry,
     IntakeReason,
     LabelFile,
@@ -29,6 +30,9 @@ from vismae.workflows.intake.work import (
     WorkItem,
     rejection,
 )
+
+Begin = Callable[[int | None], None]
+"""Told the entry of the file that is begun; None where all files of an item are worked on."""
 
 _WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
 
@@ -49,13 +53,14 @@ class ItemResult:
     labels: dict[int, Rejection | None]
 
 
-def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None]) -> ItemResult:
+def read_item(item: WorkItem, settings: ReadSettings, begin: Begin) -> ItemResult:
     """Read one piece of work; whatever is wrong with its files ends up in ``rejected``.
 
     Args:
         item: What to read.
         settings: How.
-        begin: Called before each file, so that a limit on its time can begin anew.
+        begin: Called before each file, so that a limit on its time can begin anew and the file
+            that breaks it is known.
     """
     rejected: list[Rejection] = []
     if item.joined:
@@ -66,8 +71,9 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None])
     labels: dict[int, Rejection | None] = {}
     group_id: str | None = None
     for number, volume in enumerate(volumes):
-        _attach_label_maps(volume, rejected)
-        _attach_label_objects(volume, item.labels, settings, labels)
+        _attach_label_maps(volume, rejected, begin)
+        _attach_label_objects(volume, item.labels, settings, labels, begin)
+        begin(None)
         if not volume.slices:
             continue
         try:
@@ -88,15 +94,19 @@ def _read_group(
     item: WorkItem,
     settings: ReadSettings,
     rejected: list[Rejection],
-    begin: Callable[[], None],
+    begin: Begin,
 ) -> list[FoundVolume]:
     entries = {entry.file.name: entry for entry in item.entries}
     try:
-        images = _read_images(item.entries, settings, begin)
+        images = _read_within_memory(item.entries, settings, rejected, begin)
+        begin(None)
     except (UnreadableFileError, MemoryError) as error:
         of_each = {name: Rejection(name, *why) for name, *why in getattr(error, "of_each", ())}
+        known = {found.path for found in rejected}
         rejected.extend(
-            of_each.get(entry.file.name) or _unreadable(entry, error) for entry in item.entries
+            of_each.get(entry.file.name) or _unreadable(entry, error)
+            for entry in item.entries
+            if entry.file.name not in known
         )
         return []
     volumes: list[FoundVolume] = []
@@ -116,11 +126,36 @@ def _read_group(
     return volumes
 
 
+def _read_within_memory(
+    entries: Sequence[Entry], settings: ReadSettings, rejected: list[Rejection], begin: Begin
+) -> list[MedicalImage]:
+    """Read files together; the few at which the memory gives out are left out alone."""
+    begun: int | None = None
+
+    def note(entry: int | None) -> None:
+        nonlocal begun
+        begun = entry
+        begin(entry)
+
+    for _ in range(MOST_CULPRITS):
+        try:
+            return _read_images(entries, settings, note)
+        except MemoryError:
+            if len(entries) == 1:
+                raise
+        # Not inside the handler: there the exception holds on to what filled the memory.
+        rejected.extend(
+            _unreadable(entry, MemoryError()) for entry in entries if entry.number == begun
+        )
+        entries = [entry for entry in entries if entry.number != begun]
+    return _read_images(entries, settings, note)
+
+
 def _read_joined(
     item: WorkItem,
     settings: ReadSettings,
     rejected: list[Rejection],
-    begin: Callable[[], None],
+    begin: Begin,
 ) -> FoundVolume:
     volume = FoundVolume(volume_id=item.entries[0].row.volume_id)
     for entry in item.entries:
@@ -137,16 +172,17 @@ def _read_joined(
 
 
 def _read_images(
-    entries: Sequence[Entry], settings: ReadSettings, begin: Callable[[], None]
+    entries: Sequence[Entry], settings: ReadSettings, begin: Begin
 ) -> list[MedicalImage]:
     """Read with the table's modality; the option speaks only where table and file are silent."""
     group = Group(entries[0].file.kind, tuple(entry.file for entry in entries))
     word = entries[0].row.modality
     if word is None and group.kind == "raster":
         word = settings.modality
+    numbers = {entry.file.name: entry.number for entry in entries}
 
     def read(modality: Modality | None) -> list[MedicalImage]:
-        return read_image(group, modality, settings.keep, begin)
+        return read_image(group, modality, settings.keep, lambda file: begin(numbers[file.name]))
 
     try:
         images = read(None if word is None else Modality.parse(word))
@@ -161,7 +197,7 @@ def _read_images(
     return images
 
 
-def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection]) -> None:
+def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection], begin: Begin) -> None:
     """Give each slice its label map; drop the slices of a file whose label map does not fit."""
     loaded: dict[str, np.ndarray | None] = {}
     frames = Counter(part.entry.file.name for part in volume.slices)
@@ -172,6 +208,7 @@ def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection]) -> None:
             kept.append(part)
             continue
         if name not in loaded:
+            begin(part.entry.number)
             try:
                 loaded[name] = _read_labels(reference, part, frames[name])
             except UnreadableFileError as error:
@@ -208,6 +245,7 @@ def _attach_label_objects(
     labels: Sequence[LabelFile],
     settings: ReadSettings,
     outcomes: dict[int, Rejection | None],
+    begin: Begin,
 ) -> None:
     """Paint DICOM segmentations and structure sets onto their slices, one over the other.
 
@@ -219,6 +257,7 @@ def _attach_label_objects(
     image = volume.slices[0].image
     for label in labels:
         name = label.file.name
+        begin(label.number)
         try:
             painted, overlapping = read_dicom_labels(label.file, image, settings.structures)
         except (UnreadableFileError, MemoryError) as error:

@@ -9,6 +9,13 @@ from vismae.data.manifest import ManifestRow
 from vismae.files.discover import RejectedFile, SourceFile
 from vismae.files.reasons import REASONS
 
+MOST_CULPRITS = 3
+"""Files of one work item that are left out alone because they took their readers down.
+
+With more of them the whole item is left out: each costs a reading of those before it, and what is
+too large for the memory as a whole has no single culprit.
+"""
+
 
 class IntakeReason(StrEnum):
     """Reason codes of ``rejected.csv`` that arise only where files are put together.
