@@ -53,10 +53,12 @@ _COUNT_COPIES = """UPDATE entry SET copy = counted.number - 1 FROM (
         FROM entry WHERE kind = 'dicom' AND instance != '') AS counted
     WHERE id = counted_id AND state = 'known' AND counted.number > 1"""
 
+# Written so that SQLite goes through all files once, and not once for each label object: it takes
+# lists (json_each) to be long enough to build an index for, and columns with a plus for no help.
 _IMAGES_OF_LABELS = """SELECT label, item, result IS NULL FROM (
-        SELECT DISTINCT own.id AS label, image.item AS item FROM entry AS own
+        SELECT DISTINCT own.id AS label, +image.item AS item FROM entry AS own
         CROSS JOIN label_object ON label_object.entry = own.id
-        {} WHERE own.state = 'label' AND image.state = 'planned' AND image.item IS NOT NULL)
+        {} WHERE own.state = 'label' AND +image.state = 'planned')
     JOIN portion ON item BETWEEN first_item AND last_item"""
 # What a label object says of its images, the best first. Programs are known to give one frame of
 # reference to many patients.
@@ -65,8 +67,9 @@ _SAID_BY_LABELS = (
     " CROSS JOIN entry AS image ON image.series = named.value",
     "CROSS JOIN json_each(label_object.instances) AS named"
     " CROSS JOIN entry AS image ON image.instance = named.value",
-    "CROSS JOIN entry AS image ON image.frame_of_reference = label_object.frame_of_reference"
-    " AND image.frame_of_reference != '' AND image.patient = own.patient",
+    "CROSS JOIN json_each(json_array(label_object.frame_of_reference)) AS named"
+    " CROSS JOIN entry AS image ON image.frame_of_reference = named.value"
+    " AND image.patient = own.patient",
 )
 
 logger = logging.getLogger(__name__)

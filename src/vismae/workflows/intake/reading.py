@@ -105,6 +105,6 @@ def _without_culprit(
         files = [*content.entries]
         if len(files) > 1:
             message = f"{len(files)} files are read together, and {message}"
-    logger.warning("%d files were left out: %s", len(files), INTAKE_REASONS[reason])
+    logger.warning("files left out: %d. %s", len(files), INTAKE_REASONS[reason])
     results.reject_files(ledger, files, reason.value, message)
     return without(task, item, {file.number for file in files})
