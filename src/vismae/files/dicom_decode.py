@@ -5,6 +5,7 @@ Standard: DICOM PS3.3 C.7.6.3 (image pixel module), PS3.5 section 8 and annex A.
 
 import importlib
 import logging
+import struct
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ from rle.rle import decode_frame
 
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_bits import settle_stored_bits
+from vismae.files.dicom_codestream import codestream_size
 from vismae.files.pixels import native_numbers, require_size
 from vismae.files.reasons import Reason
 
@@ -78,6 +80,8 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
     element = require_pixels(dataset, name)
     shape, syntax = _require_whole(dataset, element, name)
     samples = shape[3]
+    if syntax.is_encapsulated:
+        _require_codestream_size(dataset, shape, name)
     pixels = _decode(dataset, syntax, name).reshape(shape if samples == 3 else shape[:3])
     pixels = native_numbers(pixels, name)
     if samples == 3:
@@ -143,6 +147,21 @@ def _require_whole(
             f"{name}: the pixel data has {found} of {least}{expected} bytes. Copy the file again.",
         )
     return shape, syntax
+
+
+def _require_codestream_size(dataset: Dataset, shape: tuple[int, int, int, int], name: str) -> None:
+    frames = generate_frames(dataset.PixelData, number_of_frames=shape[0])
+    for number in range(1, shape[0] + 1):
+        try:
+            found = codestream_size(next(frames))
+        except (StopIteration, ValueError, EOFError, struct.error):
+            return  # a decoder will say what is wrong with it
+        if found is not None and found != shape[1:3]:
+            raise UnreadableFileError(
+                Reason.UNDECODABLE,
+                f"{name}: frame {number} holds {found[0]}×{found[1]} pixels, the header says "
+                f"{shape[1]}×{shape[2]}. Fetch the file again from its source, or leave it out.",
+            )
 
 
 def _colour_of_8_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
