@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,11 +17,29 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.data import get_testdata_files
+from pydicom.datadict import tag_for_keyword
+from pydicom.uid import JPEGBaseline8Bit
 
-from factories import write_dicom_slice, write_nifti, write_png, write_tiff
+from factories import (
+    write_dicom_series,
+    write_dicom_slice,
+    write_encapsulated,
+    write_nifti,
+    write_png,
+    write_tiff,
+)
 from vismae.core.config import IngestConfig
+from vismae.core.errors import UnreadableFileError
+from vismae.core.executor import Limits, open_executor
+from vismae.data.sources import resolve_data
 from vismae.data.store import Store
+from vismae.files.discover import source_file
+from vismae.files.read import read_image
 from vismae.workflows.ingest import IngestResult, ingest
+from vismae.workflows.intake.ledger import Ledger
+from vismae.workflows.intake.listing import identify_files, list_sources
+from vismae.workflows.intake.plan import plan
+from vismae.workflows.intake.results import open_portions
 from vismae.workflows.intake.work import meanings
 
 _MOST_SEED_BYTES = 200_000
@@ -138,6 +157,93 @@ def test_damaged_files_are_stored_or_left_out_with_a_code(tmp_path: Path) -> Non
     result = run(source, tmp_path / "s", workers=2, file_seconds=20.0, file_memory_gib=2.0)
 
     every_file_is_accounted_for(result, tmp_path / "s", count)
+
+
+def with_header(path: Path, keyword: str, content: bytes) -> None:
+    """Give an element of an explicit little-endian file bytes that no writer would write."""
+    tag = struct.pack("<HH", *divmod(tag_for_keyword(keyword) or 0, 2**16))
+    raw = path.read_bytes()
+    start = raw.index(tag, 132) + 6
+    (length,) = struct.unpack_from("<H", raw, start)
+    content += b" " * (len(content) % 2)
+    size = struct.pack("<H", len(content))
+    path.write_bytes(raw[:start] + size + content + raw[start + 2 + length :])
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"Rows": b"\xff\xff", "Columns": b"\xff\xff", "NumberOfFrames": b"9" * 12}, "too-large"),
+        ({"NumberOfFrames": b"9" * 20}, "too-large"),
+        ({"NumberOfFrames": b"9" * 5000}, "undecodable"),
+        ({"NumberOfFrames": b"-9" + b"9" * 20}, "undecodable"),
+        ({"Rows": b"\xff\xff", "Columns": b"\xff\xff", "NumberOfFrames": b"100000"}, "too-large"),
+        ({"NumberOfFrames": b"200000"}, "truncated"),
+        ({"SpecificCharacterSet": b"utf-7", "PatientID": b"+2AA-~"}, None),
+    ],
+)
+def test_a_header_that_promises_anything_costs_its_own_file_only(
+    tmp_path: Path, header: dict[str, bytes], reason: str | None
+) -> None:
+    source = tmp_path / "in"
+    write_dicom_series(source / "good", np.arange(3 * 64, dtype="uint16").reshape(3, 8, 8))
+    pixels = np.eye(20, dtype="uint16") * 9
+    bad = write_dicom_slice(
+        source / "bad.dcm", pixels, NumberOfFrames=1, SpecificCharacterSet="ISO_IR 100"
+    )
+    for keyword, content in header.items():
+        with_header(bad, keyword, content)
+
+    for _ in range(2):
+        result = run(source, tmp_path / "s", executor="here")
+
+        assert result.reasons == ({reason: 1} if reason else {})
+        assert result.stored == (3 if reason else 4)
+        assert result.store.verify() == []
+
+
+def test_many_promises_of_pixels_do_not_fill_the_disk(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    frames = [b"\xff\xd8\xff\xd9"] * 100
+    tags = {"Rows": 6500, "Columns": 6500, "NumberOfFrames": 100}
+    for number in range(40):
+        write_encapsulated(source / f"{number}.dcm", frames, JPEGBaseline8Bit, **tags)
+    write_dicom_slice(source / "good.dcm", np.eye(20, dtype="uint16") * 9)
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        list_sources(ledger, resolve_data([source]))
+        with open_executor("here", 1, Limits()) as executor:
+            identify_files(ledger, executor)
+        plan(ledger)
+
+        assert sum(size for _, size in open_portions(ledger)) < 2**27
+
+
+def test_frames_that_are_not_there_are_not_looked_at_one_by_one(tmp_path: Path) -> None:
+    tags = {"NumberOfFrames": 2_000_000, "Rows": 8, "Columns": 8}
+    native = write_dicom_slice(tmp_path / "a.dcm", np.eye(8, dtype="uint16"), **tags)
+    packed = write_encapsulated(tmp_path / "b.dcm", [b"\xff\xd8\xff\xd9"], JPEGBaseline8Bit, **tags)
+
+    started = time.process_time()
+    for path in (native, packed):
+        with pytest.raises(UnreadableFileError) as caught:
+            read_image(source_file(path))
+        assert caught.value.reason == "truncated"
+
+    assert time.process_time() - started < 2.0
+
+
+def test_archive_members_and_times_beyond_all_numbers_are_listed(tmp_path: Path) -> None:
+    picture = write_png(tmp_path / "in" / "a.png", np.eye(9, dtype="uint8"))
+    os.utime(picture, ns=(2**63, 2**63))
+    with zipfile.ZipFile(tmp_path / "in" / "b.zip", "w") as packed:
+        with packed.open("huge.png", "w", force_zip64=True) as member:
+            member.write(b"x")
+        packed.filelist[0].file_size = 2**63 + 1
+    result = run(tmp_path / "in", tmp_path / "s", executor="here")
+
+    assert result.stored == 1
+    assert result.reasons == {"too-large": 1}
 
 
 def png_bomb(path: Path, side: int) -> None:

@@ -29,7 +29,7 @@ def read_dicom(
     files: Sequence[SourceFile],
     modality: Modality | None = None,
     keep: frozenset[Flag] = frozenset(),
-    on_file: Callable[[], None] | None = None,
+    on_file: Callable[[SourceFile], None] | None = None,
 ) -> list[MedicalImage]:
     """Read the files of one series, or one file.
 
@@ -60,7 +60,7 @@ def read_dicom(
         files: One series as ``group_series`` gives it, in any order.
         modality: Overrides what the header says, and with it the unit.
         keep: Of ``KEEPABLE``, what is read all the same; it is flagged.
-        on_file: Called before each file is read.
+        on_file: Called with each file before it is read.
 
     Raises:
         UnreadableFileError: No file could be used; carries the first file's reason, and those of
@@ -73,7 +73,7 @@ def read_dicom(
     with quiet_pydicom():
         for index, file in enumerate(files):
             if on_file is not None:
-                on_file()
+                on_file(file)
             try:
                 facts = frames[0].facts if frames else None
                 frames.extend(read_frames(file, index, modality, keep, facts, known))

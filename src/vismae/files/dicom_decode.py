@@ -5,6 +5,7 @@ Standard: DICOM PS3.3 C.7.6.3 (image pixel module), PS3.5 section 8 and annex A.
 
 import importlib
 import logging
+import struct
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ from rle.rle import decode_frame
 
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_bits import settle_stored_bits
+from vismae.files.dicom_codestream import codestream_size
 from vismae.files.pixels import native_numbers, require_size
 from vismae.files.reasons import Reason
 
@@ -59,6 +61,8 @@ _UNCONVERTED = {
 _YBR = {"YBR_FULL", "YBR_FULL_422"}
 _PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
+# The item that holds a compressed frame begins with its tag and length (PS3.5 section A.4).
+_LEAST_FRAME_BYTES = 8
 _NEEDED_FOR_INTEGERS = ("BitsStored", "PixelRepresentation")
 
 
@@ -74,18 +78,10 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
             ``unsupported-pixels``.
     """
     element = require_pixels(dataset, name)
-    _require_tags(dataset, element, name)
-    samples, frames = int(dataset.SamplesPerPixel), get_nr_frames(dataset, warn=False)
-    shape = (frames, int(dataset.Rows), int(dataset.Columns), samples)
-    if samples not in (1, 3):
-        raise UnreadableFileError(
-            Reason.UNSUPPORTED_PIXELS,
-            f"{name}: {samples} samples per pixel. Grey (1) and colour (3) images are read.",
-        )
-    require_size(shape, max(1, int(dataset.BitsAllocated) // 8), name)
-    syntax = _settle_transfer_syntax(dataset, element, name)
-    if not syntax.is_encapsulated:
-        _require_complete(dataset, element, name)
+    shape, syntax = _require_whole(dataset, element, name)
+    samples = shape[3]
+    if syntax.is_encapsulated:
+        _require_codestream_size(dataset, shape, name)
     pixels = _decode(dataset, syntax, name).reshape(shape if samples == 3 else shape[:3])
     pixels = native_numbers(pixels, name)
     if samples == 3:
@@ -113,6 +109,59 @@ def require_pixels(dataset: Dataset, name: str) -> str:
             f"pixels.",
         )
     return element
+
+
+def require_frames(dataset: Dataset, name: str) -> None:
+    """Refuse a file that cannot hold the frames that its header promises.
+
+    Raises:
+        UnreadableFileError: As for ``decode_pixels``.
+    """
+    if get_nr_frames(dataset, warn=False) > 1:
+        _require_whole(dataset, require_pixels(dataset, name), name)
+
+
+def _require_whole(
+    dataset: Dataset, element: str, name: str
+) -> tuple[tuple[int, int, int, int], UID]:
+    """Return the shape that the header promises, (F, H, W, samples), and the transfer syntax."""
+    _require_tags(dataset, element, name)
+    samples, frames = int(dataset.SamplesPerPixel), get_nr_frames(dataset, warn=False)
+    shape = (frames, int(dataset.Rows), int(dataset.Columns), samples)
+    if samples not in (1, 3):
+        raise UnreadableFileError(
+            Reason.UNSUPPORTED_PIXELS,
+            f"{name}: {samples} samples per pixel. Grey (1) and colour (3) images are read.",
+        )
+    require_size(shape, max(1, int(dataset.BitsAllocated) // 8), name)
+    syntax = _settle_transfer_syntax(dataset, element, name)
+    found = len(dataset[element].value)
+    if not syntax.is_encapsulated:
+        expected = get_expected_length(dataset, unit="bytes")
+    else:
+        expected = frames * _LEAST_FRAME_BYTES
+    if found < expected:
+        least = "at least " if syntax.is_encapsulated else ""
+        raise UnreadableFileError(
+            Reason.TRUNCATED,
+            f"{name}: the pixel data has {found} of {least}{expected} bytes. Copy the file again.",
+        )
+    return shape, syntax
+
+
+def _require_codestream_size(dataset: Dataset, shape: tuple[int, int, int, int], name: str) -> None:
+    frames = generate_frames(dataset.PixelData, number_of_frames=shape[0])
+    for number in range(1, shape[0] + 1):
+        try:
+            found = codestream_size(next(frames))
+        except (StopIteration, ValueError, EOFError, struct.error):
+            return  # a decoder will say what is wrong with it
+        if found is not None and found != shape[1:3]:
+            raise UnreadableFileError(
+                Reason.UNDECODABLE,
+                f"{name}: frame {number} holds {found[0]}×{found[1]} pixels, the header says "
+                f"{shape[1]}×{shape[2]}. Fetch the file again from its source, or leave it out.",
+            )
 
 
 def _colour_of_8_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
@@ -152,16 +201,6 @@ def _settle_transfer_syntax(dataset: Dataset, element: str, name: str) -> UID:
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     dataset.file_meta.TransferSyntaxUID = syntax
     return syntax
-
-
-def _require_complete(dataset: Dataset, element: str, name: str) -> None:
-    expected = get_expected_length(dataset, unit="bytes")
-    found = len(dataset[element].value)
-    if found < expected:
-        raise UnreadableFileError(
-            Reason.TRUNCATED,
-            f"{name}: the pixel data has {found} of {expected} bytes. Copy the file again.",
-        )
 
 
 def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:

@@ -10,13 +10,14 @@ from pydicom import Dataset
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, Modality, PixelUnit
-from vismae.files.dicom_decode import decode_pixels, require_pixels
+from vismae.files.dicom_decode import decode_pixels, require_frames, require_pixels
 from vismae.files.dicom_facts import header_facts
 from vismae.files.dicom_geometry import FramePlane, frame_plane, functional_group
 from vismae.files.dicom_grey import GreyValues, grey_values
 from vismae.files.dicom_header import Header, Known
 from vismae.files.dicom_mosaic import mosaic_of
 from vismae.files.dicom_objects import image_type_words, modality_of, require_image
+from vismae.files.dicom_text import writable
 from vismae.files.dicom_ultrasound import picture_region, shows_colour_flow
 from vismae.files.dicom_units import FrameScale, frame_scales
 from vismae.files.dicom_window import display_window
@@ -121,6 +122,8 @@ def _frames_of(
 ) -> list[Frame]:
     flags = require_image(dataset, name, keep)
     require_pixels(dataset, name)
+    # Before anything is done for each of the frames that a header promises.
+    require_frames(dataset, name)
     modality = wanted or modality_of(dataset)
     of_a_screen = wanted is None and Flag.SECONDARY_CAPTURE in flags
     # Units and regions first: a file without them need not be decoded.
@@ -156,7 +159,7 @@ def _frames_of(
     if modality is Modality.US and shows_colour_flow(dataset, pixels[0]):
         flags |= {Flag.COLOUR_DOPPLER}
     identifiers = _identifiers(dataset)
-    uid = str(dataset.get("SOPInstanceUID") or name)
+    uid = writable(str(dataset.get("SOPInstanceUID") or "")) or name
     frames: list[Frame] = []
     for number, (scale, plane) in enumerate(zip(scales, planes, strict=True)):
         applied = FrameScale(1.0, 0.0, scale.unit) if values.rescaled else scale
@@ -248,7 +251,8 @@ def _identifiers(dataset: Dataset) -> dict[str, str | None]:
         "series_uid": "SeriesInstanceUID",
         "frame_of_reference": "FrameOfReferenceUID",
     }
-    return {key: str(dataset.get(tag) or "").strip() or None for key, tag in tags.items()}
+    texts = {key: writable(str(dataset.get(tag) or "")) for key, tag in tags.items()}
+    return {key: text.strip() or None for key, text in texts.items()}
 
 
 def _integer(value: Any) -> int:

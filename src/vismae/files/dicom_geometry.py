@@ -228,7 +228,7 @@ def _unit(vector: np.ndarray) -> np.ndarray | None:
 
 
 def _positive(value: Any) -> float | None:
-    if value in (None, "") or not float(value) > 0.0:
+    if value in (None, "") or not 0.0 < float(value) < np.inf:
         return None
     return float(value)
 

@@ -11,16 +11,22 @@ from pydicom import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
+from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_head import first_elements
 from vismae.files.dicom_labels import LABEL_CLASSES, LabelObject, describe_labels
 from vismae.files.dicom_quiet import quiet_pydicom
+from vismae.files.dicom_text import writable
 from vismae.files.discover import Group, SourceFile
+from vismae.files.pixels import MAX_IMAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
 _LAST_TAG = 0x00280100  # BitsAllocated
 _HEAD_BYTES = 2**14
-_TEXTS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_TEXTS = (
+    *("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
+    "FrameOfReferenceUID",
+)
 _NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _TAG_OF = {
     keyword: Tag(keyword)
@@ -30,16 +36,20 @@ _TAGS: list[BaseTag | int] = sorted(_TAG_OF.values())
 _WANTED = frozenset(map(int, _TAGS))
 # A backslash divides values; a tilde is another sign in Japanese character sets.
 _PLAIN_TEXT = re.compile(rb"[ -[\]-}]*")
+_MOST_FRAMES = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class DicomIdentifiers:
     """Identifiers of one file; empty where the header has none.
 
+    A header may say anything; what is kept here fits into a table.
+
     Attributes:
         patient, study, series, instance: PatientID and the three UIDs.
+        frame_of_reference: FrameOfReferenceUID.
         frames: Of a multi-frame object; 1 otherwise.
-        pixel_bytes: Size of the decoded pixels.
+        pixel_bytes: Size of the decoded pixels; 0 where that is more than is ever read.
         labels: What a segmentation or structure set describes; None for everything else.
     """
 
@@ -47,9 +57,18 @@ class DicomIdentifiers:
     study: str = ""
     series: str = ""
     instance: str = ""
+    frame_of_reference: str = ""
     frames: int = 1
     pixel_bytes: int = 0
     labels: LabelObject | None = None
+
+    def __post_init__(self) -> None:
+        """Bring what a header says within bounds."""
+        for name in ("patient", "study", "series", "instance", "frame_of_reference"):
+            object.__setattr__(self, name, writable(getattr(self, name)))
+        object.__setattr__(self, "frames", max(0, min(self.frames, _MOST_FRAMES)))
+        if not 0 <= self.pixel_bytes <= MAX_IMAGE_BYTES:
+            object.__setattr__(self, "pixel_bytes", 0)
 
     @property
     def series_key(self) -> tuple[str, str] | None:
@@ -67,6 +86,10 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
     """Return a DICOM file's identifiers, all empty where its header is damaged.
 
     The reader will meet the same damage and say so; here it only means "stands alone".
+
+    Raises:
+        UnreadableFileError: The file cannot be opened; ``label-empty`` for a segmentation or
+            structure set that describes no structure, which no reader of images would name.
     """
     try:
         head = file.head(_HEAD_BYTES)
@@ -80,7 +103,7 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
                     whole = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
                 labels = describe_labels(whole, file.name)
             return _identifiers(header, labels)
-    except MemoryError:
+    except (MemoryError, UnreadableFileError):
         raise
     except Exception as error:  # pydicom raises anything on damaged elements
         logger.debug("a header was not read for grouping: %s", type(error).__name__)
@@ -153,6 +176,15 @@ def _with_size(
     return DicomIdentifiers(*texts, frames=frames, pixel_bytes=pixel_bytes, labels=labels)
 
 
+def _series_key(file: SourceFile) -> tuple[str, str] | None:
+    if file.kind != "dicom":
+        return None
+    try:
+        return read_identifiers(file).series_key
+    except UnreadableFileError:
+        return None  # its reader will say why
+
+
 def group_series(files: Iterable[SourceFile]) -> Iterator[Group]:
     """Put the single-frame DICOM files of one series into one group; all others stand alone.
 
@@ -161,7 +193,7 @@ def group_series(files: Iterable[SourceFile]) -> Iterator[Group]:
     """
     series: dict[tuple[str, str], list[SourceFile]] = {}
     for file in files:
-        key = read_identifiers(file).series_key if file.kind == "dicom" else None
+        key = _series_key(file)
         if key is None:
             yield Group(file.kind, (file,))
         else:

@@ -16,8 +16,12 @@ from pydicom.uid import UID, RTStructureSetStorage, SegmentationStorage
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage
 from vismae.files.dicom_quiet import quiet_pydicom
-from vismae.files.dicom_rtstruct import structure_set_patches, structure_set_rois
-from vismae.files.dicom_seg import segment_names, segmentation_patches
+from vismae.files.dicom_rtstruct import (
+    contoured_images,
+    structure_set_patches,
+    structure_set_rois,
+)
+from vismae.files.dicom_seg import segment_names, segmentation_patches, segmented_images
 from vismae.files.discover import SourceFile
 from vismae.files.label_slices import LabelSlices, not_on_image, paint
 from vismae.files.reasons import Reason
@@ -43,12 +47,14 @@ class LabelObject:
         series: SeriesInstanceUIDs of the images that it was drawn on, as far as it names them.
         frame_of_reference: FrameOfReferenceUID, or None.
         structures: Class names in the file's order, each once.
+        instances: SOPInstanceUIDs of the images that it was drawn on, where it names no series.
     """
 
     kind: LabelKind
     series: tuple[str, ...]
     frame_of_reference: str | None
     structures: tuple[str, ...]
+    instances: tuple[str, ...] = ()
 
 
 def describe_labels(dataset: Dataset, name: str) -> LabelObject:
@@ -74,11 +80,15 @@ def describe_labels(dataset: Dataset, name: str) -> LabelObject:
             raise UnreadableFileError(
                 Reason.LABEL_EMPTY, f"{name}: describes no {what}. Leave the file out."
             )
+        series = tuple(dict.fromkeys(_series(dataset)))
+        drawn_on = segmented_images if kind == "seg" else contoured_images
+        keys = () if series else (key for keys in drawn_on(dataset) for key in keys)
         return LabelObject(
             kind,
-            tuple(dict.fromkeys(_series(dataset))),
+            series,
             _frame_of_reference(dataset),
             tuple(dict.fromkeys(names.values())),
+            tuple(dict.fromkeys(key.partition(":")[0] for key in keys)),
         )
 
 

@@ -73,7 +73,7 @@ def structure_set_patches(
     """
     if not slices.grids:
         raise not_on_image(name, slices.source, "the slices have no position or pixel size")
-    if not (same_space or any(slices.referenced(keys) for keys in _drawn_on(dataset))):
+    if not (same_space or any(slices.referenced(keys) for keys in contoured_images(dataset))):
         raise not_on_image(name, slices.source, "nothing says that it lies in the same space")
     found = near = 0
     patches: dict[int, list[Patch]] = {}
@@ -112,7 +112,8 @@ def _keys(contour: Dataset) -> tuple[str, ...]:
     return tuple(key for image in images for key in image_keys(image))
 
 
-def _drawn_on(dataset: Dataset) -> Iterator[tuple[str, ...]]:
+def contoured_images(dataset: Dataset) -> Iterator[tuple[str, ...]]:
+    """Yield what each contour says that it was drawn on, as ``image_keys`` writes it."""
     for item in dataset.get("ROIContourSequence") or ():
         for contour in item.get("ContourSequence") or ():
             yield _keys(contour)

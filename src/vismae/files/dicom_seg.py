@@ -53,6 +53,11 @@ def segment_names(dataset: Dataset) -> dict[int, str]:
     }
 
 
+def segmented_images(dataset: Dataset) -> Iterator[tuple[str, ...]]:
+    """Yield what each frame says that it was drawn on, as ``image_keys`` writes it."""
+    yield from (frame.keys for frame in _frames(dataset))
+
+
 def segmentation_patches(
     dataset: Dataset,
     slices: LabelSlices,

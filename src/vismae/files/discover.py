@@ -5,13 +5,14 @@ Nothing is unpacked to disk, and no pixel is decoded here.
 
 import io
 import os
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from vismae.core.errors import UnreadableFileError
-from vismae.files.archive import no_access, open_archive, read_member
+from vismae.files.archive import MAX_MEMBER_BYTES, no_access, open_archive, read_member
 from vismae.files.reasons import Reason
 from vismae.files.signatures import (
     DETACHED_PIXEL_SUFFIXES,
@@ -242,7 +243,12 @@ def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
         return
     for info in members:
         if not info.is_dir() and not any(_is_companion(part) for part in info.filename.split("/")):
-            yield FoundFile(path, info.filename, info.file_size, info.CRC)
+            yield FoundFile(path, info.filename, _unpacked_size(info), info.CRC)
+
+
+def _unpacked_size(info: zipfile.ZipInfo) -> int:
+    """Return what a member says of its size, up to one byte more than is read of any."""
+    return min(info.file_size, MAX_MEMBER_BYTES + 1)
 
 
 def identify(

@@ -19,7 +19,7 @@ def read_image(
     files: Group | SourceFile | Sequence[SourceFile],
     modality: Modality | None = None,
     keep: frozenset[Flag] = frozenset(),
-    on_file: Callable[[], None] | None = None,
+    on_file: Callable[[SourceFile], None] | None = None,
 ) -> list[MedicalImage]:
     """Read the files of one group: a DICOM series, or one file of any kind.
 
@@ -27,7 +27,7 @@ def read_image(
         files: A group from ``group_series``, one file, or several DICOM files of one series.
         modality: Overrides what the files say, and with it the pixel unit.
         keep: Of ``KEEPABLE``, what is to be read all the same.
-        on_file: Called before each file is read.
+        on_file: Called with each file before it is read.
 
     Raises:
         UnreadableFileError: Whatever a library raised; the reason codes are listed in
@@ -40,7 +40,7 @@ def read_image(
         if members[0].kind == "dicom":
             return read_dicom(members, modality, keep, on_file)
         if on_file is not None:
-            on_file()
+            on_file(members[0])
         if len(members) > 1:
             raise UnreadableFileError(
                 Reason.UNDECODABLE,

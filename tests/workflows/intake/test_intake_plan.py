@@ -25,7 +25,7 @@ def enter(
         Listed(
             0,
             ManifestRow(name, FileReference(Path("/data") / name), **row),  # type: ignore[arg-type]
-            100,
+            20_000,
             1,
             of_table=bool(row),
         )

@@ -35,6 +35,13 @@ def test_the_ledger_is_readable_for_its_owner_alone(tmp_path: Path) -> None:
     assert {stat.S_IMODE(mode) for mode in modes.values()} == {0o600}
 
 
+def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.set_fact("version", "1")
+    with pytest.raises(DataError, match=r"another version of vismae.*--overwrite"):
+        Ledger(tmp_path / "ledger.sqlite")
+
+
 def test_files_are_listed_once_and_changes_of_stored_ones_are_counted(ledger: Ledger) -> None:
     first = ledger.list_files([listed("a"), listed("b")])
     identify_all(ledger)

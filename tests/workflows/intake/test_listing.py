@@ -1,7 +1,6 @@
 """The same command again gives the same account, and what was mended or added comes in."""
 
 import csv
-import sqlite3
 import zipfile
 from pathlib import Path
 
@@ -73,19 +72,6 @@ def test_members_added_to_an_archive_come_in_and_changed_ones_are_counted(tmp_pa
     assert (changed.new_files, changed.changed_files) == (0, 1)
     assert added.store.index["image_id"].tolist()[:3] == ids
     assert run(store, tmp_path / "in").changed_files == 1
-
-
-def test_members_known_to_an_earlier_versions_ledger_are_the_same(tmp_path: Path) -> None:
-    archive = write_zip(tmp_path / "in" / "z.zip", pictures(tmp_path / "p", 3))
-    store = tmp_path / "s"
-    run(store, tmp_path / "in")
-    with sqlite3.connect(private_folder(store) / "ledger.sqlite") as db:
-        db.execute(f"UPDATE entry SET changed_ns = {10**18} WHERE member IS NOT NULL")
-    write_zip(archive, pictures(tmp_path / "p", 4))
-
-    added = run(store, tmp_path / "in")
-
-    assert (added.stored, added.changed_files) == (4, 0)
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])

@@ -3,7 +3,6 @@
 import csv
 import os
 import shutil
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,12 +40,6 @@ def paths(store: Path) -> list[Path]:
         return [Path(row["source"].partition("!")[0]) for row in csv.DictReader(file)]
 
 
-def forget_origins(store: Path) -> None:
-    """Make the ledger one of an earlier version, which kept neither origins nor whole paths."""
-    with sqlite3.connect(private_folder(store) / "ledger.sqlite") as db:
-        db.execute("DELETE FROM fact WHERE name = 'source_origins'")
-
-
 def test_folders_of_one_name_are_different_sources_in_later_ingests_too(tmp_path: Path) -> None:
     discs = [write_disc(tmp_path / name, patient) for name, patient in (("cd1", "A"), ("cd2", "B"))]
     store = tmp_path / "s"
@@ -74,18 +67,13 @@ def test_another_disc_at_a_second_place_is_new_though_the_first_is_gone(tmp_path
     assert (second.store.index["modality"] == "ct").sum() == 6
 
 
-@pytest.mark.parametrize("has_origins", [True, False])
-def test_a_moved_source_is_recognised_and_its_paths_follow(
-    tmp_path: Path, has_origins: bool
-) -> None:
+def test_a_moved_source_is_recognised_and_its_paths_follow(tmp_path: Path) -> None:
     store = tmp_path / "s"
     archive = tmp_path / "m1" / "arc"
     write_disc(archive, "A")
     write_zip(archive / "z.zip", {"1.png": archive / "DICOM" / "viewer" / "0.png", "2.dat": b"x"})
     (archive / "odd.dat").write_bytes(b"no image")
     before = run(store, archive)
-    if not has_origins:
-        forget_origins(store)
     (tmp_path / "m1").rename(tmp_path / "m2")
 
     after = run(store, tmp_path / "m2" / "arc")

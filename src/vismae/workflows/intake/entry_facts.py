@@ -1,4 +1,4 @@
-"""What the ledger keeps of a file: what a table says of it, and what tells that it changed."""
+"""What the ledger keeps of what a table says of a file."""
 
 import json
 import os
@@ -37,13 +37,3 @@ def row_to_json(row: ManifestRow) -> str:
     if row.label_map is not None:
         values["label_map"] = [str(row.label_map.path), row.label_map.member]
     return json.dumps(values, sort_keys=True)
-
-
-def same_content(known: tuple[int, int], now: tuple[int, int], in_archive: bool) -> bool:
-    """Tell from sizes and change marks whether a file is still the same.
-
-    Ledgers of earlier versions keep the archive's time for its members, which is never as small
-    as a checksum; then the size alone decides.
-    """
-    of_archive = in_archive and known[1] >= 2**32
-    return known == now or (of_archive and known[0] == now[0])

@@ -16,11 +16,13 @@ from pathlib import Path
 from vismae.core.errors import DataError
 from vismae.data.manifest import ManifestRow
 from vismae.files.dicom_identifiers import DicomIdentifiers
-from vismae.workflows.intake.entry_facts import row_to_json, same_content, stored_row
+from vismae.files.dicom_labels import LabelObject
+from vismae.workflows.intake.entry_facts import row_to_json, stored_row
 from vismae.workflows.intake.moved import follow_move
 from vismae.workflows.intake.work import Rejection
 
 _VERSION = "2"
+_LARGEST = 2**63 - 1
 _TABLES = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE entry (
@@ -30,13 +32,14 @@ CREATE TABLE entry (
     state TEXT NOT NULL,
     kind TEXT, patient TEXT, study TEXT, series TEXT, instance TEXT,
     frames INTEGER, pixel_bytes INTEGER,
-    item INTEGER, place INTEGER, copy INTEGER NOT NULL DEFAULT 0
+    item INTEGER, place INTEGER, copy INTEGER NOT NULL DEFAULT 0, frame_of_reference TEXT
 );
 CREATE INDEX entry_state ON entry (state, id);
 CREATE INDEX entry_item ON entry (item, place);
 CREATE INDEX entry_series ON entry (series);
 CREATE TABLE label_object (
-    entry INTEGER PRIMARY KEY, series TEXT NOT NULL, structures TEXT NOT NULL
+    entry INTEGER PRIMARY KEY, series TEXT NOT NULL, instances TEXT NOT NULL,
+    frame_of_reference TEXT, structures TEXT NOT NULL
 );
 CREATE TABLE label_item (item INTEGER NOT NULL, entry INTEGER NOT NULL);
 CREATE INDEX label_item_item ON label_item (item);
@@ -49,15 +52,12 @@ CREATE TABLE image (image_id TEXT NOT NULL, entry INTEGER NOT NULL);
 CREATE TABLE rejected (
     entry INTEGER, path BLOB NOT NULL, reason TEXT NOT NULL, message BLOB NOT NULL
 );
+CREATE INDEX rejected_entry ON rejected (entry);
+CREATE INDEX entry_instance ON entry (instance);
+CREATE TABLE stored_before (entry INTEGER PRIMARY KEY, earlier INTEGER NOT NULL);
 """
 # States of files that may be looked at anew, since the store has nothing of them.
 _NOTHING_READ = ("listed", "known", "label", "archive", "opened", "rejected")
-# Made for ledgers of earlier versions too.
-_ADDITIONS = """
-CREATE INDEX IF NOT EXISTS rejected_entry ON rejected (entry);
-CREATE INDEX IF NOT EXISTS entry_instance ON entry (instance);
-CREATE TABLE IF NOT EXISTS stored_before (entry INTEGER PRIMARY KEY, earlier INTEGER NOT NULL);
-"""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,6 @@ class Ledger:
             if fresh:
                 self.db.executescript(_TABLES)
                 self.set_fact("version", _VERSION)
-            self.db.executescript(_ADDITIONS)
             version = self.fact("version")
         except sqlite3.DatabaseError as error:
             raise DataError(
@@ -213,6 +212,8 @@ class Ledger:
 
     def _list(self, found: Listed) -> str:
         row, image = found.row, found.row.image
+        # File systems know times beyond the year 2262, which SQLite's numbers do not.
+        mark = max(-_LARGEST, min(found.change_mark, _LARGEST))
         facts = row_to_json(row)
         before = self.db.execute(
             "SELECT id, path, member, size, changed_ns, row, state FROM entry WHERE name = ?",
@@ -224,26 +225,24 @@ class Ledger:
                 " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'listed')",
                 (
                     *(found.source, as_blob(row.name), as_blob(image.path), as_blob(image.member)),
-                    *(found.size, found.change_mark, facts, _volume_key(found)),
+                    *(found.size, mark, facts, _volume_key(found)),
                 ),
             )
             if found.identifiers is not None:
                 entry = int(added.lastrowid or 0)
                 self._enter_identified(Identified(entry, "dicom", found.identifiers))
             return "new"
-        entry, path, member, size, mark, row_before, state = before
+        entry, path, member, size_before, mark_before, row_before, state = before
         if (path, member) != (as_blob(image.path), as_blob(image.member)):
             row_before = follow_move(self.db, entry, image)
-        in_archive = image.member is not None
-        now = (found.size, found.change_mark)
-        if same_content((size, mark), now, in_archive) and row_before == facts:
+        if (size_before, mark_before, row_before) == (found.size, mark, facts):
             return "known"
         if state not in _NOTHING_READ:
             return "changed"
         self.db.execute(
             "UPDATE entry SET size = ?, changed_ns = ?, row = ?, volume = ?, state = 'listed',"
             " item = NULL, place = NULL WHERE id = ?",
-            (*now, facts, _volume_key(found), entry),
+            (found.size, mark, facts, _volume_key(found), entry),
         )
         self.db.execute("DELETE FROM rejected WHERE entry = ?", (entry,))
         # The members of an archive are compared one by one when it is entered again.
@@ -297,21 +296,26 @@ class Ledger:
         state = "known" if key.labels is None else "label"
         self.db.execute(
             "UPDATE entry SET state = ?, kind = ?, patient = ?, study = ?, series = ?,"
-            " instance = ?, frames = ?, pixel_bytes = ? WHERE id = ?",
+            " instance = ?, frame_of_reference = ?, frames = ?, pixel_bytes = ? WHERE id = ?",
             (
                 "archive" if file.kind == "archive" else state,
                 *(file.kind, key.patient, key.study, key.series, key.instance),
-                *(key.frames, key.pixel_bytes, file.entry),
+                *(key.frame_of_reference, key.frames, key.pixel_bytes, file.entry),
             ),
         )
         if key.labels is not None:
-            self.db.execute(
-                "INSERT OR REPLACE INTO label_object VALUES (?, ?, ?)",
-                (
-                    *(file.entry, json.dumps(key.labels.series)),
-                    json.dumps({name: name for name in key.labels.structures}),
-                ),
-            )
+            self._enter_labels(file.entry, key.labels)
+
+    def _enter_labels(self, entry: int, labels: LabelObject) -> None:
+        # Where a series is named, nothing else has to tell the images.
+        space = None if labels.series else labels.frame_of_reference
+        self.db.execute(
+            "INSERT OR REPLACE INTO label_object VALUES (?, ?, ?, ?, ?)",
+            (
+                *(entry, json.dumps(labels.series), json.dumps(labels.instances), space),
+                json.dumps({name: name for name in labels.structures}),
+            ),
+        )
 
     def archives(self) -> list[tuple[int, int, ManifestRow]]:
         """Return entry, source and row of the archives that were not entered yet."""
@@ -342,7 +346,7 @@ class Ledger:
         """Leave a file out; the caller holds the transaction."""
         self.db.execute(
             "INSERT INTO rejected VALUES (?, ?, ?, ?)",
-            (entry, as_blob(found.path), found.reason, as_blob(found.message)),
+            (entry, as_blob(found.path), found.reason, _message_blob(found.message)),
         )
         if entry is not None:
             self.db.execute("UPDATE entry SET state = 'rejected' WHERE id = ?", (entry,))
@@ -351,6 +355,14 @@ class Ledger:
 def as_blob(text: str | Path | None) -> bytes | None:
     """Return text as the bytes a file system means; names need not be UTF-8."""
     return None if text is None else os.fsencode(text)
+
+
+def _message_blob(message: str) -> bytes:
+    """Return a message with the bytes of its paths; it may quote a header, which holds anything."""
+    try:
+        return os.fsencode(message)
+    except UnicodeEncodeError:
+        return message.encode("utf-8", "backslashreplace")
 
 
 def as_text(blob: bytes | None) -> str | None:

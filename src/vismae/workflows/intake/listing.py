@@ -194,20 +194,29 @@ def identify_batch(
     with quiet_pydicom():
         for file in batch:
             step(str(file.entry))
-            remote = reopened(Path(file.path), file.member)
-            if remote is not None:
-                known.append(Identified(file.entry, "dicom", read_identifiers(remote)))
+            try:
+                found = _identify(file)
+            except UnreadableFileError as error:
+                name = _name(file)
+                rejected.append((file.entry, Rejection(name, str(error.reason), str(error))))
                 continue
-            found = identify(Path(file.path), file.member)
             if isinstance(found, RejectedFile):
                 rejected.append((file.entry, rejection(found)))
-            elif found == "archive":
-                known.append(Identified(file.entry, "archive"))
-            elif found.kind == "dicom":
-                known.append(Identified(file.entry, "dicom", read_identifiers(found)))
             else:
-                known.append(Identified(file.entry, found.kind))
+                known.append(found)
     return known, rejected
+
+
+def _identify(file: Unidentified) -> Identified | RejectedFile:
+    remote = reopened(Path(file.path), file.member)
+    found = remote or identify(Path(file.path), file.member)
+    if isinstance(found, RejectedFile):
+        return found
+    if found == "archive":
+        return Identified(file.entry, "archive")
+    if found.kind == "dicom":
+        return Identified(file.entry, "dicom", read_identifiers(found))
+    return Identified(file.entry, found.kind)
 
 
 def _name(file: Unidentified) -> str:

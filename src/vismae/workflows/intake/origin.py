@@ -15,7 +15,6 @@ from pathlib import Path
 from vismae.core.errors import UnreadableFileError
 from vismae.data.manifest import locate
 from vismae.files.discover import find_file
-from vismae.workflows.intake.entry_facts import same_content
 from vismae.workflows.intake.ledger import Ledger
 
 _ORIGINS = "source_origins"
@@ -57,7 +56,7 @@ def source_name(ledger: Ledger, name: str, place: Place, taken: set[str]) -> str
     found = next((one for one in candidates if origins.get(one) == origin), None)
     if found is None:
         found = next(
-            (one for one in candidates[:-1] if _has_moved(ledger, one, origins.get(one), place)),
+            (one for one in candidates[:-1] if _has_moved(ledger, one, origins[one], place)),
             candidates[-1],
         )
     taken.add(found)
@@ -65,14 +64,13 @@ def source_name(ledger: Ledger, name: str, place: Place, taken: set[str]) -> str
     return found
 
 
-def _has_moved(ledger: Ledger, name: str, before: str | None, place: Place) -> bool:
+def _has_moved(ledger: Ledger, name: str, before: str, place: Place) -> bool:
     """Tell whether a known source lies at another place now.
 
     Most of its files of each kind must be there, so that a disc with other images, but with the
-    same viewer as the one before, is not taken for it. Ledgers of earlier versions do not say
-    where a source lay.
+    same viewer as the one before, is not taken for it.
     """
-    if before is not None and Path(before).exists():
+    if Path(before).exists():
         return False
     same: Counter[str | None] = Counter()
     other: Counter[str | None] = Counter()
@@ -90,6 +88,6 @@ def _has_moved(ledger: Ledger, name: str, before: str | None, place: Place) -> b
             continue
         known_place = (Path(os.fsdecode(path)).absolute(), member and os.fsdecode(member))
         now = (found.size, found.change_mark)
-        agrees = known_place == found.place or same_content((size, mark), now, member is not None)
+        agrees = known_place == found.place or (size, mark) == now
         (same if agrees else other)[kind] += 1
     return bool(same) and all(same[kind] > other[kind] for kind in same | other)

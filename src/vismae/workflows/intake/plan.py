@@ -11,6 +11,7 @@ A portion is what one worker turns into one part of the store, and what is lost 
 import json
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
@@ -26,6 +27,9 @@ _PORTIONS_WANTED = 64
 _LEAST_PORTION_BYTES = 4 * 2**20
 _MOST_PORTION_BYTES = 64 * 2**20
 _MOST_PORTION_ITEMS = 1024
+# No picture of anything is compressed to less than one part in this: a header that promises more
+# is damaged, and must not keep the others from a disk that has room for them.
+_MOST_UNFOLDING = 250
 # Where the header does not tell the size of the pixels: compressed files unfold about so.
 _UNFOLDING = 3
 # Class numbers of structures where the same store also has label maps of class numbers.
@@ -33,7 +37,8 @@ _STRUCTURES_BESIDE_NUMBERS = 1001
 # Files of a series that are asked for the patient, until one can be read.
 _HEADERS_TRIED = 5
 
-_BYTES = f"CASE WHEN kind = 'dicom' THEN max(pixel_bytes, size) ELSE {_UNFOLDING} * size END"
+_DICOM_BYTES = f"max(size, min(pixel_bytes, {_MOST_UNFOLDING} * size))"
+_BYTES = f"CASE WHEN kind = 'dicom' THEN {_DICOM_BYTES} ELSE {_UNFOLDING} * size END"
 # Each query gives (key, entry, bytes) in the order of rows; neighbours of one key are one item.
 _SINGLE_FILES = f"""SELECT id, id, {_BYTES} FROM entry
     WHERE state = 'known' AND volume IS NULL AND kind != 'dicom' ORDER BY id"""
@@ -62,6 +67,25 @@ _FIND_STORED = """INSERT OR REPLACE INTO stored_before SELECT entry.id, min(earl
     WHERE entry.state = 'known' AND entry.kind = 'dicom' AND entry.instance != ''
         AND earlier.state = 'planned' AND earlier.id IN (SELECT entry FROM image)
     GROUP BY entry.id"""
+
+# Written so that SQLite goes through all files once, and not once for each label object: it takes
+# lists (json_each) to be long enough to build an index for, and columns with a plus for no help.
+_IMAGES_OF_LABELS = """SELECT label, item, result IS NULL FROM (
+        SELECT DISTINCT own.id AS label, +image.item AS item FROM entry AS own
+        CROSS JOIN label_object ON label_object.entry = own.id
+        {} WHERE own.state = 'label' AND +image.state = 'planned')
+    JOIN portion ON item BETWEEN first_item AND last_item"""
+# What a label object says of its images, the best first. Programs are known to give one frame of
+# reference to many patients.
+_SAID_BY_LABELS = (
+    "CROSS JOIN json_each(label_object.series) AS named"
+    " CROSS JOIN entry AS image ON image.series = named.value",
+    "CROSS JOIN json_each(label_object.instances) AS named"
+    " CROSS JOIN entry AS image ON image.instance = named.value",
+    "CROSS JOIN json_each(json_array(label_object.frame_of_reference)) AS named"
+    " CROSS JOIN entry AS image ON image.frame_of_reference = named.value"
+    " AND image.patient = own.patient",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -118,47 +142,43 @@ class _Portions:
 
 
 def _attach_label_objects(ledger: Ledger) -> None:
-    """Give segmentations and structure sets to the series they speak of."""
-    parts: dict[str, TellingParts] = {}
+    """Give segmentations and structure sets to the images they speak of."""
+    parts: dict[int, TellingParts] = {}
     waiting = ledger.db.execute(
-        "SELECT id, path, member, label_object.series, structures FROM entry"
+        "SELECT id, path, member, structures FROM entry"
         " JOIN label_object ON label_object.entry = entry.id"
         " WHERE state = 'label' ORDER BY instance, name"
     ).fetchall()
-    for entry, path, member, series, names in waiting:
-        images = ledger.db.execute(
-            "SELECT DISTINCT item, result IS NULL FROM entry"
-            " JOIN portion ON item BETWEEN first_item AND last_item"
-            " WHERE entry.series IN (SELECT value FROM json_each(?)) AND state = 'planned'",
-            (series,),
-        ).fetchall()
-        if images and all(is_open for _, is_open in images):
+    found = _images_of_labels(ledger)
+    for entry, path, member, names in waiting:
+        images = found.get(entry, {})
+        if images and all(images.values()):
             ledger.db.executemany(
-                "INSERT INTO label_item VALUES (?, ?)", [(item, entry) for item, _ in images]
+                "INSERT INTO label_item VALUES (?, ?)", [(item, entry) for item in images]
             )
             ledger.db.execute("UPDATE entry SET state = 'planned' WHERE id = ?", (entry,))
-            for uid in json.loads(series):
-                if uid not in parts:
-                    parts[uid] = _parts_of(ledger, uid)
-            told = [parts[uid] for uid in json.loads(series)]
+            for item in images:
+                if item not in parts:
+                    parts[item] = _parts_of(ledger, item)
+            told = [parts[item] for item in images]
             _name_structures(ledger, entry, json.loads(names), told)
             continue
         name = os.fsdecode(path) + ("" if member is None else f"!{os.fsdecode(member)}")
         ledger.enter_rejection(entry, _without_images(name, late=bool(images)))
 
 
-def _parts_of(ledger: Ledger, series: str) -> TellingParts:
-    """Return what the images of a series say of the patient.
+def _parts_of(ledger: Ledger, item: int) -> TellingParts:
+    """Return what the images of a work item say of the patient.
 
     Their headers may name a patient where that of the segmentation is empty. One file of each
-    patient's series is enough, unless it is damaged.
+    patient is enough, unless it is damaged.
     """
     rows = ledger.db.execute(
         "SELECT source || char(0) || patient, path, member, kind FROM ("
         " SELECT *, row_number() OVER (PARTITION BY source, patient ORDER BY id) AS number"
-        " FROM entry WHERE series = ? AND state = 'planned') WHERE number <= ?"
+        " FROM entry WHERE item = ? AND kind = 'dicom') WHERE number <= ?"
         " ORDER BY source, patient, number",
-        (series, _HEADERS_TRIED),
+        (item, _HEADERS_TRIED),
     ).fetchall()
     found = TellingParts()
     for _, members in groupby(rows, key=lambda row: row[0]):
@@ -183,6 +203,17 @@ def _name_structures(
     ledger.db.executemany(
         "INSERT OR IGNORE INTO structure VALUES (?, NULL)", [(name,) for name in classes.values()]
     )
+
+
+def _images_of_labels(ledger: Ledger) -> dict[int, dict[int, bool]]:
+    """Return entry of a label object -> work item of its images -> whether that is still open."""
+    found: dict[int, dict[int, bool]] = {}
+    for said in _SAID_BY_LABELS:
+        images: defaultdict[int, dict[int, bool]] = defaultdict(dict)
+        for label, item, is_open in ledger.db.execute(_IMAGES_OF_LABELS.format(said)):
+            images[label][item] = bool(is_open)
+        found = images | found
+    return found
 
 
 def _without_images(name: str, late: bool) -> Rejection:
@@ -257,15 +288,14 @@ def items_of(ledger: Ledger, portion: int) -> Iterator[tuple[int, WorkItem]]:
 
 def _label_files(ledger: Ledger, item: int) -> Iterator[LabelFile]:
     rows = ledger.db.execute(
-        "SELECT path, member, kind, structures FROM label_item"
+        "SELECT entry.id, path, member, kind, structures FROM label_item"
         " JOIN entry ON label_item.entry = entry.id"
         " JOIN label_object ON label_item.entry = label_object.entry"
-        " WHERE label_item.item = ?"
-        " ORDER BY label_item.rowid",
+        " WHERE label_item.item = ? ORDER BY label_item.rowid",
         (item,),
     )
-    for path, member, kind, classes in rows:
-        yield LabelFile(reopen(path, member, kind), json.loads(classes))
+    for entry, path, member, kind, classes in rows:
+        yield LabelFile(reopen(path, member, kind), entry, json.loads(classes))
 
 
 def _item(entries: list[Entry], of_table: bool, labels: tuple[LabelFile, ...]) -> WorkItem:

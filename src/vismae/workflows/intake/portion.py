@@ -1,7 +1,7 @@
 """One portion of an archive to one part of a store, in a worker."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vismae.core.executor import Step
@@ -10,7 +10,7 @@ from vismae.data.account import Accountant
 from vismae.data.store_part_writer import Part, PartWriter
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.workflows.intake.read import ReadSettings, read_item
-from vismae.workflows.intake.work import Rejection, WorkItem
+from vismae.workflows.intake.work import Begin, Rejection, WorkItem
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class PortionResult:
         images: Pseudonym of each image, and its entry in the ledger.
         rejected: What was left out.
         account: What came in.
+        labels: Entry of each label file and why it fits none of the volumes of a work item; None
+            if it was drawn on one.
     """
 
     number: int
@@ -63,6 +65,7 @@ class PortionResult:
     images: list[tuple[str, int]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     account: IntakeAccount = field(default_factory=IntakeAccount)
+    labels: list[tuple[int, Rejection | None]] = field(default_factory=list)
 
 
 def read_portion(task: PortionTask, step: Step) -> PortionResult:
@@ -72,10 +75,11 @@ def read_portion(task: PortionTask, step: Step) -> PortionResult:
 
     Args:
         task: What to do.
-        step: Told the number of the work item before each file.
+        step: Told before each file what is begun; see ``begun``.
     """
     images: list[tuple[str, int]] = []
     rejected: list[Rejection] = []
+    labels: list[tuple[int, Rejection | None]] = []
     accountant = Accountant()
     with (
         quiet_pydicom(),
@@ -91,12 +95,13 @@ def read_portion(task: PortionTask, step: Step) -> PortionResult:
         for number, item in task.items:
             found = read_item(item, task.read, _beginning(step, number))
             rejected.extend(found.rejected)
+            labels.extend(found.labels.items())
             for piece in found.slices:
                 writer.add(piece.record, piece.pixels, piece.label_map)
                 accountant.add(piece.record, piece.pixels, piece.label_map)
                 images.append((piece.record.image_id, piece.entry))
         part = writer.finish() if images else None
-    return PortionResult(task.number, part, images, rejected, accountant.account)
+    return PortionResult(task.number, part, images, rejected, accountant.account, labels)
 
 
 def part_name(number: int) -> str:
@@ -104,11 +109,27 @@ def part_name(number: int) -> str:
     return f"{number:06d}"
 
 
-def _beginning(step: Step, item: int) -> Callable[[], None]:
-    return lambda: step(str(item))
+def _beginning(step: Step, item: int) -> Begin:
+    return lambda entry: step(str(item) if entry is None else f"{item} {entry}")
 
 
-def without(task: PortionTask, item: int) -> PortionTask:
-    """Return the task without one work item."""
-    items = tuple(entry for entry in task.items if entry[0] != item)
-    return PortionTask(task.number, items, task.read, task.write)
+def begun(step: str) -> tuple[int, int | None]:
+    """Return the work item that a step belongs to, and the entry of its file.
+
+    There is no one file where all of the item are put together.
+    """
+    item, _, entry = step.partition(" ")
+    return int(item), int(entry) if entry else None
+
+
+def without(task: PortionTask, item: int, entries: Collection[int]) -> PortionTask:
+    """Return the task without some files of a work item, or without the item if none is left."""
+    items: list[tuple[int, WorkItem]] = []
+    for number, content in task.items:
+        if number == item:
+            kept = tuple(entry for entry in content.entries if entry.number not in entries)
+            labels = tuple(label for label in content.labels if label.number not in entries)
+            content = replace(content, entries=kept, labels=labels)
+        if content.entries:
+            items.append((number, content))
+    return replace(task, items=tuple(items))

@@ -1,7 +1,7 @@
 """One piece of work read: slices with their label maps and facts, or why not."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ from vismae.workflows.intake.records import (
 )
 from vismae.workflows.intake.stored_copies import without_stored
 from vismae.workflows.intake.work import (
+    MOST_CULPRITS,
+    Begin,
     Entry,
     IntakeReason,
     LabelFile,
@@ -37,19 +39,28 @@ _WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What became of one piece of work."""
+    """What became of one piece of work.
+
+    Attributes:
+        slices: For the store.
+        rejected: Files of images that were left out.
+        labels: Entry of each label file that was tried -> why it fits none of the volumes; None
+            if it was drawn on one.
+    """
 
     slices: list[ReadSlice]
     rejected: list[Rejection]
+    labels: dict[int, Rejection | None]
 
 
-def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None]) -> ItemResult:
+def read_item(item: WorkItem, settings: ReadSettings, begin: Begin) -> ItemResult:
     """Read one piece of work; whatever is wrong with its files ends up in ``rejected``.
 
     Args:
         item: What to read.
         settings: How.
-        begin: Called before each file, so that a limit on its time can begin anew.
+        begin: Called before each file, so that a limit on its time can begin anew and the file
+            that breaks it is known.
     """
     item, rejected = without_stored(item, settings.keep, begin)
     if not item.entries:
@@ -59,11 +70,13 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None])
     else:
         volumes = _read_group(item, settings, rejected, begin)
     result: list[ReadSlice] = []
+    labels: dict[int, Rejection | None] = {}
     group_id: str | None = None
     given: Counter[tuple[str, str, str]] = Counter()
     for number, volume in enumerate(volumes):
-        _attach_label_maps(volume, rejected)
-        _attach_label_objects(volume, item.labels, settings, rejected)
+        _attach_label_maps(volume, rejected, begin)
+        _attach_label_objects(volume, item.labels, settings, labels, begin)
+        begin(None)
         if not volume.slices:
             continue
         try:
@@ -77,22 +90,26 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Callable[[], None])
         group_id = group_id or slices[0].record.image_id
         result.extend(slices)
     # A file of several volumes whose label map does not fit is one file all the same.
-    return ItemResult(result, list(dict.fromkeys(rejected)))
+    return ItemResult(result, list(dict.fromkeys(rejected)), labels)
 
 
 def _read_group(
     item: WorkItem,
     settings: ReadSettings,
     rejected: list[Rejection],
-    begin: Callable[[], None],
+    begin: Begin,
 ) -> list[FoundVolume]:
     entries = {entry.file.name: entry for entry in item.entries}
     try:
-        images = _read_images(item.entries, settings, begin)
+        images = _read_within_memory(item.entries, settings, rejected, begin)
+        begin(None)
     except (UnreadableFileError, MemoryError) as error:
         of_each = {name: Rejection(name, *why) for name, *why in getattr(error, "of_each", ())}
+        known = {found.path for found in rejected}
         rejected.extend(
-            of_each.get(entry.file.name) or _unreadable(entry, error) for entry in item.entries
+            of_each.get(entry.file.name) or _unreadable(entry, error)
+            for entry in item.entries
+            if entry.file.name not in known
         )
         return []
     volumes: list[FoundVolume] = []
@@ -112,11 +129,36 @@ def _read_group(
     return volumes
 
 
+def _read_within_memory(
+    entries: Sequence[Entry], settings: ReadSettings, rejected: list[Rejection], begin: Begin
+) -> list[MedicalImage]:
+    """Read files together; the few at which the memory gives out are left out alone."""
+    begun: int | None = None
+
+    def note(entry: int | None) -> None:
+        nonlocal begun
+        begun = entry
+        begin(entry)
+
+    for _ in range(MOST_CULPRITS):
+        try:
+            return _read_images(entries, settings, note)
+        except MemoryError:
+            if len(entries) == 1:
+                raise
+        # Not inside the handler: there the exception holds on to what filled the memory.
+        rejected.extend(
+            _unreadable(entry, MemoryError()) for entry in entries if entry.number == begun
+        )
+        entries = [entry for entry in entries if entry.number != begun]
+    return _read_images(entries, settings, note)
+
+
 def _read_joined(
     item: WorkItem,
     settings: ReadSettings,
     rejected: list[Rejection],
-    begin: Callable[[], None],
+    begin: Begin,
 ) -> FoundVolume:
     volume = FoundVolume(volume_id=item.entries[0].row.volume_id)
     for entry in item.entries:
@@ -133,16 +175,17 @@ def _read_joined(
 
 
 def _read_images(
-    entries: Sequence[Entry], settings: ReadSettings, begin: Callable[[], None]
+    entries: Sequence[Entry], settings: ReadSettings, begin: Begin
 ) -> list[MedicalImage]:
     """Read with the table's modality; the option speaks only where table and file are silent."""
     group = Group(entries[0].file.kind, tuple(entry.file for entry in entries))
     word = entries[0].row.modality
     if word is None and group.kind == "raster":
         word = settings.modality
+    numbers = {entry.file.name: entry.number for entry in entries}
 
     def read(modality: Modality | None) -> list[MedicalImage]:
-        return read_image(group, modality, settings.keep, begin)
+        return read_image(group, modality, settings.keep, lambda file: begin(numbers[file.name]))
 
     try:
         images = read(None if word is None else Modality.parse(word))
@@ -157,7 +200,7 @@ def _read_images(
     return images
 
 
-def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection]) -> None:
+def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection], begin: Begin) -> None:
     """Give each slice its label map; drop the slices of a file whose label map does not fit."""
     loaded: dict[str, np.ndarray | None] = {}
     frames = Counter(part.entry.file.name for part in volume.slices)
@@ -168,6 +211,7 @@ def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection]) -> None:
             kept.append(part)
             continue
         if name not in loaded:
+            begin(part.entry.number)
             try:
                 loaded[name] = _read_labels(reference, part, frames[name])
             except UnreadableFileError as error:
@@ -204,16 +248,19 @@ def _attach_label_objects(
     volume: FoundVolume,
     labels: Sequence[LabelFile],
     settings: ReadSettings,
-    rejected: list[Rejection],
+    outcomes: dict[int, Rejection | None],
+    begin: Begin,
 ) -> None:
     """Paint DICOM segmentations and structure sets onto their slices, one over the other.
 
-    Their order is that of their identifiers; slices where they overlap are marked.
+    Their order is that of their identifiers; slices where they overlap are marked. A series may
+    have volumes that they were not drawn on, such as a reformat: one that they fit is enough.
     """
     if not volume.slices:
         return
     image = volume.slices[0].image
     for label in labels:
+        begin(label.number)
         numbers = {
             name: settings.structures[of_class] for name, of_class in label.class_names.items()
         }
@@ -221,8 +268,9 @@ def _attach_label_objects(
             painted, overlapping = read_dicom_labels(label.file, image, numbers)
         except (UnreadableFileError, MemoryError) as error:
             reason = getattr(error, "reason", Reason.TOO_LARGE)
-            rejected.append(Rejection(label.file.name, str(reason), str(error)))
+            outcomes.setdefault(label.number, Rejection(label.file.name, str(reason), str(error)))
             continue
+        outcomes[label.number] = None
         for part in volume.slices:
             found = painted[part.number]
             below = np.zeros_like(found) if part.label_map is None else part.label_map

@@ -1,17 +1,30 @@
 """All portions read, one after the other or side by side, with what did not survive left out."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from vismae.core.executor import Executor, Lost
 from vismae.workflows.intake import results
 from vismae.workflows.intake.ledger import Ledger
 from vismae.workflows.intake.plan import items_of
-from vismae.workflows.intake.portion import PartSettings, PortionTask, read_portion, without
+from vismae.workflows.intake.portion import (
+    PartSettings,
+    PortionTask,
+    begun,
+    read_portion,
+    without,
+)
 from vismae.workflows.intake.progress import ProgressBar
 from vismae.workflows.intake.records import ReadSettings
 from vismae.workflows.intake.space import SpaceGuard
-from vismae.workflows.intake.work import INTAKE_REASONS, lost_reason
+from vismae.workflows.intake.work import (
+    INTAKE_REASONS,
+    MOST_CULPRITS,
+    Entry,
+    LabelFile,
+    lost_reason,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +55,7 @@ def read_portions(
         guard.require_start()
     bar.begin("reading", sum(sizes.values()))
     given: dict[int, PortionTask] = {}
+    culprits: Counter[int] = Counter()
 
     def tasks() -> Iterator[PortionTask]:
         for number, size in sizes.items():
@@ -55,7 +69,7 @@ def read_portions(
         again: list[PortionTask] = []
         for outcome in executor.run(read_portion, waiting):
             if isinstance(outcome, Lost):
-                again.append(_without_culprit(ledger, outcome))
+                again.append(_without_culprit(ledger, outcome, culprits))
                 given[outcome.task.number] = again[-1]
                 continue
             results.enter_result(ledger, given.pop(outcome.number), outcome)
@@ -67,11 +81,30 @@ def read_portions(
         waiting = again
 
 
-def _without_culprit(ledger: Ledger, lost: Lost[PortionTask]) -> PortionTask:
-    """Leave out the work item that took its reader down, and return the rest of the portion."""
+def _without_culprit(
+    ledger: Ledger, lost: Lost[PortionTask], culprits: Counter[int]
+) -> PortionTask:
+    """Leave out the file that took its reader down, and return the rest of the portion.
+
+    The whole work item is left out if no single file is to blame, or too many are.
+
+    Args:
+        ledger: Is told what was left out.
+        lost: The portion.
+        culprits: Files left out so far, of each work item; counted on.
+    """
     task = lost.task
-    item = int(lost.step) if lost.step else task.items[0][0]
+    item, entry = begun(lost.step) if lost.step else (task.items[0][0], None)
+    content = dict(task.items)[item]
+    culprits[item] += 1
+    files: list[Entry | LabelFile] = [
+        file for file in (*content.entries, *content.labels) if file.number == entry
+    ]
     reason, message = lost_reason(lost)
-    logger.warning("a file was left out: %s", INTAKE_REASONS[reason])
-    results.reject_item(ledger, task, item, reason.value, message)
-    return without(task, item)
+    if not files or culprits[item] > MOST_CULPRITS:
+        files = [*content.entries]
+        if len(files) > 1:
+            message = f"{len(files)} files are read together, and {message}"
+    logger.warning("files left out: %d. %s", len(files), INTAKE_REASONS[reason])
+    results.reject_files(ledger, files, reason.value, message)
+    return without(task, item, {file.number for file in files})

@@ -10,6 +10,7 @@ from vismae.files.dicom_identifiers import DicomIdentifiers
 from vismae.files.dicom_labels import LABEL_CLASSES
 from vismae.files.dicomweb import DicomWebServer, RemoteInstance, RemoteSeries, parse_dicomweb
 from vismae.files.discover import SourceFile
+from vismae.files.pixels import MAX_IMAGE_BYTES
 from vismae.files.remote_file import RemoteFile
 from vismae.workflows.intake.ledger import Listed
 
@@ -55,7 +56,7 @@ def _listed(
     source: RemoteSource, number: int, series: RemoteSeries, instance: RemoteInstance
 ) -> Listed:
     member = f"{series.study_uid}/{series.series_uid}/{instance.sop_uid}"
-    size = _FRAME_BYTES * instance.frames
+    size = min(_FRAME_BYTES * max(1, instance.frames), MAX_IMAGE_BYTES)
     identifiers = DicomIdentifiers(
         patient=series.patient_id,
         study=series.study_uid,

@@ -16,7 +16,7 @@ from vismae.data.store_part_writer import Part, part_path
 from vismae.workflows.intake.identity import Identity
 from vismae.workflows.intake.ledger import Ledger
 from vismae.workflows.intake.portion import PortionResult, PortionTask
-from vismae.workflows.intake.work import Rejection, meanings
+from vismae.workflows.intake.work import Entry, LabelFile, Rejection, meanings
 
 SOURCES_NAME = "sources.csv"
 PRIVATE_REJECTED_NAME = "rejected.csv"
@@ -43,16 +43,31 @@ def enter_result(ledger: Ledger, task: PortionTask, result: PortionResult) -> No
         ledger.db.executemany("INSERT INTO image VALUES (?, ?)", result.images)
         for found in result.rejected:
             ledger.enter_rejection(entries.get(found.path), found)
+        for label, why_not in result.labels:
+            _enter_label(ledger, label, why_not)
 
 
-def reject_item(ledger: Ledger, task: PortionTask, item: int, reason: str, message: str) -> None:
-    """Leave out a whole work item because its reader did not survive it."""
-    entries = dict(task.items)[item].entries
+def _enter_label(ledger: Ledger, entry: int, why_not: Rejection | None) -> None:
+    """Leave a label file out unless it was drawn on one of its images, in this portion or not."""
+    if why_not is None:
+        ledger.db.execute("DELETE FROM rejected WHERE entry = ?", (entry,))
+        ledger.db.execute("UPDATE entry SET state = 'drawn' WHERE id = ?", (entry,))
+        return
+    (state,) = ledger.db.execute("SELECT state FROM entry WHERE id = ?", (entry,)).fetchone()
+    if state == "planned":
+        ledger.enter_rejection(entry, why_not)
+
+
+def reject_files(
+    ledger: Ledger, files: Sequence[Entry | LabelFile], reason: str, message: str
+) -> None:
+    """Leave out files of a work item because its reader did not survive them."""
     with ledger.transaction():
-        for entry in entries:
-            name = entry.file.name
-            ledger.enter_rejection(entry.number, Rejection(name, reason, f"{name}: {message}"))
-        ledger.db.execute("UPDATE entry SET item = NULL WHERE item = ?", (item,))
+        for found in files:
+            name = found.file.name
+            ledger.enter_rejection(found.number, Rejection(name, reason, f"{name}: {message}"))
+            ledger.db.execute("UPDATE entry SET item = NULL WHERE id = ?", (found.number,))
+            ledger.db.execute("DELETE FROM label_item WHERE entry = ?", (found.number,))
 
 
 def reopen_lost_parts(ledger: Ledger, store: Path) -> int:

@@ -1,6 +1,5 @@
 """Files that hold a DICOM object which the store has from an earlier ingest."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +9,11 @@ from vismae.core.types import Flag, MedicalImage, Modality
 from vismae.files.discover import SourceFile
 from vismae.files.read import read_image
 from vismae.files.reasons import Reason
-from vismae.workflows.intake.work import Entry, Rejection, WorkItem
+from vismae.workflows.intake.work import Begin, Entry, Rejection, WorkItem
 
 
 def without_stored(
-    item: WorkItem, keep: frozenset[Flag], begin: Callable[[], None]
+    item: WorkItem, keep: frozenset[Flag], begin: Begin
 ) -> tuple[WorkItem, list[Rejection]]:
     """Leave out files whose pixels are those that the store has already.
 
@@ -32,7 +31,7 @@ def without_stored(
     rejected: list[Rejection] = []
     for entry in item.entries:
         name = entry.file.name
-        if entry.stored is None or not _same_pixels(entry.file, entry.stored, keep, begin):
+        if entry.stored is None or not _same_pixels(entry, entry.stored, keep, begin):
             kept.append(entry)
             continue
         message = f"{name}: the same image as {entry.stored.name}, which is in the store already."
@@ -40,12 +39,13 @@ def without_stored(
     return replace(item, entries=tuple(kept)), rejected
 
 
-def _same_pixels(
-    one: SourceFile, other: SourceFile, keep: frozenset[Flag], begin: Callable[[], None]
-) -> bool:
+def _same_pixels(entry: Entry, stored: SourceFile, keep: frozenset[Flag], begin: Begin) -> bool:
     try:
         # Stored values are compared, so no unit need be known.
-        images = [read_image(file, Modality.OTHER, keep, begin) for file in (one, other)]
+        images = [
+            read_image(file, Modality.OTHER, keep, lambda _: begin(entry.number))
+            for file in (entry.file, stored)
+        ]
     except (UnreadableFileError, MemoryError):
         return False
     return len(images[0]) == len(images[1]) and all(map(_equal, *images))

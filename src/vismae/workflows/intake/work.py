@@ -1,6 +1,6 @@
 """What is read in one go, and what is left out: the words of intake."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -9,6 +9,16 @@ from vismae.core.executor import Lost
 from vismae.data.manifest import ManifestRow
 from vismae.files.discover import RejectedFile, SourceFile
 from vismae.files.reasons import REASONS
+
+Begin = Callable[[int | None], None]
+"""Told the entry of the file that is begun; None where all files of an item are worked on."""
+
+MOST_CULPRITS = 3
+"""Files of one work item that are left out alone because they took their readers down.
+
+With more of them the whole item is left out: each costs a reading of those before it, and what is
+too large for the memory as a whole has no single culprit.
+"""
 
 
 class IntakeReason(StrEnum):
@@ -95,11 +105,13 @@ class LabelFile:
 
     Attributes:
         file: Where it is.
+        number: Of its entry in the ledger.
         class_names: Name of a structure by the file's own header -> name of its class, which is
             another one where the images tell that the name holds a patient.
     """
 
     file: SourceFile
+    number: int
     class_names: Mapping[str, str]
 
 
