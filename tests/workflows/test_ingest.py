@@ -267,6 +267,22 @@ def test_images_of_nobody_known_are_divided_alike_by_every_run_that_ingests_them
     assert ids[0].isdisjoint(kept.index["patient_id"])
 
 
+def test_volumes_of_nobody_known_are_told_apart_though_all_begin_empty(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        # Two volumes in each file.
+        volumes = rng.integers(1, 900, (6, 5, 4, 2), dtype=np.int16)
+        volumes[:, :, 0] = volumes[:, :, -1] = 0
+        write_nifti(tmp_path / "t" / f"case{number}_mr.nii.gz", volumes)
+
+    index = open_or_ingest([tmp_path / "t"], tmp_path / "store").index
+
+    assert index["volume_id"].nunique() == 6
+    assert set(index["group_kind"]) == {"image"}
+    assert index["patient_id"].nunique() == 3
+    assert (index.groupby("patient_id").size() == 8).all()
+
+
 def test_the_option_speaks_for_silent_files_the_table_for_all(tmp_path: Path) -> None:
     folder = tmp_path / "t"
     write_png(folder / "plain.png", picture(0))

@@ -240,10 +240,13 @@ def test_archive_members_and_times_beyond_all_numbers_are_listed(tmp_path: Path)
         with packed.open("huge.png", "w", force_zip64=True) as member:
             member.write(b"x")
         packed.filelist[0].file_size = 2**63 + 1
-    result = run(tmp_path / "in", tmp_path / "s", executor="here")
+    table = tmp_path / "in" / "list.csv"
+    table.write_text("path\na.png\nb.zip!huge.png\n")
+    for name, source in (("walked", tmp_path / "in"), ("listed", table)):
+        result = run(source, tmp_path / name, executor="here")
 
-    assert result.stored == 1
-    assert result.reasons == {"too-large": 1}
+        assert result.stored == 1
+        assert result.reasons["too-large"] == 1
 
 
 def png_bomb(path: Path, side: int) -> None:

@@ -80,7 +80,7 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
     element = require_pixels(dataset, name)
     shape, syntax = _require_whole(dataset, element, name)
     samples = shape[3]
-    if syntax.is_encapsulated:
+    if syntax.is_encapsulated and syntax != RLELossless:  # whose frames do not say their size
         _require_codestream_size(dataset, shape, name)
     pixels = _decode(dataset, syntax, name).reshape(shape if samples == 3 else shape[:3])
     pixels = native_numbers(pixels, name)

@@ -228,7 +228,7 @@ def find_file(path: Path, member: str | None = None) -> FoundFile:
             Reason.NOT_FOUND,
             f"{path}!{member}: the archive has no such member. Check the name.",
         ) from error
-    return FoundFile(path, member, info.file_size, info.CRC)
+    return FoundFile(path, member, _unpacked_size(info), info.CRC)
 
 
 def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:

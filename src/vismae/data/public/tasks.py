@@ -25,8 +25,8 @@ class TaskRow:
         label: Class name, several joined by ``|``.
         patient_id: The data set's own number of the patient, never divided between splits.
         group_id: What must not be divided either and is not known to be a patient: a lesion, a
-            case, or the image itself. It is written even then, for an image without any id gets
-            a new one from every ingest, and with it another split.
+            case, or the image itself. It is written even then, so that every ingest divides the
+            images alike, whatever its salt.
         volume_id, slice_index: Images that form a volume, and their order in it.
         split: ``train``, ``val``, ``test``, or None where it is to be decided.
         modality: ``ct``, ``mr``, ``pet``, ``xr``, ``us``, or a word of its own.

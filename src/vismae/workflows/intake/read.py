@@ -87,7 +87,7 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Begin) -> ItemResul
                 Rejection(name, IntakeReason.NOT_STORABLE.value, f"{name}: {error}") for name in bad
             )
             continue
-        group_id = group_id or slices[0].record.image_id
+        group_id = group_id or slices[0].record.patient_id
         result.extend(slices)
     # A file of several volumes whose label map does not fit is one file all the same.
     return ItemResult(result, list(dict.fromkeys(rejected)), labels)

@@ -1,5 +1,6 @@
 """What the store will know of each slice: ids, facts, flags, and one brightness range a volume."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,7 +118,9 @@ def finish_volume(
     stored = [storable_pixels(part.pixels) for part in volume.slices]
     ids = [_image_id(part, number, identity, given) for part in volume.slices]
     volume_id = _volume_id(volume, identity) or ids[0]
-    own_group = group_id or _own_group(stored[0], ids[0], identity)
+    own_group = group_id or ids[0]
+    if group_id is None and identity.keep_ids and any(map(_is_of_nobody_known, volume.slices)):
+        own_group = _group_of_pixels(stored)
     shared = _Shared(volume_id, own_group, _volume_range(volume, stored))
     return [
         _finish_slice(part, pixels, image_id, index, shared, settings)
@@ -127,15 +130,22 @@ def finish_volume(
     ]
 
 
-def _own_group(pixels: np.ndarray, image_id: str, identity: Identity) -> str:
-    """Return what stands in for the patient of whom nothing is known.
+def _group_of_pixels(slices: list[np.ndarray]) -> str:
+    """Return what stands in for the patient of whom nothing is known, from all of a volume.
 
     Where ids stay as written, each run ingests the same images for itself, with a secret of its
-    own; by their pixels they are divided into the same train, val and test every time.
+    own; by their pixels they are divided into the same train, val and test every time. One slice
+    would not do: many volumes begin with an empty one.
     """
-    if not identity.keep_ids:
-        return image_id
-    return f"image-{pixel_sha256(pixels)[:_OWN_GROUP_DIGITS]}"
+    digest = hashlib.sha256("".join(map(pixel_sha256, slices)).encode())
+    return f"image-{digest.hexdigest()[:_OWN_GROUP_DIGITS]}"
+
+
+def _is_of_nobody_known(part: FoundSlice) -> bool:
+    """Tell whether neither table nor file say whose image it is."""
+    row, image = part.entry.row, part.image
+    in_file = image.patient_id or image.details.get("study_uid")
+    return row.patient_id is None and (row.group_kind is not None or not in_file)
 
 
 def _volume_id(volume: FoundVolume, identity: Identity) -> str | None:
@@ -232,15 +242,14 @@ def _finish_slice(
 
 def _patient(part: FoundSlice, shared: _Shared, identity: Identity) -> tuple[str, str]:
     row = part.entry.row
+    if _is_of_nobody_known(part):
+        return shared.own_group, "image"
     if row.patient_id is not None:
         return identity.of_table("patient", row.patient_id), row.group_kind or "group"
-    if row.group_kind is None and part.image.patient_id:
+    if part.image.patient_id:
         return identity.pseudonym("patient", part.image.patient_id), "patient"
-    study = part.image.details.get("study_uid")
-    if row.group_kind is None and study:
-        # A study is of one person, so its series must not be divided between splits.
-        return identity.pseudonym("study", study), "group"
-    return shared.own_group, "image"
+    # A study is of one person, so its series must not be divided between splits.
+    return identity.pseudonym("study", part.image.details["study_uid"]), "group"
 
 
 def _flags(part: FoundSlice, pixels: np.ndarray, smaller: bool) -> tuple[Flag, ...]:
