@@ -195,7 +195,7 @@ def require_known(image: MedicalImage, card: ModelCard) -> None:
     if card.modalities and image.modality not in card.modalities:
         known = ", ".join(card.modalities)
         cure = (
-            f"If it is one of these say so with --modality, such as --modality {card.modalities[0]}"
+            f"If it is one of these, say which (--modality {card.modalities[0]}; Read as on a page)"
             if image.modality is Modality.OTHER
             else "Use a model that knows this modality"
         )
