@@ -1,6 +1,7 @@
 """A kept step, run again, says where it first is not finite."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -11,15 +12,22 @@ from torch.utils.data import DataLoader
 
 from vismae.core.errors import ModelError, TrainingError
 from vismae.core.sections import OptimizerSettings
+from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
-from vismae.training.modules import PretrainModule
+from vismae.training.modules import ContrastiveModule, PretrainModule
 from vismae.training.nonfinite import FiniteLoss
 from vismae.training.replay import ReplayResult, replay_step
 
 CPU = torch.device("cpu")
 
 
-def train_until_kept(folder: Path, model: SwinMAE, images: torch.Tensor, **trainer) -> None:
+def train_until_kept(
+    folder: Path,
+    model: SwinMAE | ContrastiveModule,
+    images: torch.Tensor,
+    second: torch.Tensor | None = None,
+    **trainer,
+) -> None:
     """Train on one batch until the guard stops it."""
     batch = {
         "image": images,
@@ -27,8 +35,13 @@ def train_until_kept(folder: Path, model: SwinMAE, images: torch.Tensor, **train
         "modality": torch.zeros(len(images), dtype=torch.int64),
         "row": 10 + torch.arange(len(images)),
     }
+    if second is not None:
+        batch["second"] = second
     batches: Any = [batch] * 4
     settings = OptimizerSettings(lr=1e-3, warmup_fraction=0.0)
+    module = model
+    if isinstance(module, SwinMAE):
+        module = PretrainModule(module, settings, 1e-3, 2)
     L.Trainer(
         accelerator="cpu",
         max_steps=2,
@@ -38,7 +51,7 @@ def train_until_kept(folder: Path, model: SwinMAE, images: torch.Tensor, **train
         enable_model_summary=False,
         callbacks=[FiniteLoss(folder)],
         **trainer,
-    ).fit(PretrainModule(model, settings, 1e-3, 2), DataLoader(batches, batch_size=None))
+    ).fit(module, DataLoader(batches, batch_size=None))
 
 
 def kept_step(folder: Path, model: SwinMAE, images: torch.Tensor, **trainer) -> ReplayResult:
@@ -117,6 +130,41 @@ def test_a_step_that_is_finite_this_time_is_said_to_be(
     found = replay_step(tmp_path / "nan_step", CPU)
     assert found.finite
     assert "Everything is finite this time" in found.summary()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pixel_of_the_second_view_is_named_too(images: torch.Tensor, tmp_path: Path):
+    torch.manual_seed(0)
+    second = images.clone()
+    second[2, 0, 1, 1] = torch.nan
+    module = ContrastiveModule(
+        SwinSimCLR.from_size("nano", in_channels=1), OptimizerSettings(), 1e-3, 2
+    )
+    with pytest.raises(TrainingError, match="--replay"):
+        train_until_kept(tmp_path, module, images, second=second)
+    assert replay_step(tmp_path / "nan_step", CPU).images == (12,)
+
+
+def test_of_several_processes_the_one_whose_loss_was_bad_is_named_and_kept(
+    model: SwinMAE, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stale = tmp_path / "nan_step" / "rank_0"
+    stale.mkdir(parents=True)
+    monkeypatch.setattr(
+        "vismae.training.nonfinite._from_all", lambda mine: [mine, (False, [70, 71])]
+    )
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, op: tensor.zero_())
+    # The exchanged gradient is bad here too; this process's own loss is not.
+    module = PretrainModule(model, OptimizerSettings(), 1e-3, 2)
+    module.last_loss, module.last_gradient_norm = torch.tensor(0.5), torch.tensor(torch.nan)
+    trainer: Any = SimpleNamespace(
+        accumulate_grad_batches=1, world_size=2, global_step=4, precision="32-true"
+    )
+    batch = {"image": images, "row": torch.tensor([1, 2, 3])}
+    with pytest.raises(TrainingError, match=r"loss of step 4 in rank 1 of 2 .* rows 70, 71 of"):
+        FiniteLoss(tmp_path).on_train_batch_end(trainer, module, None, batch, 0)
+    assert not stale.exists()
+    assert not list((tmp_path / "nan_step").glob("*"))
 
 
 def test_a_folder_without_a_step_is_refused(tmp_path: Path):

@@ -140,7 +140,7 @@ def test_a_run_goes_on_with_another_number_of_processes_on_the_images_it_would_h
         ("kill", ["rank 1 on ", "ended without a word: it was killed", STOPPED]),
         ("hang", ["rank 1 on ", "has given no sign of life for 5 s", STOPPED]),
         ("dawdle", ["waited for each other longer than trainer.wait_minutes (0.7)"]),
-        ("nan", ["The gradient of step 3 is not a finite number"]),
+        ("nan", ["The loss of step 3 in rank 1 of 2 processes is not a finite number"]),
     ],
 )
 def test_a_process_that_fails_stops_the_others_with_the_cause(
@@ -156,6 +156,9 @@ def test_a_process_that_fails_stops_the_others_with_the_cause(
         assert cause in done.stderr
     assert done.stdout == ""
     assert processes_of(tmp_path) == []
+    # Only the step that went wrong is there to be run again.
+    kept = {path.name for path in (tmp_path / "run" / "nan_step").glob("*")}
+    assert kept == ({"rank_1"} if what == "nan" else set())
 
 
 def test_the_first_process_may_fail_too_and_its_run_goes_on(

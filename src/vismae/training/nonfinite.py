@@ -7,8 +7,8 @@
     RUN/nan_step/batch.safetensors    the images as the network saw them
     RUN/nan_step/config.yaml          the settings of the run
 
-With several processes each one's step lies in ``nan_step/rank_N``. ``vismae pretrain --replay``
-runs it again (``replay.py``).
+With several processes the step of each whose loss was bad lies in ``nan_step/rank_N``, of all where
+only the gradient was. ``vismae pretrain --replay`` runs it again (``replay.py``).
 """
 
 import shutil
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from vismae.core.errors import TrainingError
+from vismae.core.launch import is_main_process
 from vismae.core.rundir import CHECKPOINT, write_bytes, write_json
 from vismae.models.weights import Model, architecture_of, kind_of
 from vismae.training.modules import Batch, ContrastiveModule, PretrainModule, TrainingModule
@@ -117,28 +118,46 @@ class FiniteLoss(L.Callback):
         everywhere, own, gradient = (bool(value) for value in pending.finite)
         if everywhere:
             return
-        several = torch.distributed.is_available() and torch.distributed.is_initialized()
         kept = self._folder / NAN_STEP
-        if not (own and gradient):
-            rank = f"rank_{torch.distributed.get_rank()}" if several else ""
+        if is_main_process():
+            # What an earlier stop left there may be of another process, and would be run again.
+            shutil.rmtree(kept, ignore_errors=True)
+        mine = pending.batch["row"].tolist()
+        everybody = _from_all((own, mine))
+        # An exchanged gradient is bad everywhere; the losses tell in which process it began.
+        guilty = [rank for rank, (fine, _) in enumerate(everybody) if not fine]
+        if not own or not (guilty or gradient):
+            rank = f"rank_{torch.distributed.get_rank()}" if len(everybody) > 1 else ""
             _keep_step(kept / rank, self._folder, pending)
-        what = "gradient" if own and not gradient else "loss"
+        what, where, rows = "gradient", "", mine
+        if guilty:
+            what, rows = "loss", [row for rank in guilty for row in everybody[rank][1]]
+            if len(guilty) < len(everybody):
+                where = f" in rank {', '.join(map(str, guilty))} of {len(everybody)} processes"
         again = ""
         if isinstance(pending.module, PretrainModule | ContrastiveModule):
             again = f" 'vismae pretrain --replay {kept}' says where it begins."
         raise TrainingError(
-            f"The {what} of step {pending.step} is not a finite number. The step is kept in "
-            f"{kept}; its images are rows {_some(pending.batch['row'])} of the store.{again} The "
+            f"The {what} of step {pending.step}{where} is not a finite number. The step is kept in "
+            f"{kept}; its images are rows {_some(rows)} of the store.{again} The "
             f"last resume point ({self._folder / CHECKPOINT}) is from before it: look for broken "
             "images in the batch and go on with --resume, or start again with a lower "
             "optimizer.lr."
         )
 
 
+def _from_all(value: tuple[bool, list[int]]) -> list[tuple[bool, list[int]]]:
+    """Return the values of all processes, which all ask for them, in order of rank."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def _keep_step(folder: Path, run: Path, pending: _Pending) -> None:
-    """Write all that is needed to run the step again; an older step there is replaced."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Write all that is needed to run the step again."""
+    folder.mkdir(parents=True, exist_ok=True)
     model = pending.module.model
     write_bytes(folder / STEP_WEIGHTS_FILE, _packed(model.state_dict()))
     write_bytes(folder / BATCH_FILE, _packed(pending.batch))
@@ -170,7 +189,7 @@ def _network(model: nn.Module) -> dict[str, Any]:
     return {"kind": kind_of(known), "architecture": architecture_of(known)}
 
 
-def _some(rows: Tensor) -> str:
+def _some(rows: list[int]) -> str:
     """The first row numbers of a batch, for a message."""
-    first = ", ".join(str(row) for row in rows[:8].tolist())
+    first = ", ".join(str(row) for row in rows[:8])
     return f"{first} ..." if len(rows) > 8 else first

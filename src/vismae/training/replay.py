@@ -177,8 +177,9 @@ def _watch_gradients(model: nn.Module) -> list[str]:
 
 def _bad_rows(batch: dict[str, Tensor]) -> list[int]:
     """Return the store's rows of images that are not finite."""
-    bad = ~torch.isfinite(batch["image"]).flatten(1).all(dim=1)
-    return batch["row"][bad].tolist()
+    views = [batch[name] for name in ("image", "second") if name in batch]
+    finite = [torch.isfinite(view).flatten(1).all(dim=1) for view in views]
+    return batch["row"][~torch.stack(finite).all(dim=0)].tolist()
 
 
 def _all_finite(values: object) -> bool:
