@@ -33,6 +33,14 @@ def test_a_batch_of_one_cannot_be_halved():
     assert "model.checkpointing" in advice
 
 
+def test_images_that_are_compared_with_each_other_are_not_told_to_come_in_halves():
+    advice = out_of_memory_advice(64, 1, CPU, compares=True)
+    assert "data.batch_size=32: each image is then compared with half as many" in advice
+    assert "learns the same" not in advice
+    # A batch of one image would be refused.
+    assert "no smaller batch" in out_of_memory_advice(3, 1, CPU, compares=True)
+
+
 def test_the_peak_of_a_cpu_grows_with_what_was_held():
     held = torch.ones(32 * 2**20)  # 128 MiB
     assert peak_memory_gib(CPU) > held.nbytes / 2**30

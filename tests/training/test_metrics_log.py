@@ -1,8 +1,15 @@
 """The table of a run: each step once, also after a kill in the middle of a line."""
 
 import csv
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+from torch._utils import ExceptionWrapper
+
+from vismae.core.errors import DataError
 from vismae.training.metrics_log import MetricsTable, TimedLoader
 
 
@@ -59,3 +66,22 @@ def test_a_timed_loader_gives_every_batch_and_adds_up_the_waiting() -> None:
     loader = TimedLoader([1, 2, 3])  # pyright: ignore[reportArgumentType]
     assert list(loader) == [1, 2, 3]
     assert 0 < loader.wait_seconds < 1
+
+
+def test_an_error_of_a_loader_process_is_the_sentence_it_was_there() -> None:
+    class Workers:
+        """Gives on an error as a DataLoader does that of its process."""
+
+        def __iter__(self) -> Iterator[Any]:
+            yield 1
+            try:
+                raise DataError("shard 3 is damaged.\nIngest again.")
+            except DataError:
+                ExceptionWrapper(sys.exc_info(), "in DataLoader worker process 0").reraise()
+
+    loader: Any = Workers()
+    batches = iter(TimedLoader(loader))
+    assert next(batches) == 1
+    with pytest.raises(DataError) as found:
+        next(batches)
+    assert str(found.value) == "shard 3 is damaged.\nIngest again."

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vismae.core.sections import OptimizerSettings
 from vismae.models import SwinMAE
+from vismae.training.callbacks import AveragedWeights
 from vismae.training.modality_losses import ModalityLosses
 from vismae.training.modules import Batch, PretrainModule
 
@@ -88,6 +91,29 @@ def test_a_step_asks_for_no_value(encoder_input: str, settings: dict[str, Any]) 
     step()  # what is cached once may wait once
     with NoValues():
         step()
+
+
+def test_averaging_the_weights_asks_for_no_value_and_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    kept = AveragedWeights(model, 0.4)
+
+    def move(own: Any, new: Any, count: Any) -> None:
+        get_ema_multi_avg_fn(min(0.4, (1 + int(count)) / (10 + int(count))))(own, new, count)
+
+    expected = AveragedModel(model, multi_avg_fn=move)
+    for _ in range(8):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+            model(torch.randn(5, 3))
+        with NoValues():
+            kept.update(model)
+        expected.update_parameters(model)
+    found = kept.state_dict()
+    assert found.keys() == expected.state_dict().keys()
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found[name], value, msg=name)
 
 
 @pytest.mark.parametrize(

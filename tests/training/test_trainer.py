@@ -44,6 +44,16 @@ def test_a_damaged_resume_point_is_an_error_that_names_it(content: bytes, tmp_pa
         resume_step(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"step": 1}, {"global_step": "x"}, {"global_step": None}]
+)
+def test_a_file_that_is_no_resume_point_is_an_error_that_names_it(content: object, tmp_path: Path):
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(ModelError, match=r"last\.ckpt: the resume point cannot be read"):
+        resume_step(tmp_path)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what is not there")
 def test_a_device_that_is_not_there_is_refused_with_what_to_do():
     with pytest.raises(SettingError, match=r"trainer\.device is cuda.*--device auto or cpu"):

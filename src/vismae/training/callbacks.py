@@ -6,13 +6,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vismae.core.errors import TrainingError
@@ -123,7 +124,8 @@ class ResumePoint(L.Callback):
         """Write the resume point of the step just done, replacing the old one at once.
 
         Raises:
-            TrainingError: The loss or the weights are not finite; the old one stays.
+            TrainingError: The loss or the weights are not finite, or the disk is full; the old one
+                stays.
         """
         self._finite.check()
         step = trainer.global_step
@@ -132,11 +134,20 @@ class ResumePoint(L.Callback):
         _require_finite_weights(trainer.lightning_module, step)
         self._saved_step = step
         partial = self._path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, self._path)
+        try:
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(partial, self._path)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{self._path}: the resume point of step {step} cannot be written "
+                f"({error.strerror or error}). The one before it, if any, stays as it was. Make "
+                "room on the disk or see to the rights there, and go on with --resume."
+            ) from error
 
 
 def _require_finite_weights(module: nn.Module, step: int) -> None:
@@ -157,7 +168,7 @@ class AveragedWeights(L.Callback):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.average = AveragedModel(model, multi_avg_fn=self._move, use_buffers=False)
+        self.average = AveragedModel(model)
         self._decay = decay
         self._updates = 0
         self._seen_step = 0
@@ -178,15 +189,24 @@ class AveragedWeights(L.Callback):
         """Average in the weights of a new step."""
         if trainer.global_step > self._seen_step and isinstance(pl_module, TrainingModule):
             self._seen_step = trainer.global_step
-            self.average.update_parameters(pl_module.model)
-            self._updates += 1
+            self.update(pl_module.model)
 
-    def _move(self, averaged: Any, current: Any, count: Any) -> None:
-        """Move the averages towards the weights; the first update, by torch, copies them."""
-        # Counted here: ``count`` lies on the device, and reading it would wait for all its work.
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the averages towards the weights; the first update copies them.
+
+        Not by ``AveragedModel`` itself, which looks at its count of updates: that lies on the
+        device, and reading it would wait for all its work.
+        """
+        averaged: list[Tensor] = [*self.average.module.parameters()]
+        current: list[Tensor] = [*model.parameters()]
         n = self._updates
-        decay = min(self._decay, (1.0 + n) / (10.0 + n))
-        get_ema_multi_avg_fn(decay)(averaged, current, count)
+        decay = min(self._decay, (1.0 + n) / (10.0 + n)) if n else 0.0
+        get_ema_multi_avg_fn(decay)(averaged, current, n)
+        for own, other in zip(self.average.module.buffers(), model.buffers(), strict=True):
+            own.copy_(other)
+        self.average.n_averaged += 1
+        self._updates += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average for the resume point."""

@@ -32,21 +32,31 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
-def out_of_memory_advice(batch_size: int, accumulate: int, device: torch.device) -> str:
+def out_of_memory_advice(
+    batch_size: int, accumulate: int, device: torch.device, compares: bool = False
+) -> str:
     """Return the sentence for a user: what was too much, and the batch size to try.
 
     Args:
         batch_size: ``data.batch_size`` that was too large.
         accumulate: ``trainer.accumulate`` it went with.
         device: Where memory ran out.
+        compares: The images of a batch are compared with each other, so that two halves are no
+            whole.
     """
     found = f"Memory ran out at data.batch_size={batch_size}{_in_use(device)}."
-    if batch_size == 1:
+    if batch_size == 1 or (compares and batch_size < 4):
         return (
             f"{found} There is no smaller batch: use model.checkpointing, trainer.precision=bf16, "
             "a smaller data.image_size or a smaller model.size."
         )
     smaller = batch_size // 2
+    if compares:
+        return (
+            f"{found} model.checkpointing and trainer.precision=bf16 need less memory for the same "
+            f"batch. Or start again with data.batch_size={smaller}: each image is then compared "
+            "with half as many others, which trainer.accumulate does not make up for."
+        )
     same = ", which learns the same" if batch_size % 2 == 0 else ""
     return (
         f"{found} Start again with data.batch_size={smaller} and trainer.accumulate="

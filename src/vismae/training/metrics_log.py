@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from vismae.core.errors import VismaeError
 from vismae.core.processes import spawning_without_main, stop_signals_held
 from vismae.core.rundir import write_text
 from vismae.training.memory import peak_memory_gib
@@ -53,8 +54,21 @@ class TimedLoader:
                 batch = next(batches)
             except StopIteration:
                 return
+            except VismaeError as error:
+                raise _as_it_was(error) from error
             self.wait_seconds += time.perf_counter() - start
             yield batch
+
+
+def _as_it_was(error: VismaeError) -> VismaeError:
+    """Return an error of a loader process as it was raised there.
+
+    torch puts the text of the traceback in place of the message, which is for people.
+    """
+    name = f"{type(error).__module__}.{type(error).__qualname__}: "
+    before, found, message = str(error).rpartition(name)
+    came_from_worker = bool(found) and "Original Traceback" in before
+    return type(error)(message.strip()) if came_from_worker else error
 
 
 class MetricsTable:

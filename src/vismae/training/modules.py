@@ -98,6 +98,9 @@ class TrainingModule(L.LightningModule):
             optimizer.found_inf = self._no_more_steps  # pyright: ignore[reportAttributeAccessIssue]
 
 
+_SAME_RANDOM_NUMBERS: dict[str, Any] = {"fallback_random": True}
+
+
 def compiled_step(forward: Callable[..., MAEOutput]) -> Callable[..., MAEOutput]:
     """Compile a forward pass, and with it its backward pass, as one graph each.
 
@@ -105,7 +108,7 @@ def compiled_step(forward: Callable[..., MAEOutput]) -> Callable[..., MAEOutput]
     graph. Random numbers are those of the plain network, so that a kept step can be run again
     without the compiler and drops the same paths.
     """
-    return torch.compile(forward, fullgraph=True, dynamic=False, options={"fallback_random": True})
+    return torch.compile(forward, fullgraph=True, dynamic=False, options=_SAME_RANDOM_NUMBERS)
 
 
 class PretrainModule(TrainingModule):
@@ -150,7 +153,10 @@ class ContrastiveModule(TrainingModule):
     def __init__(self, *args: Any, compiled: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         forward = self.model.loss
-        self._forward = torch.compile(forward, dynamic=False) if compiled else forward
+        if compiled:
+            # Not one graph: processes exchange their projections in the middle of it.
+            forward = torch.compile(forward, dynamic=False, options=_SAME_RANDOM_NUMBERS)
+        self._forward = forward
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the contrastive loss."""

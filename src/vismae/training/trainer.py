@@ -1,5 +1,7 @@
 """Running Lightning's Trainer from our settings, with exact resume."""
 
+import pickle
+import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from vismae.training.callbacks import (
 from vismae.training.host_memory import keep_freed_memory
 from vismae.training.memory import is_out_of_memory, out_of_memory_advice
 from vismae.training.metrics_log import MetricsLog, TimedLoader
-from vismae.training.modules import TrainingModule
+from vismae.training.modules import ContrastiveModule, TrainingModule
 from vismae.training.nonfinite import FiniteLoss
 from vismae.training.surroundings import StopRequest, quiet_lightning, signals_given_back
 from vismae.training.team import Team
@@ -70,10 +72,37 @@ def resume_step(folder: Path) -> int:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return int(state["global_step"])
-    except (RuntimeError, KeyError, EOFError, OSError) as error:
-        raise ModelError(
-            f"{path}: the resume point cannot be read ({error}). Remove it to start again."
-        ) from error
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from error
+
+
+# What torch makes of a file that is cut off, or has other bytes than were written.
+_DAMAGED = (
+    *(RuntimeError, LookupError, TypeError, ValueError, AttributeError, EOFError, OSError),
+    *(pickle.PickleError, zipfile.BadZipFile),
+)
+
+
+def _require_whole(path: Path) -> None:
+    """Raise if a resume point is not what was written: torch itself reads numbers unchecked.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            part = file.testzip()
+    except _DAMAGED as error:
+        raise _unreadable(path, error) from error
+    if part is not None:
+        raise _unreadable(path, f"{part} in it differs from its checksum")
+
+
+def _unreadable(path: Path, why: object) -> ModelError:
+    return ModelError(
+        f"{path}: the resume point cannot be read ({why}). Put back a copy of it if there is one, "
+        "or remove it to start again."
+    )
 
 
 @dataclass(frozen=True)
@@ -128,6 +157,8 @@ def run_training(
         SystemExit: In processes other than the first, when training is over.
     """
     start_step = resume_step(fit.folder)
+    if start_step and fit.team.is_first:
+        _require_whole(fit.folder / CHECKPOINT)
     with ExitStack() as after:
         after.enter_context(quiet_lightning())
         after.enter_context(signals_given_back())
@@ -234,7 +265,10 @@ def _fit(
             raise
         raise TrainingError(
             out_of_memory_advice(
-                batch_size, trainer.accumulate_grad_batches, trainer.strategy.root_device
+                batch_size,
+                trainer.accumulate_grad_batches,
+                trainer.strategy.root_device,
+                compares=isinstance(module, ContrastiveModule),
             )
         ) from error
     except SystemExit as end:
