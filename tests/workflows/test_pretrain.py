@@ -1,6 +1,7 @@
 """Pre-training end to end: resume, several processes, broken images, what a run leaves behind."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from stores import SMALL_RUN, pretrain_store, record
 from vismae.core.config import PretrainConfig
-from vismae.core.errors import DataError, PreprocessingError, RunFolderError, TrainingError
+from vismae.core.errors import (
+    DataError,
+    ModelError,
+    PreprocessingError,
+    RunFolderError,
+    TrainingError,
+)
+from vismae.core.rundir import open_run
 from vismae.core.settings import build_config
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.loaders import PretrainImages, PretrainItem
@@ -151,6 +160,9 @@ def test_a_finished_run_is_left_as_it_is(
     assert again.already_finished
     assert "already finished after 2 steps" in again.summary()
     assert (out / "model" / "model.safetensors").stat().st_mtime_ns == before
+    # Fewer steps than were done are no other number of steps.
+    fewer = pretrain(pretrain_config(out, unlabelled, resume=True, **{"trainer.max_steps": 1}))
+    assert "already finished after 2 steps" in fewer.summary()
     # More steps lengthen the run.
     longer = pretrain(pretrain_config(out, unlabelled, resume=True, **{"trainer.max_steps": 3}))
     assert not longer.already_finished
@@ -226,6 +238,91 @@ def test_a_run_may_go_on_with_batches_of_another_size_on_the_images_it_would_hav
         pretrain(pretrain_config(tmp_path / "cut", unlabelled, **settings))
     assert seen == expected
     assert steps_logged(tmp_path / "cut") == [1, 2, 3, 4, 5, 6]
+
+
+def test_simclr_does_not_go_on_with_other_batches_for_a_step(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    def opened(**cut: int) -> None:
+        settings = {f"trainer.{name}": value for name, value in cut.items() if name != "batch_size"}
+        settings["data.batch_size"] = cut["batch_size"]
+        config = pretrain_config(tmp_path / "run", unlabelled, method="simclr", **settings)
+        with open_run(config.out, "pretrain", config, resume=True):
+            pass
+
+    opened(batch_size=8, accumulate=1, devices=1)
+    opened(batch_size=4, accumulate=1, devices=2)
+    # Images of two batches are not compared with each other.
+    with pytest.raises(RunFolderError, match=r"trainer\.accumulate was 1, now 2"):
+        opened(batch_size=4, accumulate=2, devices=1)
+
+
+def test_a_run_goes_on_with_the_images_it_began_with_when_its_store_has_grown(
+    pretrain_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    step = PretrainModule.training_step
+
+    def noting_step(self: PretrainModule, batch: Batch, batch_idx: int) -> torch.Tensor:
+        seen.extend(batch["row"].tolist())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(PretrainModule, "training_step", noting_step)
+    small = pretrain_store(tmp_path / "small").folder
+    grown = pretrain_store(tmp_path / "grown", images=18).folder
+    other = pretrain_store(tmp_path / "other", seed=1).folder
+    store, out = tmp_path / "store", tmp_path / "run"
+    store.symlink_to(small)
+    pretrain(pretrain_config(tmp_path / "whole", store))
+    expected, seen = seen, []
+    pretrain(pretrain_config(out, store, **{"trainer.max_steps": 2}))
+    for changed in (other, grown):
+        store.unlink()
+        store.symlink_to(changed)
+        config = pretrain_config(out, store, resume=True)
+        if changed == other:
+            with pytest.raises(DataError, match=r"does not hold the images that .* began with"):
+                pretrain(config)
+        else:
+            pretrain(config)
+    assert seen == expected
+    card = load_model(out / "model").card
+    assert card is not None
+    assert card.training["pretrain"].images == 12
+
+
+def test_a_resume_point_that_cannot_be_written_leaves_the_one_before_it(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = L.Trainer.save_checkpoint
+
+    def until_full(self: L.Trainer, path: Path, *args: Any, **kwargs: Any) -> None:
+        if self.global_step > 1:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", until_full)
+    out = tmp_path / "run"
+    with pytest.raises(TrainingError, match=r"last\.ckpt: the resume point of step 2 cannot be"):
+        pretrain(pretrain_config(out, unlabelled, **{"trainer.checkpoint_every": 1}))
+    names = {path.name for path in (out / "checkpoints").iterdir()}
+    assert names == {"last.ckpt", "images.json"}
+    point = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert point["global_step"] == 1
+
+
+def test_a_resume_point_with_a_changed_byte_is_not_gone_on_from(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    pretrain(pretrain_config(out, unlabelled, **{"trainer.max_steps": 1}))
+    point = out / "checkpoints" / "last.ckpt"
+    content = bytearray(point.read_bytes())
+    content[len(content) // 2] ^= 64
+    point.write_bytes(content)
+    with pytest.raises(ModelError, match=r"last\.ckpt: .* differs from its checksum"):
+        pretrain(pretrain_config(out, unlabelled, resume=True))
 
 
 def test_a_run_leaves_one_model_its_record_and_pictures(

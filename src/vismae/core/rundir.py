@@ -130,7 +130,9 @@ def _refuse_changed(folder: Path, settings: str) -> None:
     differing += sorted(name for name in set(new) - set(old) if _is_own_key(name, old))
     images = [prod(each.get(name, 1) for name in _IMAGES_PER_STEP) for each in (old, new)]
     if images[0] == images[1]:
-        differing = [name for name in differing if name not in _IMAGES_PER_STEP]
+        # SimCLR compares the images of all processes' batches, but not those of several batches.
+        kept = {"trainer.accumulate"} if new.get("method") == "simclr" else set[str]()
+        differing = [name for name in differing if name not in {*_IMAGES_PER_STEP} - kept]
     elif set(differing) & set(_IMAGES_PER_STEP):
         raise RunFolderError(
             f"{folder} cannot be resumed with {images[1]} images a step, it began with {images[0]} "

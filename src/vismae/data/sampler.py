@@ -30,8 +30,8 @@ class DrawStream:
         rows: Row numbers to draw from, (N,).
         groups: Group of each row (modality), (N,); sampling shares are set between groups.
         sampling: ``natural`` draws every row once an epoch; ``sqrt`` draws groups in proportion
-            to the square root of their size, ``balanced`` all alike. Within a group, rows come
-            in shuffled passes: none comes again before all have come.
+            to the square root of their size, ``balanced`` all alike. An epoch takes the rows of a
+            group from shuffled passes over it, one after the other, and shuffles what it took.
         seed: Decides the order.
     """
 

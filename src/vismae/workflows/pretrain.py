@@ -37,6 +37,7 @@ from vismae.training.probes import labelled_halves
 from vismae.training.team import Team, together
 from vismae.training.time_share import TimeShare
 from vismae.training.trainer import Fit, Schedule, plan_schedule, resume_step, run_training
+from vismae.workflows.begun_with import images_of_run
 from vismae.workflows.preparation import (
     load_start,
     of_modality,
@@ -75,7 +76,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     """Pre-train from a configuration; the run folder ends with ``model/``.
 
     Raises:
-        DataError: No image is left to learn from.
+        DataError: No image is left to learn from, or a run that is resumed began with others.
         PreprocessingError: The start model prepares images in another way.
         RunFolderError: The run folder cannot be used.
         TrainingError: The loss was not finite, memory ran out, or another process failed.
@@ -103,14 +104,18 @@ def pretrain_on(
         team: The processes that train.
 
     Raises:
+        DataError: The store no longer holds the images that the run began with.
         PreprocessingError: The start model prepares images in another way.
         TrainingError: The loss was not finite, memory ran out, or another process failed.
     """
+    rows = images_of_run(folder, store, rows)
     schedule = plan_schedule(config.trainer, config.data.batch_size, len(rows))
-    if resume_step(folder) >= schedule.total_steps and (folder / MODEL / "model.json").is_file():
-        logger.info("%s is finished at step %d", folder, schedule.total_steps)
-        return PretrainResult(folder / MODEL, schedule.total_steps, already_finished=True)
-    return _train(config, folder, store, rows, schedule, team)
+    done = resume_step(folder)
+    if done >= schedule.total_steps and (folder / MODEL / "model.json").is_file():
+        logger.info("%s is finished at step %d", folder, done)
+        return PretrainResult(folder / MODEL, done, already_finished=True)
+    model = _train(config, folder, store, rows, schedule, team)
+    return PretrainResult(model, max(done, schedule.total_steps))
 
 
 def _open_store(config: PretrainConfig, folder: Path) -> Store:
@@ -164,7 +169,7 @@ def _train(
     rows: pd.DataFrame,
     schedule: Schedule,
     team: Team,
-) -> PretrainResult:
+) -> Path:
     source, start = load_start(config.init)
     wanted = resolve_preprocessing(
         config.preprocessing, config.data.image_size, config.model.in_channels, start
@@ -229,7 +234,7 @@ def _train(
         if isinstance(final, SwinMAE):
             draw_fill_in_sheet(folder / "figures" / "fill_in.png", final, examples, preprocessing)
         save_model(final, card, folder / MODEL)
-    return PretrainResult(folder / MODEL, schedule.total_steps)
+    return folder / MODEL
 
 
 def _looks(
