@@ -26,7 +26,7 @@ def units_of(hidden: torch.Tensor, grid: tuple[int, int], unit: int) -> torch.Te
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("grid", [(56, 56), (28, 20), (13, 21), (4, 7)])
+@pytest.mark.parametrize("grid", [(56, 56), (28, 20), (13, 21), (4, 11)])
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.75, 0.95])
 def test_ratio_is_exact_in_every_sample(strategy: str, grid: tuple[int, int], ratio: float):
     rows, columns = unit_grid(grid, 2)
@@ -121,6 +121,8 @@ def test_wrong_settings_are_named():
         sample_hidden(keys, (8, 8), 2, 0.5, "foreground")
     with pytest.raises(SettingError, match="hides none"):
         sample_hidden(keys, (2, 2), 2, 0.4)
+    with pytest.raises(SettingError, match=r"4 mask units hides all.* lower ratio"):
+        sample_hidden(keys, (4, 4), 2, 0.9)
     with pytest.raises(SettingError, match="between 0 and 1"):
         sample_hidden(keys, (8, 8), 2, 1.0)
 

@@ -54,15 +54,16 @@ def hidden_count(units: int, ratio: float) -> int:
     """Units that are hidden of ``units``: the nearest whole number, ties to even.
 
     Raises:
-        SettingError: Nothing would be hidden, or the ratio is not between 0 and 1.
+        SettingError: Nothing or everything would be hidden, or the ratio is not between 0 and 1.
     """
     if not 0.0 < ratio < 1.0:
         raise SettingError(f"mask_ratio is {ratio}; use a number between 0 and 1, such as 0.75.")
     count = round(ratio * units)
-    if count == 0:
+    if count in (0, units):
+        what, cure = ("none", "higher") if count == 0 else ("all", "lower")
         raise SettingError(
-            f"mask_ratio {ratio} of {units} mask units hides none. Use larger images, smaller "
-            "units (mask_unit_px) or a higher ratio."
+            f"mask_ratio {ratio} of {units} mask units hides {what}. Use larger images, smaller "
+            f"units (mask_unit_px) or a {cure} ratio."
         )
     return count
 
