@@ -201,6 +201,27 @@ def test_int8_of_a_classifier_is_judged_by_its_auroc(tmp_path: Path) -> None:
     assert abs(quality["loss"]) < 0.2
 
 
+def test_the_runner_takes_gaps_for_what_predict_takes_them(
+    segmenter: Path, onnx_folder: Path, tmp_path: Path
+) -> None:
+    stored, _ = ct_volume(tmp_path / "a_ct.nii.gz")
+    values = stored.astype(np.float32) / 3
+    values[:, :12] = np.nan  # outside the field of view
+    values[0, 20, 20] = -900.0
+    nifti = write_nifti(
+        tmp_path / "gaps_ct.nii.gz", values.transpose(2, 1, 0), np.diag([-0.8, -0.8, 5.0, 1.0])
+    )
+    np.save(tmp_path / "pixels.npy", values)
+    run_without(
+        ("torch", "vismae"),
+        *(onnx_folder / "run.py", tmp_path / "pixels.npy", tmp_path / "answer.npy"),
+    )
+    result = vismae.predict(model=segmenter, inputs=nifti, out=tmp_path / "out", device="cpu")
+    [(path,)] = result.outputs.values()
+    expected = np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
+    assert (np.load(tmp_path / "answer.npy") == expected).mean() > 0.9995
+
+
 @pytest.mark.parametrize(
     ("units", "known"),
     [

@@ -26,9 +26,10 @@ def run(pixels, slope=1.0, intercept=0.0, scale=None, batch=16, model="model.onn
     if facts["in_channels"] == 3 > pixels.shape[3]:
         pixels = np.repeat(pixels, 3, axis=3)
     pixels = np.moveaxis(pixels, 3, 1).astype(np.float32)
-    values = np.where(np.isfinite(pixels), pixels * slope + intercept, np.nan)
+    finite = np.isfinite(pixels)
+    pixels = np.where(finite, pixels, pixels[finite].min())
     axes = (1, 2, 3) if facts["percentiles_of"] == "image" else None
-    ends = np.nanpercentile(values, facts["percentiles"], axes).T
+    ends = np.percentile(pixels * slope + intercept, facts["percentiles"], axes).T
     scaling = np.empty((len(pixels), 4), np.float32)
     scaling[:, 0], scaling[:, 1], scaling[:, 2:] = slope, intercept, ends
     scales = np.full(len(pixels), facts["scales"][scale])
