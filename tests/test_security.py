@@ -204,6 +204,13 @@ def test_a_model_card_that_asks_for_something_else_is_refused(
         load_model(model)
 
 
+def test_a_model_card_nested_without_end_is_refused(tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    (model / "model.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="is no JSON"):
+        load_model(model)
+
+
 @pytest.mark.parametrize("name", ["../secret.arrow", "/etc/passwd", "shards/../../x", "C:\\x", ""])
 def test_a_store_whose_files_lie_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
     pretrain_store(tmp_path / "store", images=3)

@@ -63,14 +63,19 @@ def run_command(work: Callable[[], ResultT], verbose: bool, quiet: bool) -> Resu
     except Exception as error:
         raise typer.Exit(_report_unforeseen(error, verbose)) from None
     if is_main_process():
-        typer.echo(result.summary())
+        typer.echo(_printable(result.summary()))
     return result
 
 
 def _complain(message: str, *, show_traceback: bool = False) -> None:
     if show_traceback:
         typer.echo(traceback.format_exc(), err=True)
-    typer.echo(f"vismae: {message}", err=True)
+    typer.echo(_printable(f"vismae: {message}"), err=True)
+
+
+def _printable(text: str) -> str:
+    """Return a text that can be written; file names need not be in the system's encoding."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _report_unforeseen(error: Exception, verbose: bool) -> int:

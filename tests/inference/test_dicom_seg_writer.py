@@ -310,3 +310,36 @@ def test_headers_that_name_no_study_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="StudyInstanceUID"):
         write_dicom_seg(tmp_path / "seg.dcm", files_of([bare]), two_boxes()[:1], FACTS)
     assert not (tmp_path / "seg.dcm").exists()
+
+
+@pytest.mark.parametrize(
+    ("characters", "patient"),
+    [
+        (None, "Doe^Jane"),
+        ("ISO_IR 100", "Müller^Jörg"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("ISO IR 100", "Doe^Jane"),
+    ],
+)
+def test_names_in_every_script_are_carried(characters: Any, patient: str, tmp_path: Path) -> None:
+    paths = write_dicom_series(
+        tmp_path / "ct", volume(), SpecificCharacterSet=characters, PatientName=patient, **PLACED
+    )
+    classes = ("background", "肝臓", "left\\lung\n", "Läsion " + 60 * "x")
+    labels = two_boxes()
+    labels[2, 3:5, 3:5] = 3
+    write_dicom_seg(
+        tmp_path / "seg.dcm", files_of(paths), labels, SegmentationFacts(classes, "a", "b")
+    )
+    made = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert made.PatientName == pydicom.dcmread(paths[0]).PatientName
+    found = [item.SegmentLabel for item in made.SegmentSequence]
+    assert found == ["肝臓", "left/lung", classes[3][:64]]
+
+
+def test_the_largest_series_number_has_a_segmentation(tmp_path: Path) -> None:
+    facts = {**PLACED, "SeriesNumber": 2**31 - 1}
+    files = files_of(write_dicom_series(tmp_path / "ct", volume(), **facts))
+    write_dicom_seg(tmp_path / "seg.dcm", files, two_boxes(), FACTS)
+    assert pydicom.dcmread(tmp_path / "seg.dcm").SeriesNumber == 2**31 - 1

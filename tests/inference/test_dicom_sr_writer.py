@@ -95,3 +95,13 @@ def test_a_header_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="StudyInstanceUID"):
         write_dicom_sr(tmp_path / "sr.dcm", [finding], FACTS)
     assert not (tmp_path / "sr.dcm").exists()
+
+
+def test_classes_in_every_script_are_carried(tmp_path: Path) -> None:
+    facts = ReportFacts(("肝臓", "a\\b"), "request", "0123456789abcdef", Modality.CT)
+    finding = Finding(series(tmp_path / "ct"), np.array([0.25, 0.75]), ("a\\b",))
+    write_dicom_sr(tmp_path / "sr.dcm", [finding], facts)
+    [group] = sr.srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()
+    names = [item.name.meaning for item in group.get_measurements()]
+    assert names == ["Probability of 肝臓", "Probability of a/b"]
+    assert [item.value.meaning for item in group.get_qualitative_evaluations()] == ["a/b"]

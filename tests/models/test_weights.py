@@ -126,6 +126,13 @@ def test_weights_of_another_network_are_an_error(folder: Path):
         ({"architecture": {"swin": {}, "num_classes": 3, "dropout": 0}}, "names 2 classes"),
         ({"architecture": {"swin": {}, "num_classes": 2, "dropout": "x"}}, "wrong type"),
         ({"format_version": None}, "no format_version"),
+        ({"preprocessing": {"std": 0.0}}, "preprocessing.std"),
+        ({"preprocessing": {"mean": float("nan")}}, "preprocessing.mean"),
+        ({"preprocessing": {"image_size": [0, 32]}}, "preprocessing.image_size.0"),
+        ({"preprocessing": {"image_size": [32, 10**6]}}, "preprocessing.image_size.1"),
+        ({"preprocessing": {"percentiles": [0.5, 101]}}, "preprocessing.percentiles.1"),
+        ({"preprocessing": {"ct_window_hu": [40, 40]}}, "ct_window_hu: .*must be the larger"),
+        ({"task": {"classes": ["no", "yes"], "thresholds": [0.5]}}, "1 thresholds for 2 classes"),
     ],
 )
 def test_card_that_makes_no_sense_is_an_error(folder: Path, change: dict, message: str):

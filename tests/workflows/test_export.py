@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -27,13 +28,16 @@ from vismae.cli import app
 from vismae.core.errors import ModelError, RunFolderError, SettingError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality, PixelUnit
+from vismae.inference.deployed import deployed
 from vismae.models import (
     SwinMAE,
     load_model,
     load_reference_checkpoint,
 )
 from vismae.workflows.export import ExportResult
+from vismae.workflows.exporting import onnx_runner
 from vismae.workflows.exporting.card_page import card_page
+from vismae.workflows.exporting.onnx_file import onnx_facts
 from vismae.workflows.exporting.outcome import require_same
 
 CT = Preprocessing(image_size=(32, 32), in_channels=1, pixel_units={Modality.CT: (PixelUnit.HU,)})
@@ -195,6 +199,67 @@ def test_int8_of_a_classifier_is_judged_by_its_auroc(tmp_path: Path) -> None:
     quality = json.loads((result.folder / "export.json").read_text())["quality"]
     assert quality["metric"] == "auroc"
     assert abs(quality["loss"]) < 0.2
+
+
+def test_the_runner_takes_gaps_for_what_predict_takes_them(
+    segmenter: Path, onnx_folder: Path, tmp_path: Path
+) -> None:
+    stored, _ = ct_volume(tmp_path / "a_ct.nii.gz")
+    values = stored.astype(np.float32) / 3
+    values[:, :12] = np.nan  # outside the field of view
+    values[0, 20, 20] = -900.0
+    nifti = write_nifti(
+        tmp_path / "gaps_ct.nii.gz", values.transpose(2, 1, 0), np.diag([-0.8, -0.8, 5.0, 1.0])
+    )
+    np.save(tmp_path / "pixels.npy", values)
+    run_without(
+        ("torch", "vismae"),
+        *(onnx_folder / "run.py", tmp_path / "pixels.npy", tmp_path / "answer.npy"),
+    )
+    result = vismae.predict(model=segmenter, inputs=nifti, out=tmp_path / "out", device="cpu")
+    [(path,)] = result.outputs.values()
+    expected = np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
+    assert (np.load(tmp_path / "answer.npy") == expected).mean() > 0.9995
+
+
+@pytest.mark.parametrize(
+    ("units", "known"),
+    [
+        ({Modality.CT: (PixelUnit.HU,)}, "hu"),
+        ({Modality.CT: (PixelUnit.HU,), Modality.MR: (PixelUnit.ARBITRARY,)}, None),
+        ({Modality.XR: (PixelUnit.DISPLAY,)}, "grey"),
+    ],
+)
+def test_the_runner_guesses_no_scale(
+    units: Any, known: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = CT.model_copy(update={"pixel_units": units})
+    model = write_network(tmp_path / "model", "swin_unet", preprocessing=contract)
+    facts = onnx_facts(deployed(load_model(model)))
+    assert facts["scale"] == known
+
+    class Session:
+        """Gives back which scale it was told."""
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def get_modelmeta(self) -> SimpleNamespace:
+            return SimpleNamespace(custom_metadata_map={"vismae": json.dumps(facts)})
+
+        def run(self, _: object, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [np.eye(4)[given["scale"]]]
+
+    monkeypatch.setattr(onnx_runner.onnxruntime, "InferenceSession", Session)
+    pixels = np.arange(2 * 5 * 6).reshape(2, 5, 6)
+    told = list(facts["scales"])
+    assert told[int(onnx_runner.run(pixels, scale="range")[0])] == "range"
+    for dtype, guessed in ((np.uint8, known), (np.uint16, None if known == "grey" else known)):
+        if guessed is None:
+            with pytest.raises(ValueError, match="say which of hu, suv, grey, range"):
+                onnx_runner.run(pixels.astype(dtype))
+        else:
+            assert told[int(onnx_runner.run(pixels.astype(dtype))[0])] == guessed
 
 
 @pytest.mark.parametrize("network", ["swin_unet", "swin", "resnet18", "swin_mae"])

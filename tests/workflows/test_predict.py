@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,12 +16,14 @@ import pydicom
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from typer.testing import CliRunner
 
 import vismae
 import vismae.workflows.predict as workflow
 from factories import (
+    PET_TAGS,
     ultrasound_region,
     write_dicom_series,
     write_dicom_slice,
@@ -39,7 +42,7 @@ from models_on_disk import (
 )
 from vismae.cli import app
 from vismae.core.config import PredictConfig
-from vismae.core.errors import DataError, RunFolderError, SettingError
+from vismae.core.errors import DataError, ModelError, RunFolderError, SettingError
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.store import Store
 from vismae.files.dicom_labels import read_dicom_labels
@@ -254,6 +257,17 @@ def test_one_bad_input_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert "4 could not be predicted" in result.summary()
 
 
+def test_a_pet_without_its_dose_is_no_ct_whatever_is_said(tmp_path: Path) -> None:
+    volume = (body() * 2000).astype(np.uint16)
+    write_dicom_series(tmp_path / "in" / "pet", volume, **{**PET_TAGS, "PatientWeight": None})
+    contract = SMALL_CONTRACT.model_copy(update={"pixel_units": {Modality.CT: (PixelUnit.HU,)}})
+    model = write_segmenter(tmp_path / "model", preprocessing=contract, modalities=(Modality.CT,))
+    result = predict(model, tmp_path / "in", tmp_path / "out", modality="ct")
+    assert [failure.reason for failure in result.failed] == ["no-suv"]
+    with pytest.raises(DataError):
+        vismae.ingest(tmp_path / "in", store=tmp_path / "store", modality="ct", executor="here")
+
+
 def test_reports_and_texts_in_a_folder_are_left_out_without_failing(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in")
     write_dicom_slice(tmp_path / "in" / "report.dcm", np.zeros((4, 4), np.uint8), Modality="SR")
@@ -280,6 +294,18 @@ def test_no_result_overwrites_another(tmp_path: Path) -> None:
     assert len(made) == len(set(made)) == 4
     assert all(path.resolve().is_relative_to((tmp_path / "out").resolve()) for path in made)
     assert not (tmp_path / "a.png").exists()
+
+
+def test_names_as_long_as_a_name_may_be_leave_room_for_results(tmp_path: Path) -> None:
+    for ending in ("a.png", "b.png"):
+        pixels = (body(1, seed=ord(ending[0]))[0] * 255).astype(np.uint8)
+        write_png(tmp_path / "in" / f"{'ä' * 125}{ending}", pixels)
+    model = write_segmenter(tmp_path / "model")
+    result = predict(model, tmp_path / "in", tmp_path / "out", uncertainty=True)
+    assert result.failures == ()
+    names = {"ä" * 100 + ending for ending in (".png", "_uncertainty.png")}
+    names |= {"ä" * 100 + ending for ending in ("-2.png", "-2_uncertainty.png")}
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == names
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(
@@ -346,6 +372,128 @@ def test_nothing_stays_of_an_input_that_changed_and_can_no_longer_be_read(tmp_pa
     assert set(pd.read_csv(out / "predictions.csv")["name"].dropna()) == {"b"}
     assert not (out / "a_evidence.png").exists()
     assert (out / "b_evidence.png").is_file()
+
+
+def test_file_names_need_not_be_in_the_encoding_of_the_system(tmp_path: Path) -> None:
+    models = {"predict": write_segmenter(tmp_path / "seg"), "embed": write_mae(tmp_path / "mae")}
+    picture = write_png(tmp_path / "a.png", (body(1)[0] * 255).astype(np.uint8)).read_bytes()
+    (tmp_path / "in").mkdir()
+    for name, content in ((b"M\xfcller.png", picture), (b"L\xf6we.png", picture[:60])):
+        (tmp_path / "in" / os.fsdecode(name)).write_bytes(content)
+    for command, model in models.items():
+        words = [command, "--model", model, tmp_path / "in", tmp_path / "in" / "M\udcfcller.png"]
+        out = tmp_path / command
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "vismae",
+                *map(os.fspath, words),
+                "--out",
+                out,
+                "--device",
+                "cpu",
+            ],
+            capture_output=True,
+            timeout=120,
+        )
+        assert done.returncode == 1, done.stderr
+        assert b"L\\udcf6we.png" in done.stdout
+        assert "L\\udcf6we.png" in (out / "failed.csv").read_text()
+    assert (tmp_path / "predict" / "M\udcfcller.png").is_file()
+    assert "M\\udcfcller.png" in (tmp_path / "predict" / "volumes.csv").read_text()
+    assert len(pd.read_parquet(tmp_path / "embed" / "features.parquet")) == 1
+
+
+def test_no_table_stays_of_inputs_that_have_no_result_any_more(tmp_path: Path) -> None:
+    model, out = write_segmenter(tmp_path / "model"), tmp_path / "out"
+    first = write_png(tmp_path / "in" / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    predict(model, tmp_path / "in", out)
+    assert len(pd.read_csv(out / "volumes.csv")) == 2
+    first.write_bytes(first.read_bytes()[:60])
+    predict(model, tmp_path / "in", out, resume=True)
+    assert not (out / "volumes.csv").exists()
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_series_that_grows_takes_the_place_of_what_it_was(place: int, tmp_path: Path) -> None:
+    model, out = write_segmenter(tmp_path / "model"), tmp_path / "out"
+    volume = (body(5) * 2000).astype(np.uint16)
+    late = write_dicom_series(tmp_path / "in" / "ct", volume, **FRAME)[place]
+    away = late.rename(tmp_path / late.name)
+    other = write_png(tmp_path / "in" / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    predict(model, tmp_path / "in", out, format="png")
+    assert len(list(out.rglob("ct.slices/*.png"))) == 4
+    away.rename(late)
+    result = predict(model, tmp_path / "in", out, resume=True, format="png")
+    assert (result.predicted, result.skipped) == (1, 1)
+    assert len(list(out.rglob("*.slices/*.png"))) == 5
+    assert pd.read_csv(out / "volumes.csv")["name"].tolist() == ["a", "a", "ct", "ct"]
+    # A slice by itself is another question, and takes nothing away.
+    alone = predict(model, late, out, resume=True, format="png")
+    assert alone.predicted == 1
+    assert other.is_file()
+    assert set(pd.read_csv(out / "volumes.csv")["name"]) == {"a", "ct", late.stem}
+
+
+def test_slices_named_one_by_one_are_a_series(tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    paths = write_dicom_series(tmp_path / "in" / "ct", (body(5) * 2000).astype(np.uint16), **FRAME)
+    other = write_png(tmp_path / "in" / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    named = [paths[3], other, *paths[:3], paths[4], paths[0]]
+    result = predict(model, named, tmp_path / "out", format="png")
+    assert (result.predicted, result.failures) == (2, ())
+    whole = predict(model, tmp_path / "in" / "ct", tmp_path / "whole", format="png")
+    assert [path.name for path in whole.outputs[str(paths[0])]] == [
+        path.name for path in result.outputs[str(paths[3])]
+    ]
+    found, expected = (
+        [np.asarray(Image.open(path)) for path in sorted(tmp_path.glob(f"{out}/ct.slices/*"))]
+        for out in ("out", "whole")
+    )
+    assert np.array_equal(found, expected)
+    assert len(found) == 5
+
+
+def test_results_among_the_inputs_are_no_inputs(tmp_path: Path) -> None:
+    model, out = write_segmenter(tmp_path / "model"), tmp_path / "in" / "out"
+    write_png(tmp_path / "in" / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    predict(model, tmp_path / "in", out)
+    result = predict(model, tmp_path / "in", out, resume=True)
+    assert (result.predicted, result.skipped, result.failures) == (0, 1, ())
+
+
+@pytest.mark.parametrize("write", [write_segmenter, write_classifier])
+def test_answers_that_are_no_numbers_are_no_answers(
+    write: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    model = write(tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    weights["head.weight"] *= 1e7  # beyond what 16 bits hold
+    save_file(weights, model / "model.safetensors")
+    picture = write_png(tmp_path / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    assert predict(model, picture, tmp_path / "whole").predicted == 1
+    with pytest.raises(ModelError, match="not finite in fp16"):
+        predict(model, picture, tmp_path / "half", precision="fp16")
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    volume = write_nifti(tmp_path / "b_T1w.nii", np.random.default_rng(0).random((90, 90, 9)))
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); "
+        "from vismae.cli import app; app()"
+    )
+    words = ["predict", "--model", model, volume, "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words), "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path / 'out' / 'b_T1w.nii.gz'}: File too large" in done.stderr
 
 
 def test_uncertainty_is_the_entropy_of_the_mean_probabilities(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality
@@ -25,6 +25,15 @@ class TaskCard(BaseModel):
     """Probability from which a class counts as present, chosen on validation (classification)."""
     network: str = "swin_unet"
     """Network built round the encoder."""
+
+    @model_validator(mode="after")
+    def _one_threshold_for_each_class(self) -> "TaskCard":
+        if self.thresholds is not None and len(self.thresholds) != len(self.classes):
+            raise ValueError(
+                f"{len(self.thresholds)} thresholds for {len(self.classes)} classes; there must be "
+                "one for each"
+            )
+        return self
 
 
 class FingerprintCard(BaseModel):

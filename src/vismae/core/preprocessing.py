@@ -5,9 +5,9 @@ and prediction. ``data/intensity.py`` carries it out.
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from vismae.core.errors import PreprocessingError
 from vismae.core.types import Modality, PixelUnit
@@ -16,12 +16,25 @@ from vismae.core.types import Modality, PixelUnit
 _PHYSICAL = {PixelUnit.HU, PixelUnit.SUV}
 
 
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise ValueError(f"found {value[0]:g} to {value[1]:g}; the second must be the larger one")
+    return value
+
+
+# A card from outside must not make us fill all memory with one canvas.
+_Side = Annotated[int, Field(ge=1, le=8192)]
+_Window = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_rising)]
+_Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
+_Percentiles = Annotated[tuple[_Percentile, _Percentile], AfterValidator(_rising)]
+
+
 class Preprocessing(BaseModel):
     """Everything between a stored image and the network's input tensor."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image_size: tuple[int, int] = (224, 224)
+    image_size: tuple[_Side, _Side] = (224, 224)
     """Height and width of the network's input in pixels."""
     in_channels: Literal[1, 3] = 3
     """Channels of an image; grey images are repeated, colour images averaged for 1."""
@@ -29,15 +42,15 @@ class Preprocessing(BaseModel):
     """Slices on each side that come with a slice, as further channels (2.5D); edges repeat."""
     fit: Literal["pad", "stretch"] = "pad"
     """Keep the aspect ratio and pad bottom and right, or stretch to the input size."""
-    ct_window_hu: tuple[float, float] = (-1000.0, 1000.0)
+    ct_window_hu: _Window = (-1000.0, 1000.0)
     """HU mapped to 0 and 1."""
-    pet_range_suv: tuple[float, float] = (0.0, 10.0)
+    pet_range_suv: _Window = (0.0, 10.0)
     """SUV mapped to 0 and 1."""
-    percentiles: tuple[float, float] = (0.5, 99.5)
+    percentiles: _Percentiles = (0.5, 99.5)
     """Percentiles of the volume mapped to 0 and 1 for scales without a physical unit."""
-    mean: float = 0.223
+    mean: FiniteFloat = 0.223
     """Subtracted after scaling to 0..1 (VIS-MAE's pre-training value)."""
-    std: float = 0.202
+    std: FiniteFloat = Field(default=0.202, gt=0.0)
     """Divided by after subtracting the mean."""
     pixel_units: dict[Modality, tuple[PixelUnit, ...]] = {}
     """Units seen in training, by modality; empty before training."""

@@ -279,8 +279,12 @@ def _process_start(pid: int) -> str | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old or the new one, never a half."""
-    write_bytes(path, text.encode())
+    """Write a text file so that readers see the old or the new one, never a half.
+
+    What no text may hold, such as a file name in another encoding than the system's, is written
+    as its number.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -130,17 +130,23 @@ class Group:
     files: tuple[SourceFile, ...]
 
 
-def discover(source: Path) -> Iterator[SourceFile | RejectedFile]:
+def discover(
+    source: Path, apart: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[SourceFile | RejectedFile]:
     """Yield every image in a folder (with its subfolders), a zip archive or a single file.
 
     The order is that of the sorted names. Zip archives found in a folder are entered; archives
     inside archives are not. Hidden files and companions (tables, texts, ``DICOMDIR``, ``README``)
     are passed over in silence; anything else that is no image is yielded as rejected.
 
+    Args:
+        source: Folder, archive or file.
+        apart: As for ``walk``.
+
     Raises:
         UnreadableFileError: ``source`` does not exist; raised when the first item is asked for.
     """
-    for found in walk(source):
+    for found in walk(source, apart):
         if isinstance(found, RejectedFile):
             yield found
             continue

@@ -22,7 +22,14 @@ from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import SourceFile
-from vismae.inference.dicom_source import refused, require_highdicom, source_header
+from vismae.inference.dicom_source import (
+    in_dicom,
+    refused,
+    require_highdicom,
+    say_characters,
+    series_number,
+    source_header,
+)
 from vismae.inference.output_files import whole_or_none
 
 # Nor is a pixel's size of any use without its place: GDCM refuses the one without the other.
@@ -70,6 +77,7 @@ def write_dicom_seg(
         headers = [source_header(file) for file in files]
         make = _placed if _has_place(headers) else _unplaced
         made = make(headers, labels, facts, files[0].name)
+        say_characters(made, facts.classes)
         with whole_or_none(path) as place:
             made.save_as(place, enforce_file_format=True)
 
@@ -199,7 +207,7 @@ def _segmentation(headers: list[Dataset], labels: np.ndarray, facts: Segmentatio
     segments = [
         seg.SegmentDescription(
             segment_number=number,
-            segment_label=label[:64],
+            segment_label=in_dicom(label),
             segmented_property_category=codes.SCT.AnatomicalStructure,
             segmented_property_type=codes.SCT.Tissue,
             algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -217,7 +225,7 @@ def _segmentation(headers: list[Dataset], labels: np.ndarray, facts: Segmentatio
         series_instance_uid=generate_uid(
             entropy_srcs=["series", facts.identity, headers[0].SeriesInstanceUID]
         ),
-        series_number=int(headers[0].get("SeriesNumber") or 0) + 1000,
+        series_number=series_number(headers[0], 1000),
         sop_instance_uid=generate_uid(entropy_srcs=["instance", facts.identity, *instances]),
         instance_number=1,
         manufacturer="vismae",

@@ -5,6 +5,7 @@ asks for, or hold what it will not repeat.
 """
 
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 import pydicom
@@ -19,6 +20,12 @@ _MAY_BE_EMPTY = (
     *("StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+_LONGEST_WORDS = 64
+_LARGEST_NUMBER = 2**31 - 1
+_UNICODE = "ISO_IR 192"
+# highdicom takes over these as they are. It refuses the empty first value of sets with extensions,
+# as headers from Japan and Korea have them, and whatever is misspelt.
+_TAKEN_OVER = (None, "ISO_IR 100", _UNICODE)
 
 
 def require_highdicom() -> Any:
@@ -45,6 +52,9 @@ def source_header(file: SourceFile) -> Dataset:
     """
     with file.open() as stream:
         header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+    if header.get("SpecificCharacterSet") not in _TAKEN_OVER:
+        header.decode()
+        header.SpecificCharacterSet = _UNICODE
     for name in _MAY_BE_EMPTY:
         if name not in header:
             setattr(header, name, "")
@@ -58,6 +68,26 @@ def source_header(file: SourceFile) -> Dataset:
             "must refer to. Use --format nifti or png."
         )
     return header
+
+
+def in_dicom(words: str) -> str:
+    """Return people's own words as an LO (PS3.5 6.2): no backslash, no control characters, short.
+
+    A backslash would make two values of them.
+    """
+    plain = "".join(letter if letter.isprintable() else " " for letter in words)
+    return plain.replace("\\", "/").strip()[:_LONGEST_WORDS].rstrip()
+
+
+def say_characters(made: Dataset, words: Iterable[str]) -> None:
+    """Let an object hold words that the character set of its source images lacks."""
+    if not all(word.isascii() for word in words):
+        made.SpecificCharacterSet = _UNICODE
+
+
+def series_number(header: Dataset, above: int) -> int:
+    """Return a number for a series made of another, so much above its own."""
+    return min(int(header.get("SeriesNumber") or 0) + above, _LARGEST_NUMBER)
 
 
 def refused(name: str, error: Exception) -> DataError:

@@ -19,7 +19,14 @@ from pydicom.uid import generate_uid
 from vismae.core.types import Modality
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import SourceFile
-from vismae.inference.dicom_source import refused, require_highdicom, source_header
+from vismae.inference.dicom_source import (
+    in_dicom,
+    refused,
+    require_highdicom,
+    say_characters,
+    series_number,
+    source_header,
+)
 from vismae.inference.output_files import whole_or_none
 
 _SCHEME = "99VISMAE"
@@ -97,7 +104,7 @@ def write_dicom_sr(path: Path, findings: Sequence[Finding], facts: ReportFacts) 
                 evidence=evidence,
                 content=_content(groups, facts),
                 series_instance_uid=generate_uid(entropy_srcs=series),
-                series_number=int(evidence[0].get("SeriesNumber") or 0) + 2000,
+                series_number=series_number(evidence[0], 2000),
                 sop_instance_uid=generate_uid(entropy_srcs=["report", facts.identity, *instances]),
                 instance_number=1,
                 is_complete=True,
@@ -106,6 +113,7 @@ def write_dicom_sr(path: Path, findings: Sequence[Finding], facts: ReportFacts) 
             )
         except Exception as error:  # highdicom raises anything on odd source headers
             raise refused(name, error) from error
+        say_characters(made, facts.classes)
         with whole_or_none(path) as place:
             made.save_as(place, enforce_file_format=True)
 
@@ -177,7 +185,7 @@ def _content(groups: list[Any], facts: ReportFacts) -> Any:
 
 def _code(letter: str, number: int, meaning: str) -> Any:
     sr, _ = _modules()
-    return sr.CodedConcept(f"{letter}{number}", _SCHEME, meaning[:64])  # LO (PS3.5) has no more
+    return sr.CodedConcept(f"{letter}{number}", _SCHEME, in_dicom(meaning))
 
 
 def _modules() -> tuple[Any, Any]:

@@ -9,7 +9,6 @@ from typing import cast
 import numpy as np
 import torch
 
-from vismae.core.errors import ModelError
 from vismae.core.preprocessing import Preprocessing
 from vismae.data.loaders import SliceReader
 from vismae.data.store import Store
@@ -35,13 +34,9 @@ def embed_slices(
     model = cast(Model, ensemble.models[0])
     for batch, images in canvas_batches(slices, ensemble.preprocessing, batch_size):
         with torch.inference_mode(), ensemble.autocast():
-            vectors = image_features(model, images.to(ensemble.device)).float().cpu().numpy()
-        if not np.isfinite(vectors).all():
-            raise ModelError(
-                f"The features of an image are not finite in {ensemble.precision}. Use "
-                "--precision fp32; if they are not finite then either, the weights are damaged."
-            )
-        for item, vector in zip(batch, vectors, strict=True):
+            vectors = image_features(model, images.to(ensemble.device)).float().cpu()
+        ensemble.require_finite(vectors)
+        for item, vector in zip(batch, vectors.numpy(), strict=True):
             yield item.key, vector
 
 

@@ -119,7 +119,20 @@ class Ensemble:
             logits = model(images.flip(axes) if axes else images)
         if axes and logits.ndim == 4:
             logits = logits.flip(axes)
+        self.require_finite(logits)
         return logits.float()
+
+    def require_finite(self, answers: Tensor) -> None:
+        """Refuse answers that are no numbers: the most probable of them would be the first class.
+
+        Raises:
+            ModelError: Some are not finite.
+        """
+        if not bool(torch.isfinite(answers).all()):
+            raise ModelError(
+                f"The answers for an image are not finite in {self.precision}. Use --precision "
+                "fp32; if they are not finite then either, the weights are damaged."
+            )
 
     def autocast(self) -> torch.autocast:
         """Return the context in which a forward pass has the wanted precision."""

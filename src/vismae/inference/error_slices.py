@@ -26,6 +26,9 @@ def error_slices(
         ensemble: One masked autoencoder.
         slices: The stream; read no further than one batch ahead.
         batch_size: Slices at a time.
+
+    Raises:
+        ModelError: Errors are not finite.
     """
     contract = ensemble.preprocessing
     model = cast(SwinMAE, ensemble.models[0])
@@ -33,6 +36,7 @@ def error_slices(
         keys = torch.zeros(len(batch), dtype=torch.int64, device=ensemble.device)
         with ensemble.autocast():
             errors = reconstruction_error(model, images.to(ensemble.device), keys, contract)
+        ensemble.require_finite(errors)
         for item, error in zip(batch, errors, strict=True):
             native = unfit_logits(error[None], item.size, contract.fit)
             yield item.key, to_full_scale(native[0])

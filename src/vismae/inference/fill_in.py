@@ -54,7 +54,7 @@ def fill_in_slice(ensemble: Ensemble, image: Tensor, mask_ratio: float, key: int
         key: Decides which; the same key hides the same units.
 
     Raises:
-        ModelError: The model is no masked autoencoder.
+        ModelError: The model is no masked autoencoder, or draws no finite numbers.
         SettingError: The ratio hides no unit, or all of them.
     """
     model = ensemble.models[0]
@@ -76,6 +76,7 @@ def fill_in_slice(ensemble: Ensemble, image: Tensor, mask_ratio: float, key: int
     with ensemble.autocast():
         output = cast(MAEOutput, model(canvas, hidden=hidden))
     filled = model.fill_in(canvas, output)[0] * contract.std + contract.mean
+    ensemble.require_finite(filled)
     native = (int(image.shape[1]), int(image.shape[2]))
     drawn = unfit_logits(filled, native, contract.fit).mean(dim=0).clamp(0.0, 1.0).cpu().numpy()
     given = image.mean(dim=0).numpy()

@@ -228,7 +228,7 @@ def read_card(folder: Path) -> ModelCard:
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is no JSON ({error}). Take a fresh copy.") from error
     version = data.get("format_version") if isinstance(data, dict) else None
     # Looked at before the fields: a newer card may have fields this version cannot name.

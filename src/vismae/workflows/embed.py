@@ -17,6 +17,7 @@ from vismae.core.config_model import EmbedConfig
 from vismae.core.errors import DataError, PreprocessingError, SettingError, UnreadableFileError
 from vismae.core.types import Flag
 from vismae.data.store import Store
+from vismae.files.dicom_text import writable
 from vismae.inference.embedder import embed_slices, stored_slices
 from vismae.inference.ensemble import Ensemble, load_ensemble
 from vismae.inference.predictor import choose_device
@@ -184,7 +185,7 @@ def _embed_store(run: _Run, store: Store) -> None:
 
 
 def _embed_files(run: _Run) -> None:
-    inputs, found = find_inputs(run.config.inputs)
+    inputs, found = find_inputs(run.config.inputs, run.config.out)
     run.failures.extend(found)
 
     def slices(count_one: Callable[[], None]) -> Iterator[Slice[Piece]]:
@@ -223,8 +224,10 @@ def _read(run: _Run, item: Input) -> ReadInput:
 
 def _facts(read: ReadInput) -> pd.DataFrame:
     """Name the slices of an input: the file as given, the image in it, the slice in that."""
+    # A table holds no file name in another encoding than the system's.
+    source = writable(read.item.source)
     rows = [
-        (read.item.source, image, number, str(volume.image.modality))
+        (source, image, number, str(volume.image.modality))
         for image, volume in enumerate(read.volumes)
         for number in range(volume.shape[0])
     ]

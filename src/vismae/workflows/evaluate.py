@@ -13,7 +13,6 @@ from vismae.core.errors import DataError, ModelError
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.rundir import open_run, write_bytes, write_text
 from vismae.data.fingerprint import WITHHELD, Overlap, overlap
-from vismae.data.labels import refuse_not_annotated
 from vismae.data.sources import Task
 from vismae.data.splits import read_patients_csv
 from vismae.data.store import Store
@@ -25,7 +24,12 @@ from vismae.models.weights import load_model
 from vismae.workflows.evaluation_report import write_report
 from vismae.workflows.ingest import open_or_ingest
 from vismae.workflows.preparation import of_modality, resolve_preprocessing, with_units
-from vismae.workflows.scoring import SegmentationResult, score_classes, score_label_maps
+from vismae.workflows.scoring import (
+    SegmentationResult,
+    label_values_of,
+    score_classes,
+    score_label_maps,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -263,24 +267,11 @@ def _some(names: list[str], most: int = 5) -> str:
 def _score_segmenter(
     config: EvaluateConfig, predictor: Predictor, store: Store, cases: Cases, task: TaskCard
 ) -> tuple[SegmentationResult, pd.DataFrame]:
-    label_values = _label_values(task, store)
+    label_values = label_values_of(task, store)
     scores = score_label_maps(
         predictor, store, cases.rows, label_values, task.classes, config.nsd_tolerance
     )
     return scores, summarise_patients(scores.patients, n=config.bootstrap, seed=config.seed)
-
-
-def _label_values(task: TaskCard, store: Store) -> dict[int, int]:
-    """Return the model's reading of label values; 0/1 and 0/255 mean the same of one class."""
-    known = dict(task.label_values or {})
-    classes = {value: store.classes.get(value, "") for value in store.label_values}
-    # What the model's task took for background counts as background here too.
-    scored = {value: name for value, name in classes.items() if known.get(value) != 0}
-    refuse_not_annotated(scored, store.address)
-    unknown = sorted(set(store.label_values) - set(known))
-    if len(task.classes) == 2 and len(unknown) == 1 and set(store.label_values) <= {0, *unknown}:
-        return {0: 0, unknown[0]: 1}
-    return known
 
 
 def _score_classifier(

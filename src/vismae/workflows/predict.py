@@ -147,7 +147,7 @@ def predict(config: PredictConfig) -> PredictResult:
 
 def _find_all(config: PredictConfig, scratch: Path) -> tuple[list[Input], list[Failure]]:
     servers, on_disk = servers_of(config.inputs, config.query)
-    inputs, failures = find_inputs(on_disk)
+    inputs, failures = find_inputs(on_disk, config.out)
     for address, server in servers.items():
         for found in remote_inputs(address, server, config.query, _kept(config), scratch):
             if isinstance(found, Failure):
@@ -167,7 +167,7 @@ def _predict_into(
 ) -> PredictResult:
     records = Records(folder)
     request = request_of(config, ensemble.digest, metadata.version("vismae"))
-    names = allot_names(inputs, records.names())
+    names = allot_names(inputs, records.grow(inputs) | records.names())
     run = _Run(config, ensemble, records, request, names, failures)
     try:
         _predict_all(run, inputs)

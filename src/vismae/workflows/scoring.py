@@ -5,11 +5,29 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vismae.data.labels import apply_mapping, encode_labels
+from vismae.core.model_card import TaskCard
+from vismae.data.labels import apply_mapping, encode_labels, refuse_not_annotated
 from vismae.data.store import Store
 from vismae.evaluation.classification import ALL, ClassificationScores, score_classification
 from vismae.evaluation.segmentation import SegmentationScorer, SliceCounts, dice_per_patient
 from vismae.inference.predictor import Predictor
+
+
+def label_values_of(task: TaskCard, store: Store) -> dict[int, int]:
+    """Return the model's reading of label values; 0/1 and 0/255 mean the same of one class.
+
+    Raises:
+        DataError: The label maps are annotated in part.
+    """
+    known = dict(task.label_values or {})
+    classes = {value: store.classes.get(value, "") for value in store.label_values}
+    # What the model's task took for background counts as background here too.
+    scored = {value: name for value, name in classes.items() if known.get(value) != 0}
+    refuse_not_annotated(scored, store.address)
+    unknown = sorted(set(store.label_values) - set(known))
+    if len(task.classes) == 2 and len(unknown) == 1 and set(store.label_values) <= {0, *unknown}:
+        return {0: 0, unknown[0]: 1}
+    return known
 
 
 def mean_dice(

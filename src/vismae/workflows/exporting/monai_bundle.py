@@ -197,7 +197,7 @@ def _inference(
                 "keys": "pred",
                 "output_dir": "@output_dir",
                 "output_postfix": "labels",
-                "output_dtype": "$torch.uint8",
+                "output_dtype": "$torch.uint8" if outputs <= 256 else "$torch.int32",
                 "separate_folder": False,
                 "resample": False,
                 "print_log": False,

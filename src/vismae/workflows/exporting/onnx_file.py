@@ -91,7 +91,7 @@ def onnx_facts(body: UnitRangeModel) -> dict[str, Any]:
     """Return what a runner must know beside the file's inputs."""
     contract = body.preprocessing
     card = getattr(body.network, "card", None)
-    first = trials(contract)[0]
+    scales = {scale_for(trial, contract).name.lower() for trial in trials(contract)}
     own = contract.percentiles != type(contract)().percentiles
     return {
         "kind": body.kind,
@@ -102,7 +102,8 @@ def onnx_facts(body: UnitRangeModel) -> dict[str, Any]:
         "licence": card.licence if card is not None else "not stated",
         "in_channels": contract.in_channels,
         "scales": {scale.name.lower(): int(scale) for scale in Scale},
-        "scale": scale_for(first, contract).name.lower(),
+        # Nothing is guessed where images of several scales are known.
+        "scale": scales.pop() if len(scales) == 1 else None,
         "percentiles": list(contract.percentiles),
         "percentiles_of": "image" if own else "volume",
         "canvas": list(contract.image_size),

@@ -2,6 +2,7 @@
 
 python run.py pixels.npy answer.npy [slope intercept [hu|suv|grey|range]]
 pixels.npy: (slices, height, width) or (slices, height, width, 3), the values as the file has them.
+The last word must be said where the model knows several scales, or 8-bit grey and gets others.
 """
 
 import json
@@ -17,16 +18,21 @@ def run(pixels, slope=1.0, intercept=0.0, scale=None, batch=16, model="model.onn
     path = str(Path(__file__).with_name(model))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["vismae"])
+    if scale is None and (facts["scale"] != "grey" or pixels.dtype == np.uint8):
+        scale = facts["scale"]
+    if scale is None:
+        raise ValueError(f"scale: say which of {', '.join(facts['scales'])} the pixels are on")
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     if facts["in_channels"] == 3 > pixels.shape[3]:
         pixels = np.repeat(pixels, 3, axis=3)
     pixels = np.moveaxis(pixels, 3, 1).astype(np.float32)
-    values = np.where(np.isfinite(pixels), pixels * slope + intercept, np.nan)
+    finite = np.isfinite(pixels)
+    pixels = np.where(finite, pixels, pixels[finite].min())
     axes = (1, 2, 3) if facts["percentiles_of"] == "image" else None
-    ends = np.nanpercentile(values, facts["percentiles"], axes).T
+    ends = np.percentile(pixels * slope + intercept, facts["percentiles"], axes).T
     scaling = np.empty((len(pixels), 4), np.float32)
     scaling[:, 0], scaling[:, 1], scaling[:, 2:] = slope, intercept, ends
-    scales = np.full(len(pixels), facts["scales"][scale or facts["scale"]])
+    scales = np.full(len(pixels), facts["scales"][scale])
     answers = []
     for start in range(0, len(pixels), batch):
         cut = slice(start, start + batch)

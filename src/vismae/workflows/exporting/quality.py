@@ -19,6 +19,8 @@ from vismae.evaluation.segmentation import SliceCounts, dice_per_patient
 from vismae.inference.deployed import UnitRangeModel
 from vismae.workflows.exporting.trial import Trial, program_inputs
 from vismae.workflows.ingest import open_or_ingest
+from vismae.workflows.preparation import with_units
+from vismae.workflows.scoring import label_values_of
 
 _MOST_IMAGES = 1000
 
@@ -70,13 +72,15 @@ def quality_on(
 
     Raises:
         SettingError: The model has no classes.
-        DataError: No image has a label.
+        DataError: No image has a label, or label maps are annotated in part.
+        PreprocessingError: The images come in another unit than the model knows.
     """
     task = require_classes(body.network)
     kind = "segment" if body.kind == "segmenter" else "classify"
     with tempfile.TemporaryDirectory(prefix="vismae-export-") as temporary:
         store = open_or_ingest(data, Path(temporary) / "store", task=kind)
-        rows = _labelled_rows(store, kind == "segment")
+        rows = _labelled_rows(store, task, kind == "segment")
+        with_units(body.preprocessing, store.columns(["modality", "unit"], rows), store.address)
         score = _dice if kind == "segment" else _auroc
         scores = {
             name: score(session, store, rows, body, task) for name, session in sessions.items()
@@ -97,9 +101,12 @@ def require_classes(model: nn.Module) -> TaskCard:
     return card.task
 
 
-def _labelled_rows(store: Store, segment: bool) -> np.ndarray:
+def _labelled_rows(store: Store, task: TaskCard, segment: bool) -> np.ndarray:
     index = store.columns(["split", "label", "has_label_map"])
     labelled = index["has_label_map"].astype(bool) if segment else index["label"].notna()
+    if task.multi_label and labelled.any():
+        # An empty cell means that no class is true of the image.
+        labelled |= True
     chosen = index[labelled & (index["split"] == "test")]
     rows = (chosen if len(chosen) else index[labelled]).index.to_numpy()
     if not len(rows):
@@ -132,7 +139,7 @@ def _dice(
 ) -> float:
     counts = SliceCounts(len(task.classes))
     patients, volumes = store.compact("patient_id"), store.compact("volume_id")
-    values = task.label_values or {k: k for k in range(len(task.classes))}
+    values = label_values_of(task, store) or {k: k for k in range(len(task.classes))}
     for row in rows:
         label_map = store.read(int(row)).label_map
         if label_map is None:

@@ -35,6 +35,8 @@ from vismae.workflows.intake.work import (
 )
 
 _WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
+# A PET whose dose is missing is no CT because somebody says so: these have units of their own.
+_WITH_UNIT = (Modality.CT, Modality.PET)
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,10 @@ def _read_images(
         # The message of these names the option as the cure, so here it speaks for the file.
         if word is not None or settings.modality is None or error.reason not in _WITHOUT_UNIT:
             raise
-        return read(Modality.parse(settings.modality))
+        wanted = Modality.parse(settings.modality)
+        if wanted in _WITH_UNIT:
+            raise
+        return read(wanted)
     silent = all(image.modality is Modality.OTHER for image in images)
     if word is None and settings.modality is not None and silent:
         images = read(Modality.parse(settings.modality))

@@ -1,6 +1,7 @@
 """What is to be predicted: files put into groups, each with a name for its results."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ _SUFFIXES = (
     *(".png", ".jpeg", ".jpg", ".tiff", ".tif", ".bmp", ".gz"),
 )
 _RESERVED = {"records"}
+_LONGEST_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Input:
         """Tell this input from every other, whatever its files hold."""
         first = self.group.files[0]
         text = f"{len(self.group.files)}|{first.path.resolve()}|{first.member}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(_as_bytes(text)).hexdigest()
 
     def fingerprint(self) -> str:
         """Return a hash over sizes and times of change (of archive members, checksums).
@@ -56,8 +58,13 @@ class Input:
         digest = hashlib.sha256()
         for file in self.group.files:
             found = find_file(file.path, file.member)
-            digest.update(f"{file.name}|{found.size}|{found.change_mark}\n".encode())
+            digest.update(_as_bytes(f"{file.name}|{found.size}|{found.change_mark}\n"))
         return digest.hexdigest()
+
+
+def _as_bytes(text: str) -> bytes:
+    # File names need not be in the encoding of the system.
+    return text.encode(errors="surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -77,26 +84,50 @@ class Failure:
     left_out: bool = False
 
 
-def find_inputs(sources: Sequence[Path]) -> tuple[list[Input], list[Failure]]:
+def find_inputs(
+    sources: Sequence[Path], out: Path | None = None
+) -> tuple[list[Input], list[Failure]]:
     """Look through files, folders and archives for images; DICOM files become series.
+
+    Files that were named one by one are a series too, as where a shell wrote out ``scans/*``.
+
+    Args:
+        sources: As the user named them.
+        out: Folder of the results. Where it lies in a source, what an earlier run wrote there is
+            no input.
 
     Raises:
         UnreadableFileError: A source does not exist.
     """
-    inputs: dict[str, Input] = {}
     failures: list[Failure] = []
-    for source in sources:
+    apart: frozenset[tuple[int, int]] = frozenset()
+    if out is not None and out.is_dir():
+        status = out.stat()
+        apart = frozenset([(status.st_dev, status.st_ino)])
+    single: dict[Path, tuple[int, SourceFile]] = {}
+    found: list[tuple[int, Input]] = []
+    for place, source in enumerate(sources):
         named = not source.is_dir()
         files: list[SourceFile] = []
-        for found in discover(source):
-            if isinstance(found, RejectedFile):
-                failures.append(failure_of(found, named and found.path == str(source)))
+        for file in discover(source, apart):
+            if isinstance(file, RejectedFile):
+                failures.append(failure_of(file, named and file.path == str(source)))
             else:
-                files.append(found)
-        for group in group_series(files):
-            alone = named and group.files[0].member is None
-            item = Input(group, _wanted_name(group, source), alone)
-            inputs.setdefault(item.identity, item)
+                files.append(file)
+        if named and len(files) == 1 and files[0].member is None:
+            single.setdefault(source.resolve(), (place, files[0]))
+            continue
+        found += [
+            (place, Input(group, _wanted_name(group, source), False))
+            for group in group_series(files)
+        ]
+    places = {file: place for place, file in single.values()}
+    for group in group_series(places):
+        place = places[group.files[0]]
+        found.append((place, Input(group, _wanted_name(group, sources[place]), True)))
+    inputs: dict[str, Input] = {}
+    for _, item in sorted(found, key=lambda pair: pair[0]):
+        inputs.setdefault(item.identity, item)
     return list(inputs.values()), failures
 
 
@@ -145,10 +176,20 @@ def _wanted_name(group: Group, source: Path) -> str:
         inside = PurePosixPath(first.path.name)
     if len(group.files) > 1:
         # The files of a series are slices; its folder is what people call it by.
-        inside = inside.parent if inside.parent.name else PurePosixPath(source.resolve().name)
+        alone = source.is_file() and first.member is None
+        home = source.resolve().parent if alone else source.resolve()
+        inside = inside.parent if inside.parent.name else PurePosixPath(home.name)
     parts = [part for part in inside.parts if part not in ("..", ".", "/") and ":" not in part]
     parts = parts or [source.resolve().name or "image"]
-    return "/".join([*parts[:-1], _without_suffix(parts[-1])])
+    return "/".join([*parts[:-1], _short(_without_suffix(parts[-1]))])
+
+
+def _short(name: str) -> str:
+    """Leave room for what results add to a name; those cut to the same get numbers."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_NAME_BYTES:
+        return name
+    return encoded[:_LONGEST_NAME_BYTES].decode(errors="ignore")
 
 
 def _below(path: Path, folder: Path) -> PurePosixPath:

@@ -26,6 +26,8 @@ from vismae.inference.slices import Slice
 from vismae.workflows.prediction.inputs import Input
 
 _WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
+# A PET whose dose is missing is no CT because somebody says so: these have units of their own.
+_WITH_UNIT = (Modality.CT, Modality.PET)
 # These are windowed by the contract, and need no range of their own.
 _WINDOWED = (PixelUnit.HU, PixelUnit.SUV)
 
@@ -178,7 +180,7 @@ def _read_images(group: Group, word: str | None, keep: frozenset[Flag]) -> list[
     try:
         images = read_image(group, None, keep)
     except UnreadableFileError as error:
-        if wanted is None or error.reason not in _WITHOUT_UNIT:
+        if wanted in (None, *_WITH_UNIT) or error.reason not in _WITHOUT_UNIT:
             raise
         return read_image(group, wanted, keep)
     if wanted is not None and all(image.modality is Modality.OTHER for image in images):

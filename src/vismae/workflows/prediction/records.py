@@ -7,6 +7,8 @@ records, and so hold earlier runs' inputs as well.
 import hashlib
 import json
 import logging
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from vismae.core.config import PredictConfig
 from vismae.core.errors import DataError
 from vismae.core.rundir import write_json
+from vismae.workflows.prediction.inputs import Input
 
 RECORDS = "records"
 
@@ -115,6 +118,30 @@ class Records:
                 f"{path} is the result of another input. Predict this one into another --out."
             )
         return path
+
+    def grow(self, inputs: Sequence[Input]) -> dict[str, str]:
+        """Let go what was made of a series before files came to it or went from it.
+
+        Such a series is another input. Its results would stand in the tables a second time.
+
+        Args:
+            inputs: Of this run.
+
+        Returns:
+            Identity -> name, of the series as they are now.
+        """
+        current = {item.identity for item in inputs}
+        owner = {file.name: item for item in inputs for file in item.group.files}
+        names: dict[str, str] = {}
+        for record in [known for known in self.all() if known.identity not in current]:
+            item = owner.get(record.source)
+            if item is None or item.identity in self._known or item.identity in names:
+                continue
+            # Of the same file a slice may have been asked for by itself, under a name of its own.
+            if re.fullmatch(rf"{re.escape(item.wanted_name)}(-\d+)?", record.name):
+                names[item.identity] = record.name
+                self.forget(record.identity)
+        return names
 
     def forget(self, identity: str) -> None:
         """Remove what an earlier run kept of an input that has no result any more."""

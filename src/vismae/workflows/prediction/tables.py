@@ -1,12 +1,15 @@
 """The tables of a prediction: classes, volumes, and what could not be predicted."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from vismae.core.errors import UnreadableFileError, VismaeError
 from vismae.core.model_card import TaskCard
 from vismae.core.rundir import write_text
+from vismae.files.dicom_text import writable
 from vismae.workflows.prediction.class_rows import patient_rows
 from vismae.workflows.prediction.inputs import Failure, Input, is_no_input
 from vismae.workflows.prediction.records import Record
@@ -15,7 +18,7 @@ FAILED = "failed.csv"
 
 
 def write_tables(folder: Path, records: list[Record], task: TaskCard | None, weights: str) -> None:
-    """Write ``predictions.csv`` or ``volumes.csv``, whichever has rows.
+    """Write ``predictions.csv`` or ``volumes.csv``, whichever has rows; none stays without rows.
 
     Args:
         folder: Where to.
@@ -27,10 +30,12 @@ def write_tables(folder: Path, records: list[Record], task: TaskCard | None, wei
     volumes = [row for record in records for row in record.volumes]
     if images and task is not None:
         own = [row for record in records if record.weights == weights for row in record.images]
-        rows = [*images, *patient_rows(own, task)]
-        write_text(folder / "predictions.csv", pd.DataFrame(rows).to_csv(index=False))
-    if volumes:
-        write_text(folder / "volumes.csv", pd.DataFrame(volumes).to_csv(index=False))
+        images = [*images, *patient_rows(own, task)]
+    for name, rows in (("predictions.csv", images), ("volumes.csv", volumes)):
+        if rows:
+            write_text(folder / name, _table(rows).to_csv(index=False))
+        else:
+            (folder / name).unlink(missing_ok=True)  # of inputs that have no result any more
 
 
 def failure_from(item: Input, error: VismaeError | MemoryError) -> Failure:
@@ -55,5 +60,14 @@ def write_failed(folder: Path, failures: list[Failure]) -> None:
         }
         for failure in failures
     ]
-    table = pd.DataFrame(rows, columns=["input", "state", "reason", "message"])
+    table = _table(rows, ["input", "state", "reason", "message"])
     write_text(folder / FAILED, table.to_csv(index=False))
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: list[str] | None = None) -> pd.DataFrame:
+    # File names need not be in the encoding of the system.
+    plain = [
+        {key: writable(cell) if isinstance(cell, str) else cell for key, cell in row.items()}
+        for row in rows
+    ]
+    return pd.DataFrame(plain, columns=columns)
