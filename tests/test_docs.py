@@ -119,6 +119,21 @@ def test_the_navigation_leads_to_pages_and_each_page_is_reached() -> None:
     assert names <= listed | linked
 
 
+def test_links_lead_to_what_the_site_holds_and_nothing_is_listed_twice() -> None:
+    """A strict build (make docs-site) refuses the first, and says nothing of the second."""
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    left_out = [(DOCS / name).resolve() for name in config["exclude_docs"].split()]
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!\w+:)([^)#]+)", page.read_text(encoding="utf-8")):
+            target = (page.parent / link).resolve()
+            known = target.is_file() and DOCS in target.parents
+            assert known, f"{page.name}: {link} is no file of the site"
+            assert not any(folder in target.parents for folder in left_out), f"{page.name}: {link}"
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r": ([a-z/-]+\.md)$", text, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+
+
 def test_the_site_asks_no_other_server_for_anything() -> None:
     """Seen in the pages themselves where the site was built (make docs-site)."""
     site = ROOT / "build" / "site"

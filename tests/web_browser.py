@@ -95,7 +95,7 @@ class Browser:
         """Drop a file on the page, as from the desktop."""
         data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
-            self.command("Input.dispatchDragEvent", type=kind, x=400, y=300, data=data)
+            self.command("Input.dispatchDragEvent", type=kind, x=200, y=300, data=data)
 
     def show(self, file: Path) -> None:
         """Drop a file and wait until the models have answered."""

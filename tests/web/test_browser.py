@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from factories import write_png, write_zip
+from factories import write_nifti, write_png, write_zip
 from web_server import UPLOAD_MIB, RunningServer, marked_picture, marked_volume
 
 pytest.importorskip("selenium", reason="the page is tested with selenium")
@@ -189,10 +189,19 @@ def test_dragging_changes_the_window_and_the_numbers_follow(
         )
     page.settle()
     assert window() == (300.0, 50.0)
+    preset = "document.querySelector('#window-preset')"
+    assert page.run(f"return {preset}.value") == ""
+    page.run(f"{preset}.value = '-600 1500'; {preset}.dispatchEvent(new Event('change'))")
+    page.settle()
+    assert window() == (-600.0, 1500.0)
+    assert page.run(f"return {preset}.value") == "-600 1500"
+    page.drag((x, y), (40, 0))
+    assert page.run(f"return {preset}.value") == ""
     page.run("document.activeElement.blur()")
     page.key("r", 82)
     page.settle()
     assert window() == (40.0, 400.0)
+    assert page.run(f"return {preset}.value") == "first"
 
 
 def test_at_full_opacity_only_the_colours_of_the_legend_occur(
@@ -225,6 +234,39 @@ def test_at_full_opacity_only_the_colours_of_the_legend_occur(
     page.settle()
     layer = page.canvas(".view.large .overlay").reshape(-1, 4)
     assert len(np.unique(layer[layer[:, 3] > 0, :3], axis=0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "scale"), [(1280, 720, 1.0), (1280, 720, 1.25), (1536, 865, 1.25)]
+)
+def test_no_colours_are_blended_where_pixels_of_the_screen_do_not_fit(
+    page: Browser, files: dict[str, Path], width: int, height: int, scale: float
+) -> None:
+    """Planes may begin at half a pixel, and desktops are often shown at 125 %."""
+    page.show(files["nifti"])
+    set_opacity(page, 100)
+    page.run("document.querySelectorAll('.picture span, .cross').forEach((e) => e.remove())")
+    try:
+        page.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=False,
+        )
+        page.settle()
+        page.settle()
+        screen = page.screenshot()
+        for plane in ("axial", "coronal", "sagittal"):
+            box = page.box(f".view[data-plane={plane}] .picture")
+            seen = screen[
+                int((box["y"] + 2) * scale) : int((box["y"] + box["height"] - 2) * scale),
+                int((box["x"] + 2) * scale) : int((box["x"] + box["width"] - 2) * scale),
+            ].reshape(-1, 3)
+            coloured = seen[seen.max(axis=1) != seen.min(axis=1)]
+            assert {tuple(map(int, one)) for one in np.unique(coloured, axis=0)} == LEGEND, plane
+    finally:
+        page.resize(1280, 800)
 
 
 def set_opacity(page: Browser, percent: int) -> None:
@@ -269,6 +311,8 @@ def test_a_slice_is_hidden_and_filled_in_at_the_chosen_ratio(
     page.wait(f"{said}.includes('of the pixels were hidden')")
     first = page.canvas("#seen")
     assert first.shape == (48, 40, 4)
+    # What belongs to the planes is gone, with the planes.
+    assert page.box("#window-section")["height"] == page.box("#overlay-section")["height"] == 0
     assert page.canvas("#filled")[..., 3].all()
     assert page.canvas("#error")[..., :3].any()
     before = page.run(f"return {said}")
@@ -279,6 +323,16 @@ def test_a_slice_is_hidden_and_filled_in_at_the_chosen_ratio(
     page.wait(f"!{said}.startsWith('Drawing') && {said} !== {before!r}")
     hidden = [(picture[..., 0] == 52).mean() for picture in (first, page.canvas("#seen"))]
     assert hidden[0] > hidden[1] + 0.2
+
+
+def test_a_slice_that_is_filled_in_has_the_shape_that_it_has_in_the_patient(
+    page: Browser, tmp_path: Path
+) -> None:
+    volume = np.ascontiguousarray(marked_volume().transpose(2, 1, 0))
+    page.show(write_nifti(tmp_path / "flat_ct.nii.gz", volume, np.diag([3.0, 1.0, 9.0, 1.0])))
+    page.click("#mode label:nth-child(2)")
+    page.wait("document.querySelector('#seen').width === 120")
+    assert page.canvas("#seen").shape == page.canvas("#error").shape == (48, 120, 4)
 
 
 def test_another_image_of_an_upload_brings_its_own_layers_and_reconstruction(
@@ -295,6 +349,10 @@ def test_another_image_of_an_upload_brings_its_own_layers_and_reconstruction(
     )
     page.wait("document.querySelector('#seen').height === 32")
     page.wait("document.querySelector('#layer').value === '1.labels-0'")
+    choice = page.run(
+        "return [...document.querySelectorAll('#image-choice option')].map((o) => o.text)"
+    )
+    assert [text.split(":")[0] for text in choice] == ["1", "2"]
     asked = [address.rsplit("/", 1)[1] for address in page.requested()]
     assert asked.count("1.labels-0") == 1
     assert asked.count("1.pixels") == 1
@@ -441,6 +499,68 @@ def test_leaving_the_page_deletes_what_the_server_had(
     while folder.exists():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_without_a_model_the_image_alone_is_shown(page: Browser, files: dict[str, Path]) -> None:
+    page.run("document.querySelectorAll('#models input').forEach((e) => { e.checked = false; })")
+    page.show(files["nifti"])
+    assert page.run("return document.body.dataset.state") == "views"
+    assert page.canvas(".view.large canvas.image")[..., :3].any()
+    assert page.run("return document.querySelectorAll('#results a').length") == 0
+
+
+def test_two_files_at_once_are_refused_and_the_one_before_is_given_up(
+    page: Browser, files: dict[str, Path], server: RunningServer
+) -> None:
+    page.show(files["nifti"])
+    folder = server.folder / page.run("return document.body.dataset.done")
+    data = {
+        "items": [],
+        "files": [str(files["png"]), str(files["dicom"])],
+        "dragOperationsMask": 1,
+    }
+    for kind in ("dragEnter", "dragOver", "drop"):
+        page.command("Input.dispatchDragEvent", type=kind, x=400, y=300, data=data)
+    page.wait("document.body.dataset.state === 'problem'")
+    assert "One file at a time" in page.text("#problem-message")
+    assert page.run("return document.querySelector('#file-bar').hidden")
+    end = time.monotonic() + 30
+    while folder.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (900, 600), (390, 844)])
+def test_long_names_do_not_push_anything_off_the_page(
+    page: Browser, files: dict[str, Path], size: tuple[int, int]
+) -> None:
+    page.resize(*size)
+    try:
+        page.show(files["nifti"])
+        page.run(
+            "const long = 'ascending_colon_with_hepatic_flexure and appendix '.repeat(3);"
+            "document.querySelector('#layer').options[0].text = long;"
+            "document.querySelector('#legend label').childNodes[2].textContent = long;"
+            "document.querySelector('.class-row span').textContent = long.replaceAll(' ', '_');"
+        )
+        page.settle()
+        wide = page.run(
+            "return [document.documentElement, document.querySelector('#panel'),"
+            "  document.querySelector('header')].map((e) => e.scrollWidth - e.clientWidth)"
+        )
+        assert wide == [0, 0, 0]
+        # No letter of a side lies under another word.
+        covered = page.run(
+            "const boxes = (query) => [...document.querySelectorAll(query)]"
+            "  .map((e) => e.getBoundingClientRect()).filter((b) => b.width);"
+            "const meet = (a, b) => a.left < b.right && b.left < a.right"
+            "  && a.top < b.bottom && b.top < a.bottom;"
+            "return boxes('.side').filter((a) => boxes('.name, .shown-window, .value')"
+            "  .some((b) => meet(a, b))).length"
+        )
+        assert covered == 0
+    finally:
+        page.resize(1280, 800)
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])

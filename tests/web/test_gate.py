@@ -54,6 +54,7 @@ def test_a_name_that_was_turned_to_this_address_is_refused(ask: Ask, host: str) 
     answer = ask(host=host)
     assert answer.status_code == 421
     assert answer.json()["error"]["code"] == "host"
+    assert "--allow-host" in answer.json()["error"]["message"]
 
 
 def test_only_the_own_origin_may_ask(ask: Ask) -> None:
@@ -80,6 +81,17 @@ def test_with_a_token_nothing_is_answered_without_it(ask: Ask) -> None:
     assert ask("/v1/model", token=TOKEN, cookie=f"{COOKIE}=wrong").status_code == 401
     assert ask("/v1/model", token=TOKEN, authorization=f"Bearer {TOKEN}").text == "in"
     assert ask("/v1/model", token=TOKEN, cookie=f"other=1; {COOKIE}={TOKEN}").text == "in"
+
+
+@pytest.mark.parametrize(
+    "foreign", ['layout={"x": 1}', "flag", "x[1]=3", 'k={"a":1,"b":2}', "a=b c", "_xsrf=2|a|b|c"]
+)
+def test_cookies_of_other_programs_on_this_machine_do_not_hide_the_token(
+    ask: Ask, foreign: str
+) -> None:
+    for cookie in (f"{foreign}; {COOKIE}={TOKEN}", f"{COOKIE}={TOKEN}; {foreign}"):
+        assert ask("/v1/model", token=TOKEN, cookie=cookie).text == "in"
+    assert ask("/v1/model", token=TOKEN, cookie=foreign).status_code == 401
 
 
 def test_the_link_with_the_token_leaves_it_in_a_cookie_that_scripts_cannot_read(ask: Ask) -> None:

@@ -111,6 +111,20 @@ def test_closing_the_page_stops_what_is_computed_for_it(
     wait_until(lambda: not any((server.folder / key).exists() for key in keys))
 
 
+def test_an_image_can_be_looked_at_without_asking_any_model(
+    server: RunningServer, files: dict[str, Path], finish: Finish
+) -> None:
+    client = server.client()
+    for models, asked in (
+        *((",", []), ("mae,", ["mae"]), ("organs,finding,", ["organs", "finding"])),
+        ("", ["organs", "finding", "mae"]),
+    ):
+        found = finish(client, open_file(client, files["png"], models=models))
+        assert found["state"] == "done"
+        assert len(found["images"]) == 1
+        assert [answer["model"] for answer in found["answers"]] == asked
+
+
 def test_nothing_but_the_results_and_numbers_of_an_upload_can_be_fetched(
     server: RunningServer, files: dict[str, Path], finish: Finish
 ) -> None:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,12 @@ def test_another_address_needs_the_token(model_folders: dict[str, Path], tmp_pat
         assert client.get("/v1/model", headers=allowed).status_code == 200
         assert client.get("/", params={"token": token}, follow_redirects=True).status_code == 200
         assert client.get("/v1/model").status_code == 200  # the cookie
+        assert "give --allow-host" in text
+        # Closing the terminal stops it as Ctrl-C does, unless nohup started the tests.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            server.process.send_signal(signal.SIGHUP)
+            assert server.process.wait(30) == 0
+            assert list((tmp_path / "home").glob("vismae-web-*")) == []
     finally:
         assert stop_server(server) == 0
 

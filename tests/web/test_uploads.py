@@ -3,9 +3,10 @@
 import asyncio
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from starlette.datastructures import UploadFile
 
 from vismae.core.config import WebConfig
 from vismae.core.guarded_process import GuardedProcess, Limits
+from vismae.web import uploads
 from vismae.web.answering import Answering
 from vismae.web.folders import Clock, PrivateFolder
 from vismae.web.gate import Gate
@@ -67,6 +69,66 @@ def broken_app(tmp_path: Path) -> Iterator[Gate]:
     yield build_app(answering, WebConfig(model=(tmp_path,)), None, Clock())
     queue.stop()
     home.remove()
+
+
+def post(app: Gate, path: str, **content: Any) -> httpx.Response:
+    """Send a request to an application without a server."""
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.post(path, **content)
+
+    return asyncio.run(send())
+
+
+FILE = ("file", ("a.png", b"x"))
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "fields", "said"),
+    [
+        ("/v1/embed", [FILE, FILE], {}, "file: comes 2 times"),
+        ("/v1/embed", [FILE], {"modalty": "ct"}, "modalty: no field of this route"),
+        ("/v1/embed", [FILE], {"model": ["Mueller", "Mueller"]}, "model: comes 2 times"),
+        ("/v1/embed?model=other", [FILE], {}, "model: send it as a field of the form"),
+        ("/v1/embed", [("file", ("", b"x"))], {}, "a file with its name is needed"),
+        ("/v1/embed", [("image", ("a.png", b"x"))], {}, "a file with its name is needed"),
+    ],
+)
+def test_what_would_be_left_out_in_silence_is_refused(
+    broken_app: Gate, path: str, files: list[Any], fields: dict[str, Any], said: str
+) -> None:
+    for _ in range(2):  # the only place of the queue is given back
+        answer = post(broken_app, path, files=files, data=fields)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (422, "field"), answer.text
+        assert said in error["message"]
+
+
+def test_an_address_that_takes_no_files_says_so(broken_app: Gate) -> None:
+    answer = post(broken_app, "/v1/embed/", files=[FILE])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not-found")
+    answer = post(broken_app, "/v1/embed/", files=[("file", ("a.png", bytes(100_000)))])
+    assert answer.status_code == 413
+    assert "They go to /v1/embed, /v1/predict" in answer.json()["error"]["message"]
+
+
+def test_a_sender_that_only_trickles_loses_its_place(
+    broken_app: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "_SILENCE_SECONDS", 0.3)
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+        for _ in range(40):
+            await asyncio.sleep(0.05)
+            yield b"x"
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    for _ in range(2):
+        answer = post(broken_app, "/v1/embed", content=trickle(), headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (408, "slow")
 
 
 def test_a_defect_is_answered_like_every_other_error(

@@ -66,13 +66,17 @@ class Answering:
         return UploadTask(action, self.served, folder, name, modality, most, wanted, part)
 
     def models_named(self, names: str) -> tuple[int, ...]:
-        """Return the numbers of models named with commas between; all of them for an empty text.
+        """Return the numbers of models named with commas between, or after each.
+
+        An empty text means all of them, a comma alone none.
 
         Raises:
             AnswerError: One is not on offer.
         """
+        if not names.strip():
+            return tuple(range(len(self.described)))
         wanted = [name.strip() for name in names.split(",") if name.strip()]
-        return tuple(map(self.number_of, wanted)) or tuple(range(len(self.described)))
+        return tuple(map(self.number_of, wanted))
 
     def number_of(self, name: str | None, kinds: Sequence[str] = ()) -> int:
         """Return the number of a model by its name, or of the first one of some kinds.

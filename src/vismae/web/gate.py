@@ -11,10 +11,10 @@ import logging
 import secrets
 import traceback
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -91,7 +91,12 @@ class Gate:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if _without_port(host) not in self._hosts:
-            return problem(421, "host", "This server is not known under that name.")
+            return problem(
+                421,
+                "host",
+                "This server is not known under that name. Ask for it by the address that vismae "
+                "web printed, or start it with --allow-host and the name or address used here.",
+            )
         origin = headers.get("origin")
         # Compared as text: an Origin may be no address at all.
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
@@ -114,11 +119,8 @@ class Gate:
         word, _, bearer = headers.get("authorization", "").partition(" ")
         if word.lower() == "bearer" and self._matches(bearer.strip()):
             return None
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:  # a cookie that is none
-            morsel = None
-        if morsel is not None and self._matches(morsel.value):
+        # Other programs on this machine set cookies too, and not all keep to the standard.
+        if self._matches(cookie_parser(headers.get("cookie", "")).get(COOKIE, "")):
             return None
         if scope["path"] == "/":
             text = "Open the address that vismae web printed, with its token."

@@ -73,7 +73,7 @@ def page_routes(answering: Answering) -> APIRouter:
         request: Request,
         file: Annotated[UploadFile, File()],
         modality: Annotated[Modality | None, Form()] = None,
-        models: Annotated[str, Form(max_length=1000)] = "",
+        models: Annotated[str, Form(max_length=8000)] = "",
     ) -> dict[str, str]:
         wanted = answering.models_named(models)
         folder, name = await keep_upload(file, answering.home)

@@ -4,6 +4,7 @@ An upload is answered in the same request, when its turn has come; nothing of it
 """
 
 import shutil
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
-from vismae.web.answering import Answering, Modality
+from vismae.web.answering import AnswerError, Answering, Modality
 from vismae.web.studies import zip_of
 from vismae.web.uploads import keep_upload, slot_of
 from vismae.web.work import CANCELLED, Action, SliceWanted
@@ -151,7 +152,7 @@ class Pictures(BaseModel):
 
 
 class ReconstructionAnswer(BaseModel):
-    """A slice with patches hidden and filled in."""
+    """A slice with patches hidden and filled in. A pixel is so many mm high and wide, if known."""
 
     model: str
     image: int
@@ -160,6 +161,7 @@ class ReconstructionAnswer(BaseModel):
     pattern: int
     height: int
     width: int
+    pixel_mm: list[float | None]
     hidden_fraction: float
     mean_absolute_error: float
     pictures: Pictures
@@ -171,7 +173,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         400: "The body is no multipart form.",
         401: "The access token is missing or wrong.",
         403: "The request comes from another site.",
-        408: "The upload stood still.",
+        408: "The upload stood still, or nearly so.",
         413: "The upload is too large, packed or unpacked.",
         421: "The server is not known under that name.",
         422: "A field is wrong, the file cannot be read, or the model was not made for it.",
@@ -185,7 +187,7 @@ def rest_routes(answering: Answering) -> APIRouter:
     """Return the routes for programs."""
     router = APIRouter(prefix="/v1", tags=["v1"])
 
-    @router.get("/model", responses={key: _PROBLEMS[key] for key in (401, 403, 421)})
+    @router.get("/model", responses={key: _PROBLEMS[key] for key in (401, 403, 421, 500)})
     async def model() -> ModelsAnswer:
         """Say which models are on offer, and how much is taken."""
         return ModelsAnswer(
@@ -286,6 +288,7 @@ async def _answer(
     part: SliceWanted | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Have a model answer about an upload; its folder stays only if it could."""
+    await _require_known_fields(request)
     folder, name = await keep_upload(file, answering.home)
     task = answering.task(action, folder, name, modality, (wanted,), part)
     job = slot_of(request).start(task)
@@ -296,3 +299,21 @@ async def _answer(
         (folder / CANCELLED).touch()
         job.outcome.add_done_callback(lambda _: shutil.rmtree(folder, ignore_errors=True))
         raise
+
+
+async def _require_known_fields(request: Request) -> None:
+    """Refuse what the framework would leave out without a word.
+
+    Raises:
+        AnswerError: A field is unknown or comes twice, or stands in the address.
+    """
+    known = [field.alias for field in request.scope["route"].dependant.body_params]
+    given = Counter(name for name, _ in (await request.form()).multi_items())
+    for name in request.query_params:
+        raise AnswerError(422, "field", f"{name}: send it as a field of the form (curl -F).")
+    for name, times in given.items():
+        if name not in known:
+            there = ", ".join(known)
+            raise AnswerError(422, "field", f"{name}: no field of this route. There are: {there}.")
+        if times > 1:
+            raise AnswerError(422, "field", f"{name}: comes {times} times. Send it once.")

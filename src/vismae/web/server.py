@@ -49,7 +49,8 @@ _IDLE_SECONDS = 14 * 24 * 3600.0
 _DESCRIPTION = """\
 Use the models of this server from other programs. Files are read and prepared exactly as by
 vismae predict. An upload is answered when its turn has come, and then deleted; while the queue is
-full the answer is 503 with Retry-After. Not a medical device."""
+full the answer is 503 with Retry-After. Fields that a route does not have are refused. Not a
+medical device."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class WebResult:
 
 
 def serve(config: WebConfig) -> WebResult:
-    """Serve the page and the REST routes until Ctrl-C, SIGTERM or ``stop_after``.
+    """Serve the page and the REST routes until a signal to stop or ``stop_after``.
 
     Raises:
         SettingError: The address is taken or not this machine's, or a package is missing.
@@ -117,6 +118,7 @@ def build_app(answering: Answering, config: WebConfig, token: str | None, clock:
         description=_DESCRIPTION,
         docs_url=None,  # those pages of the framework load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.include_router(page_routes(answering))
     app.include_router(rest_routes(answering))
@@ -150,8 +152,15 @@ async def _http_error(_: Request, error: Exception) -> Response:
 async def _field_error(_: Request, error: Exception) -> Response:
     """Say which field is wrong; what it held may be anything and is not repeated."""
     issues = cast(RequestValidationError, error).errors()
-    parts = [f"{'.'.join(map(str, issue['loc'][1:]))}: {issue['msg']}" for issue in issues]
-    return problem(422, "field", "; ".join(parts))
+    return problem(422, "field", "; ".join(map(_sentence, issues)))
+
+
+def _sentence(issue: dict[str, Any]) -> str:
+    name = ".".join(map(str, issue["loc"][1:]))
+    if name == "file":
+        # Text, or a part without a file name, is what the framework calls "no UploadFile".
+        return "file: a file with its name is needed (as of curl -F file=@scan.nii.gz)"
+    return f"{name}: {issue['msg']}"
 
 
 async def _defect(_: Request, __: Exception) -> Response:
@@ -168,7 +177,12 @@ class _Server(uvicorn.Server):
             self.force_exit = self.should_exit
             self.should_exit = True
 
-        before = {number: signal.signal(number, stop) for number in _SIGNALS}
+        # A server that nohup started outlives its terminal.
+        before = {
+            number: signal.signal(number, stop)
+            for number in _SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         try:
             yield
         finally:
@@ -201,7 +215,8 @@ class _Server(uvicorn.Server):
         asyncio.run(both())
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The third comes where a terminal is closed: then uploads must not stay either.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _uvicorn_config(app: Any) -> uvicorn.Config:
@@ -286,6 +301,12 @@ def _announce(config: WebConfig, address: str, token: str | None) -> None:
         logger.warning(
             "listening on %s: other machines can reach this server, and what they send is not "
             "encrypted. Put a proxy with TLS before it. Only those with the token get an answer.",
+            config.host,
+        )
+    if _is_any(config.host) and not config.allow_host:
+        logger.warning(
+            "%s is no address that a browser can ask for: give --allow-host with the name or "
+            "address of this machine, or only this machine gets an answer.",
             config.host,
         )
     logger.info("open %s (Ctrl-C stops)", link)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import cast
@@ -23,6 +24,8 @@ _SLOT = "vismae.slot"
 # What comes with the file in a multipart body: boundaries and a few short fields.
 _AROUND_FILE = 16 * 1024
 _SILENCE_SECONDS = 30.0
+# An upload holds a place of the queue: by trickles it must not hold it for ever.
+_LEAST_PACE = 16 * 1024
 _DRAIN_SECONDS = 20.0
 
 
@@ -55,7 +58,8 @@ class UploadGate:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > most:
             await self._drain(headers, receive)
-            await _too_large(self._most_bytes if is_upload else SMALL_BODY)(scope, receive, send)
+            refusal = _too_large(self._most_bytes) if is_upload else _no_upload(self._paths)
+            await refusal(scope, receive, send)
             return
         slot = None
         if is_upload:
@@ -94,6 +98,11 @@ def _too_large(most_bytes: int) -> ASGIApp:
     return problem(413, "too-large", f"At most {size} are taken. Send a smaller file.")
 
 
+def _no_upload(paths: Collection[str]) -> ASGIApp:
+    known = ", ".join(sorted(path for path in paths if path.startswith("/v1/")))
+    return problem(413, "too-large", f"This address takes no files. They go to {known}.")
+
+
 def slot_of(request: Request) -> Slot:
     """Return the place that an upload was given."""
     return cast(Slot, request.scope[_SLOT])
@@ -122,16 +131,20 @@ async def keep_upload(file: UploadFile, home: PrivateFolder) -> tuple[Path, str]
 def _bounded(receive: Receive, most: int) -> Receive:
     taken = 0
     ended = False
+    started = time.monotonic()
 
     async def receive_bounded() -> Message:
         nonlocal taken, ended
         if ended:
             return await receive()  # waits for the end of the connection
+        late = started + _SILENCE_SECONDS + taken / _LEAST_PACE - time.monotonic()
         try:
-            async with asyncio.timeout(_SILENCE_SECONDS):
+            async with asyncio.timeout(min(_SILENCE_SECONDS, late)):
                 message = await receive()
         except TimeoutError:
-            raise HTTPException(408, "Nothing came for 30 seconds.") from None
+            raise HTTPException(
+                408, "Nothing came for 30 seconds, or less than 16 KiB a second."
+            ) from None
         taken += len(message.get("body", b""))
         ended = not message.get("more_body", False)
         if taken > most:

@@ -7,6 +7,7 @@ import { Viewer } from './viewer.js';
 
 const STUDIES = '/page/studies';
 const POLL_MS = 300;
+const TOUCH_MS = 20000;
 const ORDINALS = ['', 'next', 'second', 'third'];
 const KINDS = { segmenter: 'segments', classifier: 'classifies', mae: 'reconstructs' };
 
@@ -76,7 +77,11 @@ class Page {
       byId('veil').hidden = true;
       if (!event.dataTransfer?.files.length) return;
       event.preventDefault();
-      if (event.dataTransfer.files.length > 1) this.fail(new Problem('several', 'One file at a time. Put the files of a DICOM series into a zip archive.'));
+      if (event.dataTransfer.files.length > 1) {
+        this.forget();
+        this.file = null;
+        this.fail(new Problem('several', 'One file at a time. Put the files of a DICOM series into a zip archive.'));
+      }
       else this.open(event.dataTransfer.files[0]);
     });
     addEventListener('keydown', (event) => this.key(event));
@@ -100,6 +105,15 @@ class Page {
       this.panels.showClasses();
       this.reconstruction.refresh();
     }
+    this.touch();
+  }
+
+  // Tells the server that the results are still looked at.
+  touch() {
+    const now = Date.now();
+    if (!this.study || now - this.touched < TOUCH_MS) return;
+    this.touched = now;
+    fetch(this.address).catch(() => {});
   }
 
   choosePlanes() { document.querySelector('input[name="mode"][value="planes"]').checked = true; }
@@ -153,6 +167,7 @@ class Page {
     this.forget();
     this.clear();
     this.file = file;
+    this.touched = Date.now();
     this.images = null;
     byId('file-name').textContent = file.name;
     byId('image-choice').hidden = true;
@@ -172,7 +187,7 @@ class Page {
     if (file.size > most) throw new Problem('too-large', `${file.name} has ${bytesText(file.size)}; at most ${bytesText(most)} are taken. Send a part of it, or use vismae predict.`);
     const form = new FormData();
     if (byId('modality').value) form.append('modality', byId('modality').value);
-    form.append('models', [...document.querySelectorAll('input[name="models"]:checked')].map(({ value }) => value).join(','));
+    form.append('models', [...document.querySelectorAll('input[name="models"]:checked')].map(({ value }) => `${value},`).join('') || ',');
     form.append('file', file);
     for (;;) {
       this.working('Sending', 0, bytesText(file.size));
@@ -223,7 +238,7 @@ class Page {
     this.answers = [];
     this.left = found.left_out.map(({ message }) => message);
     const choice = byId('image-choice');
-    choice.replaceChildren(...found.images.map(({ number, title }) => new Option(title, number)));
+    choice.replaceChildren(...found.images.map(({ number, title }) => new Option(`${number + 1}: ${title}`, number)));
     choice.hidden = found.images.length < 2;
     byId('again').hidden = false;
     this.showImage(0);
@@ -242,7 +257,8 @@ class Page {
       this.panels.open(image, path);
       this.showAnswers();
       await opened;
-      if (!byId('status').textContent.includes('slice')) this.say(image.title);
+      if (document.body.dataset.done === this.study) this.say(`${image.title} · done`);
+      else if (!byId('status').textContent.includes('slice')) this.say(image.title);
     } catch (error) {
       if (!abort.signal.aborted && error.name !== 'AbortError') this.fail(error);
     }

@@ -37,7 +37,6 @@ export class Panels {
     const centre = byId('window-centre'), width = byId('window-width'), preset = byId('window-preset');
     const typed = () => {
       if (centre.value !== '' && Number(width.value) > 0) viewer.setWindow(Number(centre.value), Number(width.value));
-      preset.value = '';
     };
     centre.addEventListener('change', typed);
     width.addEventListener('change', typed);
@@ -54,9 +53,10 @@ export class Panels {
   // Sections of an image; `path` gives the address of a file of numbers.
   open(image, path) {
     this.image = image;
+    this.whole = null;
     this.path = path;
     const preset = byId('window-preset');
-    preset.replaceChildren(new Option('', ''), new Option('as in the file', 'first'));
+    preset.replaceChildren(new Option('', ''), new Option('first window', 'first'));
     for (const [name, centre, width] of PRESETS[image.unit] ?? []) preset.add(new Option(name, `${centre} ${width}`));
     preset.add(new Option('whole range', 'whole'));
     byId('window-section').hidden = false;
@@ -76,6 +76,16 @@ export class Panels {
     const { window, digits } = this.viewer;
     byId('window-centre').value = window.centre.toFixed(digits);
     byId('window-width').value = window.width.toFixed(digits);
+    byId('window-preset').value = this.image ? this.presetOf(window) : '';
+  }
+
+  // The preset that a window is, however it came about.
+  presetOf({ centre, width }) {
+    const [low, high] = this.image.window;
+    if (centre === (low + high) / 2 && width === high - low) return 'first';
+    if (this.whole && centre === this.whole[0] && width === this.whole[1]) return 'whole';
+    const known = [...byId('window-preset').options].map(({ value }) => value);
+    return known.find((value) => value === `${centre} ${width}`) ?? '';
   }
 
   wholeRange() {
@@ -83,7 +93,8 @@ export class Panels {
     let low = Infinity, high = -Infinity;
     for (const value of numbers) { if (value < low) low = value; if (value > high) high = value; }
     const ends = [low, high].map((value) => value * shown.slope + shown.intercept);
-    this.viewer.setWindow((ends[0] + ends[1]) / 2, Math.abs(ends[1] - ends[0]) || 1);
+    this.whole = [(ends[0] + ends[1]) / 2, Math.abs(ends[1] - ends[0]) || 1];
+    this.viewer.setWindow(...this.whole);
   }
 
   setOpacity(percent) {

@@ -15,14 +15,17 @@ async function pixels(base64) {
   return context.getImageData(0, 0, bitmap.width, bitmap.height);
 }
 
+// Pixels that are no squares become as much higher or wider as they are in the patient.
 function paint(canvas, size, colourOf) {
-  canvas.width = size.width;
-  canvas.height = size.height;
-  const context = canvas.getContext('2d');
+  const source = new OffscreenCanvas(size.width, size.height);
+  const context = source.getContext('2d');
   const picture = context.createImageData(size.width, size.height);
   const out = new Uint32Array(picture.data.buffer);
   for (let k = 0; k < out.length; k += 1) out[k] = colourOf(k);
   context.putImageData(picture, 0, 0);
+  canvas.width = Math.round(size.width * Math.max(1, size.pixelWidth / size.pixelHeight));
+  canvas.height = Math.round(size.height * Math.max(1, size.pixelHeight / size.pixelWidth));
+  canvas.getContext('2d').drawImage(source, 0, 0, canvas.width, canvas.height);
 }
 
 export class Reconstruction {
@@ -104,11 +107,12 @@ export class Reconstruction {
     }
   }
 
-  async show({ pictures, width, height }) {
+  async show({ pictures, width, height, pixel_mm: [high, wide] }) {
     const [image, hidden, filled, error] = await Promise.all(
       [pictures.image, pictures.hidden, pictures.filled, pictures.error].map(pixels),
     );
-    const size = { width, height };
+    const known = high && wide;
+    const size = { width, height, pixelHeight: known ? high : 1, pixelWidth: known ? wide : 1 };
     const grey = (value) => (0xff000000 | (value * 0x010101)) >>> 0;
     paint(byId('seen'), size, (k) => (hidden.data[4 * k] ? grey(HIDDEN_GREY) : grey(image.data[4 * k])));
     paint(byId('filled'), size, (k) => grey(filled.data[4 * k]));

@@ -183,6 +183,9 @@ export class View {
       if (canvas.width !== frame.box.width || canvas.height !== frame.box.height) {
         canvas.width = frame.box.width;
         canvas.height = frame.box.height;
+        // As large on the screen, or the browser would blend what is drawn here unblended.
+        canvas.style.width = `${frame.box.width / frame.scale}px`;
+        canvas.style.height = `${frame.box.height / frame.scale}px`;
       }
     }
     this.source ??= new OffscreenCanvas(width, height);

@@ -87,6 +87,14 @@ class ShownImage:
         """How many slices the file had."""
         return self.shape[self.slice_axis]
 
+    @property
+    def pixel_mm(self) -> tuple[float | None, float | None]:
+        """Height and width of a pixel of the file's slices; None where unknown."""
+        if self.orientation is None:
+            return self.spacing_mm[1:]
+        places = [self.orientation.axes.index(axis) for axis in (1, 2)]
+        return self.spacing_mm[places[0]], self.spacing_mm[places[1]]
+
     def for_page(self) -> dict[str, Any]:
         """Return what the page needs, as plain data."""
         return {k: v for k, v in asdict(self).items() if k not in ("orientation", "scale")}

@@ -65,6 +65,7 @@ def reconstruct(
         "pattern": wanted.pattern,
         "height": found.image.shape[0],
         "width": found.image.shape[1],
+        "pixel_mm": list(shown.pixel_mm),
         "hidden_fraction": round(found.hidden_fraction, 6),
         "mean_absolute_error": round(found.mean_error, 6),
         "pictures": {
