@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_every_step_runs_and_planted_duplicates_are_found(tmp_path: Path) -> None:
     # Tables hold 50,000 rows; copies are planted from the second table on.
