@@ -1,6 +1,7 @@
 """Where uploads lie: closed to others, and gone when their server is."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -17,6 +18,20 @@ def test_only_the_user_can_enter(tmp_path: Path) -> None:
     assert stat.S_IMODE((home.new() / "upload").stat().st_mode) == 0o700
     assert len({home.new().name for _ in range(20)}) == 20
     home.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_stopped_while_its_models_load_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import contextlib, os, signal, sys; from pathlib import Path; "
+        "from vismae.web.folders import PrivateFolder; from vismae.web.server import orderly_end\n"
+        "with contextlib.ExitStack() as stack:\n"
+        "    stack.enter_context(orderly_end())\n"
+        "    stack.callback(PrivateFolder(Path(sys.argv[1])).remove)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -80,6 +80,7 @@ def serve(config: WebConfig) -> WebResult:
         token = new_token()
     served = _served(config)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(orderly_end())
         listening = stack.enter_context(contextlib.closing(_listen(config.host, config.port)))
         address = _address(config.host, listening.getsockname()[1])
         home = PrivateFolder()
@@ -168,6 +169,32 @@ async def _defect(_: Request, __: Exception) -> Response:
     return defect()
 
 
+# The second comes where a terminal is closed: then uploads must not stay either.
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, *_ENDINGS)
+
+
+@contextlib.contextmanager
+def _handled(numbers: Iterable[signal.Signals], handler: Callable[..., None]) -> Iterator[None]:
+    """Handle signals in one way for a while, save those that nohup had ignored."""
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def orderly_end() -> contextlib.AbstractContextManager[None]:
+    """Have signals to stop end the process by way of its clean-up, also while models load."""
+
+    def leave(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    return _handled(_ENDINGS, leave)
+
+
 class _Server(uvicorn.Server):
     """uvicorn that ends without dying of the signal that ended it."""
 
@@ -177,17 +204,8 @@ class _Server(uvicorn.Server):
             self.force_exit = self.should_exit
             self.should_exit = True
 
-        # A server that nohup started outlives its terminal.
-        before = {
-            number: signal.signal(number, stop)
-            for number in _SIGNALS
-            if signal.getsignal(number) is not signal.SIG_IGN
-        }
-        try:
+        with _handled(_SIGNALS, stop):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def run_until_stopped(
         self,
@@ -213,10 +231,6 @@ class _Server(uvicorn.Server):
                 watching.cancel()
 
         asyncio.run(both())
-
-
-# The third comes where a terminal is closed: then uploads must not stay either.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _uvicorn_config(app: Any) -> uvicorn.Config:
