@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import vismae
 from docs_blocks import ROOT, blocks_of, write_program, write_world
 from vismae.core import errors
+from vismae.core.settings_table import COMMANDS
 from vismae.workflows.prediction.remote import NOT_SENT
 
 DOCS = ROOT / "docs"
@@ -132,6 +134,12 @@ def test_links_lead_to_what_the_site_holds_and_nothing_is_listed_twice() -> None
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = re.findall(r": ([a-z/-]+\.md)$", text, re.MULTILINE)
     assert len(listed) == len(set(listed))
+
+
+def test_every_command_is_on_the_page_of_functions() -> None:
+    page = (DOCS / "api" / "commands.md").read_text(encoding="utf-8")
+    homes = {getattr(vismae, name).__module__ for name in vismae.__all__ if name in COMMANDS}
+    assert homes == set(re.findall(r"^::: (vismae\.api\w*)$", page, re.MULTILINE))
 
 
 def test_the_site_asks_no_other_server_for_anything() -> None:
