@@ -100,6 +100,20 @@ def steps_logged(run: Path) -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(file)]
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows that were learnt from, in order, as runs go on."""
+    rows: list[int] = []
+    step = PretrainModule.training_step
+
+    def noting_step(self: PretrainModule, batch: Batch, batch_idx: int) -> torch.Tensor:
+        rows.extend(batch["row"].tolist())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(PretrainModule, "training_step", noting_step)
+    return rows
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, unlabelled: Path) -> Path:
     torch.set_num_threads(1)
@@ -220,19 +234,12 @@ def test_a_run_may_go_on_with_batches_of_another_size_on_the_images_it_would_hav
     unlabelled: Path,
     pretrain_config: MakeConfig,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    seen: list[int],
 ) -> None:
-    seen: list[int] = []
-    step = PretrainModule.training_step
-
-    def noting_step(self: PretrainModule, batch: Batch, batch_idx: int) -> torch.Tensor:
-        seen.extend(batch["row"].tolist())
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(PretrainModule, "training_step", noting_step)
     cuts = [{"data.batch_size": 12 // parts, "trainer.accumulate": parts} for parts in (1, 3, 2)]
     pretrain(pretrain_config(tmp_path / "whole", unlabelled, **cuts[0], **{"trainer.max_steps": 6}))
-    expected, seen = seen, []
+    expected = [*seen]
+    seen.clear()
     for steps, cut in zip((1, 3, 6), cuts, strict=True):
         settings = {**cut, "trainer.max_steps": steps, "resume": steps > 1}
         pretrain(pretrain_config(tmp_path / "cut", unlabelled, **settings))
@@ -258,23 +265,16 @@ def test_simclr_does_not_go_on_with_other_batches_for_a_step(
 
 
 def test_a_run_goes_on_with_the_images_it_began_with_when_its_store_has_grown(
-    pretrain_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pretrain_config: MakeConfig, tmp_path: Path, seen: list[int]
 ) -> None:
-    seen: list[int] = []
-    step = PretrainModule.training_step
-
-    def noting_step(self: PretrainModule, batch: Batch, batch_idx: int) -> torch.Tensor:
-        seen.extend(batch["row"].tolist())
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(PretrainModule, "training_step", noting_step)
     small = pretrain_store(tmp_path / "small").folder
     grown = pretrain_store(tmp_path / "grown", images=18).folder
     other = pretrain_store(tmp_path / "other", seed=1).folder
     store, out = tmp_path / "store", tmp_path / "run"
     store.symlink_to(small)
     pretrain(pretrain_config(tmp_path / "whole", store))
-    expected, seen = seen, []
+    expected = [*seen]
+    seen.clear()
     pretrain(pretrain_config(out, store, **{"trainer.max_steps": 2}))
     for changed in (other, grown):
         store.unlink()
@@ -504,7 +504,7 @@ def test_named_modalities_are_learnt_from_in_the_shares_asked_for(
     mr: int,
     pretrain_config: MakeConfig,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    seen: list[int],
 ) -> None:
     rng = np.random.default_rng(0)
     facts = {
@@ -516,14 +516,6 @@ def test_named_modalities_are_learnt_from_in_the_shares_asked_for(
         for number, name in enumerate(["ct"] * 9 + ["mr"] * 3 + ["us"] * 4):
             pixels = rng.integers(0, 255, (32, 32)).astype(np.uint8)
             writer.add(record(f"image{number}", pixels, **facts[name]), pixels)
-    seen: list[int] = []
-    step = PretrainModule.training_step
-
-    def noting_step(self: PretrainModule, batch: Batch, batch_idx: int) -> torch.Tensor:
-        seen.extend(batch["row"].tolist())
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(PretrainModule, "training_step", noting_step)
     asked = {"data.modality": "ct,mr", "data.sampling": sampling, "trainer.max_steps": 6}
     result = pretrain(pretrain_config(tmp_path / "run", tmp_path / "store", **asked))
     # Two epochs of 12: none of ultrasound, the others in their shares.

@@ -184,6 +184,15 @@ class FoundFile:
         return self.path, self.member
 
 
+def inode(path: Path) -> tuple[int, int] | None:
+    """Return device and inode, which tell a file or folder by any path; None if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def walk(
     source: Path, apart: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[FoundFile | RejectedFile]:
@@ -193,7 +202,7 @@ def walk(
 
     Args:
         source: Folder or file.
-        apart: Folders and files to pass over, by device and inode, whatever path leads there.
+        apart: Folders and files to pass over, by ``inode``, whatever path leads there.
 
     Raises:
         UnreadableFileError: ``source`` does not exist; raised when the first item is asked for.

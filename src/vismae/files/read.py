@@ -14,6 +14,35 @@ from vismae.files.nifti import read_nifti, read_nifti_labels
 from vismae.files.raster import read_raster, read_raster_labels
 from vismae.files.reasons import Reason
 
+# What a file lacks that is a plain image of grey levels if it is none of the modalities below.
+_WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
+# A PET whose dose is missing is no CT because somebody says so: these have units of their own.
+_WITH_UNIT = (Modality.CT, Modality.PET)
+
+
+def read_where_silent(
+    read: Callable[[Modality | None], list[MedicalImage]], wanted: Modality | None
+) -> list[MedicalImage]:
+    """Read files by the modality that somebody named only where they do not tell their own.
+
+    Args:
+        read: Reads them as a modality, or by what they say themselves.
+        wanted: The named modality, if any.
+
+    Raises:
+        UnreadableFileError: As ``read``. One that lacks the unit of the modality it tells is read
+            as ``wanted`` all the same, if that needs none.
+    """
+    try:
+        images = read(None)
+    except UnreadableFileError as error:
+        # The message of these names the option as the cure, so here it speaks for the file.
+        if wanted in (None, *_WITH_UNIT) or error.reason not in _WITHOUT_UNIT:
+            raise
+        return read(wanted)
+    silent = all(image.modality is Modality.OTHER for image in images)
+    return read(wanted) if wanted is not None and silent else images
+
 
 def read_image(
     files: Group | SourceFile | Sequence[SourceFile],

@@ -169,8 +169,8 @@ async def _defect(_: Request, __: Exception) -> Response:
     return defect()
 
 
-# The second comes where a terminal is closed: then uploads must not stay either.
-_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+# The second comes where a terminal is closed: then uploads must not stay either. Not on Windows.
+_ENDINGS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 _SIGNALS = (signal.SIGINT, *_ENDINGS)
 
 

@@ -21,6 +21,7 @@ from vismae.files.discover import (
     archive_members,
     find_file,
     identify,
+    inode,
     walk,
 )
 from vismae.files.reasons import Reason
@@ -52,16 +53,8 @@ def list_sources(
         sources: Where to look.
         own: Folders and files of the ingest itself, which may lie within a source.
     """
-    apart = frozenset(found for path in own if (found := _inode(path)) is not None)
+    apart = frozenset(found for path in own if (found := inode(path)) is not None)
     return ledger.list_files(_files(ledger, sources, apart))
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _files(
@@ -127,7 +120,7 @@ def _table_files(
             # The folder of a series: its files stand in space, not in the table's order.
             yield from _walked(row, source, apart)
             continue
-        if apart and row.image.member is None and _inode(row.image.path) in apart:
+        if apart and row.image.member is None and inode(row.image.path) in apart:
             continue
         try:
             found = find_file(row.image.path, row.image.member)

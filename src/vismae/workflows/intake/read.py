@@ -13,7 +13,7 @@ from vismae.data.store_format import storable_label_map
 from vismae.files.dicom_labels import read_dicom_labels
 from vismae.files.discover import Group, source_file
 from vismae.files.label_place import ImageBlock
-from vismae.files.read import read_image, read_label_map
+from vismae.files.read import read_image, read_label_map, read_where_silent
 from vismae.files.reasons import Reason
 from vismae.workflows.intake.records import (
     FoundSlice,
@@ -33,10 +33,6 @@ from vismae.workflows.intake.work import (
     WorkItem,
     rejection,
 )
-
-_WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
-# A PET whose dose is missing is no CT because somebody says so: these have units of their own.
-_WITH_UNIT = (Modality.CT, Modality.PET)
 
 
 @dataclass(frozen=True)
@@ -189,20 +185,10 @@ def _read_images(
     def read(modality: Modality | None) -> list[MedicalImage]:
         return read_image(group, modality, settings.keep, lambda file: begin(numbers[file.name]))
 
-    try:
-        images = read(None if word is None else Modality.parse(word))
-    except UnreadableFileError as error:
-        # The message of these names the option as the cure, so here it speaks for the file.
-        if word is not None or settings.modality is None or error.reason not in _WITHOUT_UNIT:
-            raise
-        wanted = Modality.parse(settings.modality)
-        if wanted in _WITH_UNIT:
-            raise
-        return read(wanted)
-    silent = all(image.modality is Modality.OTHER for image in images)
-    if word is None and settings.modality is not None and silent:
-        images = read(Modality.parse(settings.modality))
-    return images
+    if word is not None:
+        return read(Modality.parse(word))
+    said = settings.modality
+    return read_where_silent(read, None if said is None else Modality.parse(said))
 
 
 def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection], begin: Begin) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vismae.files.dicom_identifiers import group_series
-from vismae.files.discover import Group, RejectedFile, SourceFile, discover, find_file
+from vismae.files.discover import Group, RejectedFile, SourceFile, discover, find_file, inode
 from vismae.files.reasons import Reason
 
 # Found in a folder these are no inputs that went wrong, only no images to predict.
@@ -100,10 +100,8 @@ def find_inputs(
         UnreadableFileError: A source does not exist.
     """
     failures: list[Failure] = []
-    apart: frozenset[tuple[int, int]] = frozenset()
-    if out is not None and out.is_dir():
-        status = out.stat()
-        apart = frozenset([(status.st_dev, status.st_ino)])
+    own = None if out is None else inode(out)
+    apart = frozenset[tuple[int, int]]() if own is None else frozenset([own])
     single: dict[Path, tuple[int, SourceFile]] = {}
     found: list[tuple[int, Input]] = []
     for place, source in enumerate(sources):

@@ -20,14 +20,11 @@ from vismae.data.neighbours import in_sequence
 from vismae.data.percentiles import scale_range
 from vismae.data.store_format import storable_pixels
 from vismae.files.discover import Group, RejectedFile
-from vismae.files.read import read_image
+from vismae.files.read import read_image, read_where_silent
 from vismae.files.reasons import Reason
 from vismae.inference.slices import Slice
 from vismae.workflows.prediction.inputs import Input
 
-_WITHOUT_UNIT = (Reason.NO_RESCALE, Reason.NO_SUV)
-# A PET whose dose is missing is no CT because somebody says so: these have units of their own.
-_WITH_UNIT = (Modality.CT, Modality.PET)
 # These are windowed by the contract, and need no range of their own.
 _WINDOWED = (PixelUnit.HU, PixelUnit.SUV)
 
@@ -177,15 +174,7 @@ def _read_images(group: Group, word: str | None, keep: frozenset[Flag]) -> list[
     wanted = None if word is None else Modality.parse(word)
     if group.kind == "raster":
         return read_image(group, wanted, keep)
-    try:
-        images = read_image(group, None, keep)
-    except UnreadableFileError as error:
-        if wanted in (None, *_WITH_UNIT) or error.reason not in _WITHOUT_UNIT:
-            raise
-        return read_image(group, wanted, keep)
-    if wanted is not None and all(image.modality is Modality.OTHER for image in images):
-        images = read_image(group, wanted, keep)
-    return images
+    return read_where_silent(lambda modality: read_image(group, modality, keep), wanted)
 
 
 def require_known(image: MedicalImage, card: ModelCard) -> None:
