@@ -64,7 +64,8 @@ def pretrain(
     Args:
         data: Sources to ingest on the way (``data.sources``), in place of ``store``; a mapping
             is the section ``data``.
-        device, devices: ``trainer.device`` and ``trainer.devices``.
+        device: ``trainer.device``.
+        devices: ``trainer.devices``.
         modality: ``data.modality``.
         config: YAML file or ``PretrainConfig``.
         set: Dotted names with values.
@@ -166,7 +167,8 @@ def finetune(
         kind: ``segment`` or ``classify`` (``task.kind``).
         data: The task's folder, csv or store (``data.sources``); a mapping is the section
             ``data``.
-        device, devices: ``trainer.device`` and ``trainer.devices``.
+        device: ``trainer.device``.
+        devices: ``trainer.devices``.
         config: YAML file or ``FinetuneConfig``.
         set: Dotted names with values.
         **settings: ``out`` is needed; ``init`` names a model folder or checkpoint, or ``none``

@@ -509,6 +509,22 @@ def test_without_a_model_the_image_alone_is_shown(page: Browser, files: dict[str
     assert page.run("return document.querySelectorAll('#results a').length") == 0
 
 
+def test_a_file_may_be_dropped_before_the_server_has_said_what_it_offers(
+    chromium: Browser, server: RunningServer, files: dict[str, Path]
+) -> None:
+    network = {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+    chromium.command("Network.emulateNetworkConditions", latency=1500, **network)
+    try:
+        chromium.driver.get(server.address)
+        assert not chromium.run("return document.querySelectorAll('#models input').length")
+        chromium.drop(files["png"])
+        chromium.wait("document.body.dataset.done", 30)
+    finally:
+        chromium.command("Network.emulateNetworkConditions", latency=0, **network)
+    assert chromium.run("return document.body.dataset.state") == "views"
+    assert chromium.text("#file-name") == files["png"].name
+
+
 def test_two_files_at_once_are_refused_and_the_one_before_is_given_up(
     page: Browser, files: dict[str, Path], server: RunningServer
 ) -> None:

@@ -17,6 +17,8 @@ class Page {
     this.panels = new Panels(this.viewer, (number) => this.offer.models[number].calibration);
     this.reconstruction = new Reconstruction(this.viewer, () => `${this.address}/reconstruction`);
     this.listen();
+    // A file may be dropped before the server has answered.
+    this.ready = this.start();
   }
 
   get address() { return `${STUDIES}/${this.study}`; }
@@ -36,7 +38,7 @@ class Page {
       byId('models').append(make('label', {}, box, make('span', { textContent: name }), make('span', { className: 'kind', textContent: KINDS[kind] })));
       this.offer.models[number].number = number;
     });
-    this.state('empty');
+    if (!this.file) this.state('empty');
   }
 
   // Shows one of: empty, working, problem, views.
@@ -175,6 +177,8 @@ class Page {
     const abort = new AbortController();
     this.abort = abort;
     try {
+      await this.ready;
+      if (!this.offer || abort.signal.aborted) return;
       this.study = await this.send(file, abort.signal);
       await this.follow(abort.signal);
     } catch (error) {
@@ -286,4 +290,4 @@ class Page {
   }
 }
 
-new Page().start();
+new Page();
