@@ -92,6 +92,7 @@ def write_world(folder: Path) -> None:
     _write_zip(folder / "more.zip", sorted((folder / "scans" / "us").iterdir()))
     _write_zip(folder / "series.zip", sorted(_series(archive).iterdir()))
     shutil.copytree(_series(archive), folder / "ct")
+    shutil.copytree(ROOT / "configs", folder / "configs")
     volume = np.random.default_rng(0).normal(0, 300, (40, 32, 6)).astype(np.int16)
     write_nifti(folder / "ct.nii.gz", volume)
     write_nifti(folder / "images" / "ct.nii.gz", volume)
