@@ -177,6 +177,8 @@ def test_a_scheduler_that_dies_in_the_middle_is_an_error(tmp_path, monkeypatch) 
             scheduler.kill()
             with pytest.raises(VismaeError, match="is gone"):
                 list(results)
+            # A client that has given up by now must not turn the way out into another error.
+            assert wait_until(lambda: executor._client.status == "closed")
     finally:
         for process in (scheduler, worker):
             process.kill()

@@ -10,7 +10,7 @@ that takes workers down by itself comes back as lost. Imported only when a clust
 import logging
 from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -28,7 +28,7 @@ from vismae.core.guarded_process import Guards, Limits, Loss
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 10.0
-# What Dask raises when its scheduler is gone.
+# What Dask raises when its scheduler is gone, besides what a client that gave up makes of it.
 _UNREACHABLE = (OSError, CancelledError, ClosedClientError)
 
 # In a Dask worker: the processes of each client, by its ticket. Stopped ones stay here, so that
@@ -116,7 +116,7 @@ class DaskExecutor(QueuedExecutor[_Call]):
 
     def abort(self, calls: list[_Call]) -> None:
         """Stop calls on all workers."""
-        with suppress(*_UNREACHABLE):  # A scheduler that is gone runs nothing more.
+        with self._reaching():  # A scheduler that is gone runs nothing more.
             self._client.cancel([call.future for call in calls])
             self._stop_guards()
         self._under_way.clear()
@@ -124,7 +124,7 @@ class DaskExecutor(QueuedExecutor[_Call]):
 
     def end(self) -> None:
         """End our processes on all workers; the cluster stays."""
-        with suppress(*_UNREACHABLE):
+        with self._reaching():
             self._stop_guards()
         self._client.close()
 
@@ -164,11 +164,26 @@ class DaskExecutor(QueuedExecutor[_Call]):
     def _answering(self) -> Generator[None]:
         try:
             yield
-        except _UNREACHABLE as error:
+        except Exception as error:
+            if not self._is_gone(error):
+                raise
             raise VismaeError(
                 f"The Dask scheduler at {self._place} is gone ({type(error).__name__}). Start it "
                 "again and run the same command."
             ) from error
+
+    @contextmanager
+    def _reaching(self) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._is_gone(error):
+                raise
+
+    def _is_gone(self, error: Exception) -> bool:
+        # A client that has given up closes itself, whatever call is on its way meanwhile, and what
+        # that call then raises is of no certain class.
+        return isinstance(error, _UNREACHABLE) or self._client.status in ("closing", "closed")
 
 
 def call_guarded(
