@@ -58,6 +58,7 @@ ARMS = {
     "visible fp32": Arm("visible"),
     "dense bf16": Arm("dense", bf16=True),
     "visible bf16": Arm("visible", bf16=True),
+    "dense fp32, checkpointing": Arm("dense", checkpointing=True),
     "dense bf16, checkpointing": Arm("dense", bf16=True, checkpointing=True),
     "dense fp32, compiled": Arm("dense", compiled=True),
     "dense bf16, compiled": Arm("dense", bf16=True, compiled=True),

@@ -330,8 +330,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*z")}
     with pytest.raises(RunFolderError):
         predict(model, tmp_path / "in", out)
+    (out / ".4711.unfinished.png").write_bytes(b"half of what a killed process wrote")
     result = predict(model, tmp_path / "in", out, resume=True)
     assert (result.skipped, result.predicted) == (3, whole.predicted - 3)
+    assert not list(out.rglob(".*.unfinished*"))
     assert all(path.stat().st_mtime_ns == found for path, found in before.items())
     for name in ("volumes.csv", "failed.csv"):
         assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()

@@ -1,9 +1,12 @@
 """Files that appear whole or not at all, whoever writes them."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_UNFINISHED = re.compile(r"\.\d+\.unfinished(\..+)?")
 
 
 @contextmanager
@@ -26,3 +29,10 @@ def whole_or_none(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes were writing below a folder that is held by this one."""
+    for path in folder.rglob(".*.unfinished*"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)

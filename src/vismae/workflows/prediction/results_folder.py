@@ -9,6 +9,7 @@ from vismae.core.config_model import EmbedConfig
 from vismae.core.errors import SettingError
 from vismae.core.rundir import locked, log_to, open_run, provenance, write_json, write_text
 from vismae.core.settings import to_yaml
+from vismae.inference.output_files import remove_unfinished
 
 
 @contextmanager
@@ -34,6 +35,7 @@ def open_results(config: PredictConfig | EmbedConfig, command: str, records: str
     if config.overwrite:
         raise SettingError("resume and overwrite contradict each other; give one of them.")
     with locked(folder):
+        remove_unfinished(folder)
         write_text(folder / "config.yaml", to_yaml(config.model_copy(update={"resume": False})))
         write_json(folder / "provenance.json", provenance(command))
         with log_to(folder):
