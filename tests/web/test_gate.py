@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from vismae.web.folders import Clock
-from vismae.web.gate import COOKIE, LOOPBACK, Gate
+from vismae.web.gate import LOOPBACK, Gate, cookie_name
 
 TOKEN = "a-token-for-tests"
 
@@ -22,6 +22,9 @@ async def behind(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 Ask = Callable[..., httpx.Response]
+
+
+COOKIE = cookie_name("127.0.0.1:8080")
 
 
 @pytest.fixture
@@ -101,6 +104,18 @@ def test_the_link_with_the_token_leaves_it_in_a_cookie_that_scripts_cannot_read(
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert ask("/?token=wrong", token=TOKEN).status_code == 401
+
+
+def test_servers_on_one_machine_do_not_take_each_others_token(ask: Ask) -> None:
+    servers = {"127.0.0.1:8080": "first", "127.0.0.1:8081": "second", "127.0.0.1": "third"}
+    kept: dict[str, str] = {}
+    for host, token in servers.items():
+        kept |= dict(ask(f"/?token={token}", token=token, host=host).cookies)
+    together = "; ".join(f"{name}={value}" for name, value in kept.items())
+    for host, token in servers.items():
+        assert ask("/v1/model", token=token, host=host, cookie=together).text == "in"
+    assert cookie_name("[::1]:8080") == cookie_name("localhost:8080")
+    assert cookie_name("[::1]") == cookie_name("localhost:x") == cookie_name("localhost")
 
 
 @pytest.mark.parametrize("path", ["/", "/defect"])

@@ -22,7 +22,6 @@ from vismae.web.folders import Clock
 
 logger = logging.getLogger(__name__)
 
-COOKIE = "vismae_token"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _HEADERS = {
@@ -114,13 +113,15 @@ class Gate:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         if scope["path"] == "/" and self._matches(query.get("token", [""])[0]):
             answer = RedirectResponse("/", status_code=303)
-            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", path="/")
+            name = cookie_name(headers.get("host", ""))
+            answer.set_cookie(name, self._token, httponly=True, samesite="strict", path="/")
             return answer
         word, _, bearer = headers.get("authorization", "").partition(" ")
         if word.lower() == "bearer" and self._matches(bearer.strip()):
             return None
         # Other programs on this machine set cookies too, and not all keep to the standard.
-        if self._matches(cookie_parser(headers.get("cookie", "")).get(COOKIE, "")):
+        cookies = cookie_parser(headers.get("cookie", ""))
+        if self._matches(cookies.get(cookie_name(headers.get("host", "")), "")):
             return None
         if scope["path"] == "/":
             text = "Open the address that vismae web printed, with its token."
@@ -138,6 +139,16 @@ class Gate:
 def new_token() -> str:
     """Return a token that cannot be guessed."""
     return secrets.token_urlsafe(32)
+
+
+def cookie_name(host: str) -> str:
+    """Name the cookie that carries the token, as of a Host header.
+
+    Browsers keep cookies by name and address, whatever the port: servers on one machine would take
+    each other's place.
+    """
+    port = host.rpartition(":")[2]
+    return f"vismae_token_{port}" if port.isascii() and port.isdigit() else "vismae_token"
 
 
 def problem(status: int, code: str, message: str, **headers: str) -> Response:
