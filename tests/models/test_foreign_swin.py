@@ -169,6 +169,8 @@ def test_the_account_names_what_was_left_out_and_what_is_absent(hugging_face: St
     assert model.origin is not None
     assert model.origin.unused == ("decoder.0.weight",)
     assert model.origin.absent == ("head.weight", "head.bias")
+    derived = sum(name.endswith("relative_position_index") for name in state)
+    assert model.origin.taken == len(state) - derived - 1
     assert model.num_classes == 1
     report = transfer(model, SwinMAE(replace(model.config, in_channels=1)))
     assert report.origin == model.origin
@@ -245,6 +247,7 @@ def test_attention_trained_without_bias_gets_zeros(hugging_face: State):
     assert not model.encoder.layers[1].blocks[1].attn.qkv.bias.any()
     assert model.origin is not None
     assert "4 set to 0" in model.origin.text()
+    assert model.origin.taken == len(state)
 
 
 @pytest.mark.parametrize(

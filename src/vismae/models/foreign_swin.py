@@ -80,7 +80,7 @@ def load_foreign_swin(found: Mapping[str, Tensor], path: Path) -> SwinClassifier
     absent = _load(module, ours, path)
     module.origin = ForeignAccount(
         naming=naming,
-        taken=len(ours),
+        taken=len(found) - len(unused) - derived,
         unused=tuple(unused),
         absent=absent,
         adapted=(
