@@ -57,6 +57,20 @@ def test_torchvision_names_give_the_same_numbers(network: str, tmp_path: Path):
     assert (again.origin.unused, again.origin.absent) == ((), ())
 
 
+def test_torchvisions_own_densenet_file_has_older_names(tmp_path: Path):
+    model = random_classifier("densenet121")
+    published = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): value
+        for name, value in as_torchvision(model).items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in published
+    torch.save(published, tmp_path / "densenet121-a639ec97.pth")
+    again = load_checkpoint(tmp_path / "densenet121-a639ec97.pth")
+    assert isinstance(again, ComparisonClassifier)
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(again(images), model(images))
+
+
 @pytest.mark.parametrize("network", ["resnet50", "densenet121"])
 def test_radimagenet_files_fill_the_encoder(network: str, tmp_path: Path):
     model = random_classifier(network)

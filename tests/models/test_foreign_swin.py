@@ -169,6 +169,8 @@ def test_the_account_names_what_was_left_out_and_what_is_absent(hugging_face: St
     assert model.origin is not None
     assert model.origin.unused == ("decoder.0.weight",)
     assert model.origin.absent == ("head.weight", "head.bias")
+    derived = sum(name.endswith("relative_position_index") for name in state)
+    assert model.origin.taken == len(state) - derived - 1
     assert model.num_classes == 1
     report = transfer(model, SwinMAE(replace(model.config, in_channels=1)))
     assert report.origin == model.origin
@@ -228,6 +230,16 @@ def test_smaller_windows_of_late_stages_keep_their_numbers(golden: State, huggin
     assert "2 put into the middle of larger windows" in model.origin.text()
 
 
+def test_windows_that_grow_towards_later_stages_are_refused(hugging_face: State):
+    """Those of Swin-S3; windows as large everywhere would look at other tokens."""
+    state = {n: v for n, v in as_microsoft(hugging_face).items() if not n.endswith("index")}
+    for block in range(2):
+        name = f"layers.0.blocks.{block}.attn.relative_position_bias_table"
+        state[name] = torch.randn(9, 2)
+    with pytest.raises(ModelError, match=r"windows of 2, 4 tokens in its stages"):
+        load_foreign_swin(state, PATH)
+
+
 def test_attention_trained_without_bias_gets_zeros(hugging_face: State):
     state = {n: v for n, v in as_timm(hugging_face).items() if not n.endswith("qkv.bias")}
     model = load_foreign_swin(state, PATH)
@@ -235,6 +247,7 @@ def test_attention_trained_without_bias_gets_zeros(hugging_face: State):
     assert not model.encoder.layers[1].blocks[1].attn.qkv.bias.any()
     assert model.origin is not None
     assert "4 set to 0" in model.origin.text()
+    assert model.origin.taken == len(state)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from vismae.models import (
     HybridUNet,
     SwinClassifier,
     SwinMAE,
+    SwinSimCLR,
     SwinUNet,
     plan_network,
 )
@@ -47,6 +48,14 @@ def test_the_features_of_a_classifier_are_what_its_last_layer_sees() -> None:
     with torch.inference_mode():
         for model in (swin, resnet):
             assert torch.equal(model.head(image_features(model, images)), model(images))
+
+
+def test_the_features_of_a_contrastive_network_are_what_its_projection_sees() -> None:
+    images = torch.randn(2, 1, 64, 48)
+    model = SwinSimCLR.from_size("nano", in_channels=1).eval()
+    torch.nn.init.uniform_(model.norm.weight)
+    with torch.inference_mode():
+        assert torch.equal(model.projection(image_features(model, images)), model(images))
 
 
 def test_a_network_without_an_encoder_of_its_own_is_refused_by_name() -> None:

@@ -119,6 +119,23 @@ def test_every_form_of_file_gives_the_model_back(small: SwinConfig, tmp_path: Pa
         assert len(state) - len(again.state_dict()) == int(bias_lost)
 
 
+@pytest.mark.parametrize("wrapper", ["model.", "_orig_mod.", "module._orig_mod."])
+def test_what_wraps_a_network_changes_nothing(small: SwinConfig, tmp_path: Path, wrapper: str):
+    """A resume point has ``model.`` before every name, a compiled network ``_orig_mod.``."""
+    for module in models(small):
+        save_reference_checkpoint(module, tmp_path / "official.pth")
+        official = torch.load(tmp_path / "official.pth", weights_only=True)["model"]
+        for state in (official, module.state_dict()):
+            wrapped = {f"{wrapper}{name}": value for name, value in state.items()}
+            torch.save({"state_dict": wrapped, "epoch": 1}, tmp_path / "wrapped.ckpt")
+            again = load_checkpoint(tmp_path / "wrapped.ckpt")
+            assert type(again) is type(module)
+            assert getattr(again, "origin", None) is None
+            assert (again.config.norm_eps, again.config.shift_single_window) == (1e-6, True)
+            for name, value in again.state_dict().items():
+                assert torch.equal(value, module.state_dict()[name]), name
+
+
 def test_model_folder_is_read_by_folder_or_by_its_weights(small: SwinConfig, tmp_path: Path):
     mae = SwinMAE(small, mask_ratio=0.5)
     card = ModelCard(kind="mae", architecture=architecture_of(mae), preprocessing=Preprocessing())

@@ -1,6 +1,9 @@
 import argparse
 import os
 import pickle
+import sys
+import types
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +80,28 @@ def test_files_that_are_no_checkpoint_are_errors(tmp_path: Path, content: bytes)
 def test_missing_file_is_an_error(tmp_path: Path):
     with pytest.raises(ModelError, match="does not exist"):
         load_checkpoint(tmp_path / "nothing.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_that_other_training_code_keeps_are_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+):
+    """Microsoft's Swin code saves its settings, a dictionary with attributes, with the weights."""
+
+    class CfgNode(dict):
+        """As yacs has it."""
+
+    module = types.ModuleType("yacs.config")
+    CfgNode.__module__, CfgNode.__qualname__, module.CfgNode = module.__name__, "CfgNode", CfgNode
+    for name in ("yacs", "yacs.config"):
+        monkeypatch.setitem(sys.modules, name, module)
+    config = CfgNode(MODEL=CfgNode(TYPE="swin"))
+    config.__dict__["__immutable__"] = True
+    path = tmp_path / "ckpt_epoch_29.pth"
+    content = {"model": {"weight": torch.ones(1)}, "config": config}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    for name in ("yacs", "yacs.config"):
+        monkeypatch.delitem(sys.modules, name)
+    read = load_tensors_only(path)
+    assert torch.equal(read["model"]["weight"], torch.ones(1))
+    assert type(read["config"]["MODEL"]) is OrderedDict

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from vismae.core.errors import ModelError, SettingError
-from vismae.models import SwinClassifier, SwinConfig, SwinMAE, SwinUNet, transfer
-from vismae.models.transfer import resize_bias_table
+from vismae.models import SwinClassifier, SwinConfig, SwinMAE, SwinSimCLR, SwinUNet, transfer
+from vismae.models.foreign import ForeignAccount
+from vismae.models.transfer import parts_in_common, resize_bias_table
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -43,6 +44,35 @@ def test_features_are_the_same_after_transfer(small: SwinConfig):
     back = SwinMAE(small)
     transfer(classifier, back)
     assert same(back.encoder, mae.encoder)
+
+
+@pytest.mark.parametrize("head_kind", ["linear", "convolutional"])
+def test_a_swin_unet_starts_another_with_all_but_its_head(small: SwinConfig, head_kind: str):
+    """A decoder behind skips that begin at random would be given noise."""
+    source, target = SwinUNet(small, 3).eval(), SwinUNet(small, 2, head_kind=head_kind).eval()
+    report = transfer(source, target, parts_in_common(source, target))
+    assert {name.split(".")[0] for name in report.left_at_start} == {"head"}
+    seen = []
+    for unet in (source, target):
+        unet.final_patch_expanding.register_forward_hook(lambda *call: seen.append(call[2]))
+        unet(torch.randn(1, 1, 33, 40, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(*seen)
+    assert parts_in_common(source, target, decoder=False) == ("encoder",)
+
+
+@pytest.mark.parametrize("kind", [SwinClassifier, SwinSimCLR])
+def test_the_norm_behind_an_encoder_goes_with_it(small: SwinConfig, kind: type):
+    source = kind(small, 2).eval()
+    torch.nn.init.uniform_(source.norm.weight)
+    torch.nn.init.uniform_(source.norm.bias)
+    target = SwinClassifier(small, 3).eval()
+    report = transfer(source, target, parts_in_common(source, target))
+    assert {name.split(".")[0] for name in report.left_at_start} == {"head"}
+    images = torch.randn(2, 1, 33, 40)
+    assert torch.equal(target.features(images), source.features(images))
+    source.origin = ForeignAccount("Microsoft", 9, absent=("norm.weight", "norm.bias"))
+    assert parts_in_common(source, target) == ("encoder",)
+    assert parts_in_common(SwinMAE(small), target) == ("encoder",)
 
 
 def test_other_window_interpolates_the_bias_tables(small: SwinConfig):

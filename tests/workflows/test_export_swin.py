@@ -9,7 +9,7 @@ import torch
 
 import vismae
 from models_on_disk import SMALL_CONTRACT, save_network, write_network
-from vismae.models import SwinMAE, load_model
+from vismae.models import SwinMAE, SwinSimCLR, load_model
 from vismae.models.foreign_names import swin_naming
 
 
@@ -38,6 +38,16 @@ def test_swin_weights_are_compared_where_the_smallest_variances_matter(tmp_path:
         made.encoder.patch_embed.proj.bias.zero_()
     model = save_network(tmp_path / "model", made, "mae", SMALL_CONTRACT)
     assert vismae.export(model=model, format="microsoft", out=tmp_path / "out").difference < 1e-5
+
+
+def test_the_norm_of_a_contrastive_network_is_written(tmp_path: Path) -> None:
+    made = SwinSimCLR.from_size("nano", in_channels=1)
+    torch.nn.init.uniform_(made.norm.weight)
+    model = save_network(tmp_path / "model", made, "contrastive", SMALL_CONTRACT)
+    result = vismae.export(model=model, format="timm", out=tmp_path / "out")
+    state = safetensors.torch.load_file(result.file)
+    assert torch.equal(state["norm.weight"], made.norm.weight)
+    assert result.difference < 1e-4
 
 
 def test_timm_names_are_those_of_its_swin(tmp_path: Path) -> None:

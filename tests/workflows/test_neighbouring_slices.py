@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stores import classification_store
-from vismae.core.config import EvaluateConfig, FinetuneConfig, PredictConfig
+from vismae.core.config import EvaluateConfig, FinetuneConfig, PredictConfig, PretrainConfig
 from vismae.core.errors import SettingError
 from vismae.data.store import Store
 from vismae.inference.predictor import Predictor
@@ -20,6 +20,7 @@ from vismae.workflows.evaluate import evaluate
 from vismae.workflows.finetune import finetune
 from vismae.workflows.ingest import open_or_ingest
 from vismae.workflows.predict import predict
+from vismae.workflows.pretrain import pretrain
 
 MakeConfig = Callable[..., FinetuneConfig]
 
@@ -43,6 +44,28 @@ def test_a_grey_start_sees_the_middle_slice_at_first(
     again = load_model(finetune(finetune_config("segment", tmp_path / "b", discs, **on)).model)
     assert again.preprocessing is not None
     assert again.preprocessing.neighbours == 1
+
+
+def test_pretraining_from_a_model_of_several_slices_sees_single_ones(
+    pretrained: Path,
+    discs: Path,
+    finetune_config: MakeConfig,
+    pretrain_config: Callable[..., PretrainConfig],
+    tmp_path: Path,
+) -> None:
+    still = {"optimizer.lr": 1e-12, "trainer.max_steps": 1}
+    settings = {**BESIDE, **still, "init": pretrained}
+    first = finetune(finetune_config("segment", tmp_path / "a", discs, **settings)).model
+    watched = {**still, "monitor.every": 1, "monitor.most_time_fraction": 1.0, "init": first}
+    again = load_model(pretrain(pretrain_config(tmp_path / "b", discs, **watched)).model)
+    assert again.preprocessing is not None
+    assert (again.preprocessing.neighbours, again.preprocessing.input_channels) == (0, 1)
+    on = {**still, "model.network": "hybrid", "init": first, "task_pretrain_steps": 1}
+    model = load_model(finetune(finetune_config("segment", tmp_path / "c", discs, **on)).model)
+    assert isinstance(model, HybridUNet)
+    assert model.preprocessing is not None
+    assert model.preprocessing.neighbours == 1
+    assert not model.encoder.patch_embed.proj.weight[:, ::2].abs().max() > 1e-6
 
 
 def test_a_volume_on_disk_is_predicted_as_its_rows_are_and_scored_by_patient(

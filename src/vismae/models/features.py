@@ -11,6 +11,7 @@ from vismae.core.errors import ModelError
 from vismae.models.backbone import SwinEncoder
 from vismae.models.classifier import SwinClassifier
 from vismae.models.comparison import ComparisonClassifier, ComparisonSegmenter
+from vismae.models.contrastive import SwinSimCLR
 from vismae.models.weights import Model, network_of
 
 
@@ -30,8 +31,9 @@ def pooled_features(encoder: SwinEncoder, images: Float[Tensor, "B K H W"]) -> F
 def image_features(model: Model, images: Float[Tensor, "B K H W"]) -> Float[Tensor, "B C"]:
     """Return one vector per image in float32.
 
-    A classifier's are what its last layer sees; every other network's are the pooled features of
-    its encoder. A masked autoencoder hides nothing here.
+    A classifier's are what its last layer sees, a contrastive network's what its projection sees;
+    every other network's are the pooled features of its encoder. A masked autoencoder hides nothing
+    here.
 
     Args:
         model: In evaluation mode.
@@ -40,7 +42,7 @@ def image_features(model: Model, images: Float[Tensor, "B K H W"]) -> Float[Tens
     Raises:
         ModelError: The network has no encoder of its own.
     """
-    if isinstance(model, SwinClassifier | ComparisonClassifier):
+    if isinstance(model, SwinClassifier | ComparisonClassifier | SwinSimCLR):
         return model.features(images).float()
     if isinstance(model, ComparisonSegmenter):
         raise _no_features(model)

@@ -18,7 +18,7 @@ class ForeignAccount:
 
     Attributes:
         naming: Whose names the file has.
-        taken: Number of tensors that were used.
+        taken: Number of the file's tensors that were used.
         unused: Names that have no counterpart here, or follow from the sizes.
         absent: Names of this network that the file does not have; they keep their initial values.
         adapted: Name and what was done, where a tensor was changed to fit.

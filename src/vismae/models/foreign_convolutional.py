@@ -17,6 +17,8 @@ from vismae.models.comparison_plan import ComparisonConfig
 from vismae.models.foreign import ForeignAccount, without_wrapper
 from vismae.models.weights import list_first, state_differences
 
+# The files that torchvision publishes are older than its names: "norm.1" there is "norm1" now.
+_OLD_DENSE = (re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.(?=[12]\.)"), r"\1")
 _RESNET = "layer1.0.conv1.weight"
 _DENSENET = "features.denseblock1.denselayer1.conv1.weight"
 _NUMBERED = (
@@ -96,7 +98,7 @@ def _torchvision_names(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in found.items():
         for pattern, replacement in _NUMBERED:
             name = re.sub(pattern, replacement, name)
-        state[name] = value
+        state[re.sub(*_OLD_DENSE, name)] = value
     for stem in (_RESNET, _DENSENET):
         named = without_wrapper(state, stem)
         if named:

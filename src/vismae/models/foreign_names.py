@@ -54,7 +54,9 @@ def swin_naming(found: Mapping[str, Tensor]) -> SwinNaming | None:
     if any(name.endswith(_HF_STEM) for name in found):
         return "Hugging Face"
     names = without_wrapper(found, _STEM)
-    ours = "encoder." + _STEM in found and "encoder.norm.weight" not in found
+    # A final norm beside the stages is never ours, whatever the part they stand in is called.
+    in_encoder = without_wrapper(found, "encoder." + _STEM)
+    ours = in_encoder and "encoder.norm.weight" not in in_encoder
     if not names or ours or any(name.startswith(_VISMAE) for name in names):
         return None
     moved = _MERGING.format(1) in names and _MERGING.format(0) not in names

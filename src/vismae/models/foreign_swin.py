@@ -80,7 +80,7 @@ def load_foreign_swin(found: Mapping[str, Tensor], path: Path) -> SwinClassifier
     absent = _load(module, ours, path)
     module.origin = ForeignAccount(
         naming=naming,
-        taken=len(ours),
+        taken=len(found) - len(unused) - derived,
         unused=tuple(unused),
         absent=absent,
         adapted=(
@@ -142,12 +142,31 @@ def _same_windows(ours: dict[str, Tensor], path: Path, adapted: list[tuple[str, 
                 f"{path}: {name} has {table.shape[0]} rows, which is no square of an odd number; "
                 "only square windows are known here."
             )
+    _require_windows_not_to_grow(tables, path)
     rows = max((table.shape[0] for table in tables.values()), default=0)
     smaller = [name for name, table in tables.items() if table.shape[0] < rows]
     for name in smaller:
         ours[name] = widen_bias_table(ours[name], rows)
     if smaller:
         adapted.append((f"*{_TABLE}", f"{len(smaller)} put into the middle of larger windows"))
+
+
+def _require_windows_not_to_grow(tables: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse windows that are smaller in an early stage than in a later one.
+
+    Only a late stage has smaller ones because its grid is no larger; an early one has chosen them
+    (AutoFormerV2's Swin-S3, arXiv 2111.14725), and with larger ones computes something else.
+    """
+    sides: dict[int, int] = {}
+    for name, table in tables.items():
+        stage = int(name.split(".")[2])
+        sides[stage] = max(sides.get(stage, 0), (round(table.shape[0] ** 0.5) + 1) // 2)
+    windows = [sides[stage] for stage in sorted(sides)]
+    if windows != sorted(windows, reverse=True):
+        raise ModelError(
+            f"{path} has windows of {', '.join(map(str, windows))} tokens in its stages; here all "
+            "stages have windows of one size. Give weights such as swin_tiny_patch4_window7_224."
+        )
 
 
 def _add_missing_biases(

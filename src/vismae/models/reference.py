@@ -19,6 +19,7 @@ from vismae.core.errors import ModelError
 from vismae.core.preprocessing import Preprocessing
 from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
+from vismae.models.foreign import without_wrapper
 from vismae.models.foreign_convolutional import load_foreign_classifier
 from vismae.models.foreign_swin import load_foreign_swin
 from vismae.models.mae import SwinMAE
@@ -47,6 +48,7 @@ _PART_OF = {
     "layers_up": "decoder",
     "norm_up": "decoder",
 }
+_STEM = "patch_embed.proj.weight"
 _INDEX = ".relative_position_index"
 # Written by the official code, never added to a token.
 _POSITIONS = "pos_embed"
@@ -101,8 +103,10 @@ def load_reference_checkpoint(
 def _reference_model(
     found: Mapping[str, Tensor], path: Path, normalise_patches: bool = False
 ) -> OfficialModel:
-    ours = any(name.startswith("encoder.") for name in found)
-    state = dict(found) if ours else _to_our_names(found, path)
+    # Parallel training, a compiler or a training module puts its own word before every name.
+    ours = without_wrapper(found, STEM)
+    found = without_wrapper(found, _STEM) or found
+    state = ours or _to_our_names(found, path)
     if STEM not in state:
         raise ModelError(
             f"{path} has no patch_embed.proj.weight, so it is no VIS-MAE checkpoint. It holds "
@@ -201,12 +205,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} holds a {type(content).__name__}, expected a dictionary of tensors or "
             "{'model': tensors}."
         )
-    # Wrappers of parallel training put this before every name.
-    return {
-        str(name).removeprefix("module."): value
-        for name, value in content.items()
-        if isinstance(value, Tensor)
-    }
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _to_our_names(found: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -2,11 +2,13 @@
 
 ``torch.load(weights_only=True)`` follows pickle instructions only for tensors and plain
 containers. Everything else a file names (an ``argparse.Namespace`` of settings, say) is replaced
-by ``Inert`` here, which does nothing when it is called or filled.
+by ``Inert`` here, which does nothing when it is called or filled; dictionaries of settings that
+other training code keeps beside its weights become plain ones.
 """
 
 import pickle
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,15 @@ import torch
 from vismae.core.errors import ModelError
 
 # The legacy format cannot be searched for names beforehand; official files hold just this one.
-_KNOWN_FOREIGN = ["argparse.Namespace"]
+_KNOWN_FOREIGN = ["argparse.Namespace", "yacs.config.CfgNode"]
+# Filled item by item, which torch allows for known dictionaries alone: those of Microsoft's Swin
+# and SimMIM code, and of Lightning.
+_DICTIONARIES = (
+    "yacs.config.CfgNode",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
 
 
 class Inert:
@@ -40,7 +50,10 @@ def load_tensors_only(path: Path) -> Any:
         names = _KNOWN_FOREIGN
         if zipfile.is_zipfile(path):
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        with torch.serialization.safe_globals([(Inert, name) for name in names]):
+        stand_ins: list[Any] = [
+            (OrderedDict if name in _DICTIONARIES else Inert, name) for name in names
+        ]
+        with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,

@@ -12,6 +12,7 @@ from torch import Tensor
 from vismae.core.errors import ModelError
 from vismae.models.backbone import SwinConfig, SwinEncoder
 from vismae.models.classifier import SwinClassifier
+from vismae.models.contrastive import SwinSimCLR
 from vismae.models.weights import Model, network_of
 from vismae.models.windows import relative_position_index
 
@@ -22,8 +23,8 @@ _INDEX = ".relative_position_index"
 def microsoft_state(model: Model) -> dict[str, Tensor]:
     """Return encoder, final norm and, of a classifier, head under Microsoft's names.
 
-    The final norm of a model that has none (all but classifiers) is 1 and 0, which is how its
-    features are pooled here.
+    The final norm of a model that has none (all but classifiers and contrastive networks) is 1 and
+    0, which is how its features are pooled here.
     """
     encoder = swin_encoder(model)
     state = {name: value.detach().cpu().clone() for name, value in encoder.state_dict().items()}
@@ -31,11 +32,12 @@ def microsoft_state(model: Model) -> dict[str, Tensor]:
     for name in list(state):
         if name.endswith(_TABLE):
             state[name.removesuffix(_TABLE) + _INDEX] = index.clone()
-    if isinstance(model, SwinClassifier):
-        for part in ("norm", "head"):
-            for name, value in getattr(model, part).state_dict().items():
-                state[f"{part}.{name}"] = value.detach().cpu().clone()
-    else:
+    own = ["norm"] if isinstance(model, SwinClassifier | SwinSimCLR) else []
+    own += ["head"] if isinstance(model, SwinClassifier) else []
+    for part in own:
+        for name, value in getattr(model, part).state_dict().items():
+            state[f"{part}.{name}"] = value.detach().cpu().clone()
+    if not own:
         state["norm.weight"] = torch.ones(encoder.out_dim)
         state["norm.bias"] = torch.zeros(encoder.out_dim)
     return state

@@ -17,7 +17,8 @@ from vismae.models.convolutional_decoder import ConvolutionalDecoder
 from vismae.models.foreign import ForeignAccount
 from vismae.models.weights import list_first, state_differences
 
-PARTS = ("encoder", "decoder")
+_JOINTS = ("skip_connection_layers", "final_patch_expanding")
+PARTS = ("encoder", "norm", "decoder", *_JOINTS)
 """Parts that can be carried over. Heads and the pixel prediction belong to their task."""
 
 # What sees the image itself: the first convolution of each encoder (Swin, ResNet, DenseNet), and
@@ -133,19 +134,38 @@ def transfer(
     )
 
 
-def parts_in_common(source: nn.Module, target: nn.Module) -> tuple[str, ...]:
-    """Name the parts of one kind in both models: the encoder always, and the decoder or not.
+def parts_in_common(source: nn.Module, target: nn.Module, decoder: bool = True) -> tuple[str, ...]:
+    """Name the parts of one kind in both models: the encoder always, the others where they fit.
 
-    Convolutional decoders are of one kind if their widths are equal.
+    The norm behind the encoder goes with it. Convolutional decoders are of one kind if their widths
+    are equal. Between two Swin-UNets the skips' layers go with the decoder, which would be given
+    noise otherwise.
+
+    Args:
+        source: What was trained.
+        target: What is to start from it.
+        decoder: Whether a decoder is wanted.
     """
+    parts = ["encoder"]
+    origin = getattr(source, "origin", None)
+    lost = isinstance(origin, ForeignAccount) and "norm.weight" in origin.absent
+    if not lost and _both_have("norm", source, target):
+        parts.append("norm")
+    if decoder and _decoders_alike(source, target):
+        parts.append("decoder")
+        parts += [joint for joint in _JOINTS if _both_have(joint, source, target)]
+    return tuple(parts)
+
+
+def _both_have(part: str, source: nn.Module, target: nn.Module) -> bool:
+    return all(isinstance(getattr(model, part, None), nn.Module) for model in (source, target))
+
+
+def _decoders_alike(source: nn.Module, target: nn.Module) -> bool:
     old, new = getattr(source, "decoder", None), getattr(target, "decoder", None)
-    swin = isinstance(old, SwinDecoder) and isinstance(new, SwinDecoder)
-    convolutional = (
-        isinstance(old, ConvolutionalDecoder)
-        and isinstance(new, ConvolutionalDecoder)
-        and old.width == new.width
-    )
-    return ("encoder", "decoder") if swin or convolutional else ("encoder",)
+    if isinstance(old, ConvolutionalDecoder) and isinstance(new, ConvolutionalDecoder):
+        return old.width == new.width
+    return isinstance(old, SwinDecoder) and isinstance(new, SwinDecoder)
 
 
 def resize_bias_table(table: Float[Tensor, "R heads"], rows: int) -> Float[Tensor, "{rows} heads"]:

@@ -90,7 +90,7 @@ def build_network(
             report = transfer(
                 source,
                 network,
-                parts=_parts(settings, source, network),
+                parts=parts_in_common(source, network, decoder=settings.decoder == "transfer"),
                 middle=preprocessing.neighbours > 0 and not _sees_neighbours(source),
             )
         choose_trainable(
@@ -141,8 +141,3 @@ def _swin_config(settings: NetworkSettings, source: Model | None, channels: int)
     # Frozen features that come and go at random teach the rest nothing.
     drop_path = 0.0 if settings.train == "head" else settings.drop_path
     return network_config(source, settings.size, in_channels=channels, drop_path=drop_path)
-
-
-def _parts(settings: NetworkSettings, source: Model, network: Network) -> tuple[str, ...]:
-    """Name what moves: the encoder always, the decoder where it fits and is wanted."""
-    return parts_in_common(source, network) if settings.decoder == "transfer" else ("encoder",)

@@ -119,7 +119,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         if is_main_process():
             write_text(folder / "config.yaml", to_yaml(plan.config))
         if plan.config.task_pretrain_steps:
-            source, contract = load_start(pretrain_on_task(plan.config, folder, data, source, team))
+            source, contract = pretrain_on_task(plan.config, folder, data, source, team)
         return _Finetuning(plan.config, folder, team, data, source, contract).run()
 
 

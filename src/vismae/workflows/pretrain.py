@@ -171,8 +171,13 @@ def _train(
     team: Team,
 ) -> Path:
     source, start = load_start(config.init)
+    # Single slices are learnt from, also where the start model saw those beside each too.
     wanted = resolve_preprocessing(
-        config.preprocessing, config.data.image_size, config.model.in_channels, start
+        config.preprocessing,
+        config.data.image_size,
+        config.model.in_channels,
+        start,
+        neighbours=0,
     )
     preprocessing, modalities = with_units(wanted, rows, store.address)
     model = build_pretraining(config, source)

@@ -69,7 +69,6 @@ def start_from(source: Model, model: SwinMAE | SwinSimCLR) -> str:
     report = transfer(source, model, parts=parts_in_common(source, model)).text()
     if isinstance(source, SwinSimCLR) and isinstance(model, SwinSimCLR):
         if source.projection_dim == model.projection_dim:
-            model.norm.load_state_dict(source.norm.state_dict())
             model.projection.load_state_dict(source.projection.state_dict())
             report += "\nprojection copied: the same task goes on"
     elif (

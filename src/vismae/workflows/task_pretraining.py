@@ -16,11 +16,13 @@ from vismae.core.config import (
     PretrainDataSettings,
 )
 from vismae.core.errors import SettingError
+from vismae.core.preprocessing import Preprocessing
 from vismae.core.rundir import open_run
 from vismae.core.sections import WITH_SWIN_ENCODER
 from vismae.models.mae import SwinMAE
 from vismae.models.weights import Model
 from vismae.training.team import Team
+from vismae.workflows.preparation import load_start
 from vismae.workflows.pretrain import pretrain_on
 from vismae.workflows.task_data import TaskData
 
@@ -32,7 +34,7 @@ _BATCH_SIZE = 64
 
 def pretrain_on_task(
     config: FinetuneConfig, folder: Path, data: TaskData, source: Model | None, team: Team
-) -> Path:
+) -> tuple[Model | None, Preprocessing | None]:
     """Go on with masked pre-training on the task's training patients.
 
     Args:
@@ -44,7 +46,7 @@ def pretrain_on_task(
         team: This process alone.
 
     Returns:
-        The model folder to fine-tune from.
+        The model to fine-tune from, and the contract to do it under.
 
     Raises:
         SettingError: The network has no Swin encoder, or several processes train.
@@ -70,7 +72,12 @@ def pretrain_on_task(
         rows["patient_id"].nunique(),
     )
     with open_run(settings.out, "pretrain", settings, resume=resume) as run:
-        return pretrain_on(settings, run, data.store, rows, team).model
+        start, contract = load_start(pretrain_on(settings, run, data.store, rows, team).model)
+    if contract is not None and source is not None and source.preprocessing is not None:
+        # Pre-training sees single slices; what follows sees as many as the start model did.
+        seen = {"neighbours": source.preprocessing.neighbours}
+        contract = contract.model_copy(update=seen)
+    return start, contract
 
 
 def _settings(

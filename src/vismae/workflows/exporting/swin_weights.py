@@ -12,6 +12,7 @@ from torch import Tensor
 from vismae.core.errors import ModelError
 from vismae.models.backbone import SwinConfig, SwinEncoder
 from vismae.models.classifier import SwinClassifier
+from vismae.models.contrastive import SwinSimCLR
 from vismae.models.foreign_swin import load_foreign_swin
 from vismae.models.swin_names import (
     microsoft_state,
@@ -78,7 +79,7 @@ def export_swin(folder: Path, model: Model, naming: str) -> Outcome:
 @torch.inference_mode()
 def _normed(model: Model, encoder: SwinEncoder, images: Tensor) -> Any:
     tokens = encoder(images).tokens
-    if isinstance(model, SwinClassifier):
+    if isinstance(model, SwinClassifier | SwinSimCLR):
         return model.norm(tokens).numpy()
     shape = tokens.shape[-1:]
     return torch.nn.functional.layer_norm(tokens, shape, eps=encoder.config.norm_eps).numpy()
