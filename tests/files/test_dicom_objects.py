@@ -168,6 +168,36 @@ def test_burned_in_text_is_left_out_unless_asked_for(tmp_path: Path) -> None:
     assert read(clean).details["flags"] == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown", "left_out"),
+    [
+        ("LABEL", "YES", True),
+        ("LABEL", None, True),
+        ("OVERVIEW", "YES", True),
+        ("OVERVIEW", "NO", False),
+        ("VOLUME", None, False),
+    ],
+)
+def test_the_label_of_a_microscope_slide_is_burned_in_text(
+    tmp_path: Path, kind: str, shown: str | None, left_out: bool
+) -> None:
+    """A scanner calls it no annotation, but the patient's name or number stands on it."""
+    path = write_dicom_slice(
+        tmp_path / "s.dcm",
+        np.zeros((3, 4, 3), np.uint8),
+        Modality="SM",
+        SOPClassUID=STORAGE + "77.1.6",
+        ImageType=["ORIGINAL", "PRIMARY", kind, "NONE"],
+        SpecimenLabelInImage=shown,
+        BurnedInAnnotation="NO",
+    )
+
+    if left_out:
+        assert reason(path) == "burned-in"
+    flags = read(path, frozenset({Flag.BURNED_IN})).details["flags"]
+    assert flags == ({Flag.BURNED_IN} if left_out else frozenset())
+
+
 @pytest.mark.parametrize("number", ["100", "100.1", "102", "106", "108"])
 def test_video_has_a_reason_of_its_own(tmp_path: Path, number: str) -> None:
     path = write_encapsulated(

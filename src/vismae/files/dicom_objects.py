@@ -25,6 +25,7 @@ _MADE_BY = {
     **dict.fromkeys(("3", "3.1", "6", "6.1", "6.2", "6.3"), Modality.US),
 }
 _SECONDARY_CAPTURE = "7"
+_VISIBLE_LIGHT = _STORAGE + "77.1."
 # A branch of the storage classes counts with everything below it.
 _NOT_IMAGE_CLASSES = {
     _STORAGE + "4.2": "a spectroscopy measurement",
@@ -111,6 +112,9 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
     converters leave it in true CT and MR images. Words of ImageType such as DERIVED and SECONDARY
     do not count either: reformatted slices and MR maps carry them.
 
+    Text may be read in a picture by BurnedInAnnotation, and where a microscope's slide was taken
+    with its label.
+
     A localizer says so in ImageType; of CT and MR, SeriesDescription is looked through for the
     same words too, and not handed on.
 
@@ -145,8 +149,7 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
         kinds.append((Flag.SECONDARY_CAPTURE, Reason.SECONDARY_CAPTURE, text))
     if _is_localizer(dataset):
         kinds.append((Flag.LOCALIZER, Reason.LOCALIZER, "a localizer, made to plan the scan"))
-    if _word(dataset, "BurnedInAnnotation") == "YES":
-        text = "its header says that text is burned into the pixels (BurnedInAnnotation YES)"
+    if text := _readable_text(dataset):
         kinds.append((Flag.BURNED_IN, Reason.BURNED_IN, text))
     for flag, reason, text in kinds:
         if flag not in keep:
@@ -200,6 +203,18 @@ def _is_secondary_capture(dataset: Dataset) -> bool:
     coloured = int(dataset.get("SamplesPerPixel") or 1) > 1
     coloured = coloured or _word(dataset, "PhotometricInterpretation") == "PALETTE COLOR"
     return made_by in _CROSS_SECTIONS and coloured
+
+
+def _readable_text(dataset: Dataset) -> str | None:
+    """Return how a header says that its picture shows text, or None."""
+    if _word(dataset, "BurnedInAnnotation") == "YES":
+        return "its header says that text is burned into the pixels (BurnedInAnnotation YES)"
+    # Slide scanners photograph the slide's label too, and call its writing no annotation.
+    of_light = _sop_class(dataset).startswith(_VISIBLE_LIGHT)
+    shown = _word(dataset, "SpecimenLabelInImage") == "YES"
+    if shown or (of_light and "LABEL" in image_type_words(dataset)):
+        return "a photograph of a slide with its label, on which names may stand"
+    return None
 
 
 def _is_localizer(dataset: Dataset) -> bool:
