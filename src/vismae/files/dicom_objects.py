@@ -92,8 +92,10 @@ _SCREEN_ENDS = (" PROT", "CSA REPORT")
 _LOCALIZER_WORDS = {"LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM", "SCANOGRAM"}
 # Magnetic resonance has no word for them in ImageType, only in what the operator sees.
 _LOCALIZER_SERIES = re.compile(
-    r"\b(locali[sz]ers?|scouts?|topograms?|scanograms?|surview)\b|^survey\b"
+    r"\b(locali[sz]ers?|(aah)?scouts?|topograms?|scanograms?|surview)\b|^survey\b"
 )
+# GE and Philips name them by their three planes, "3-Pl T2* FGRE", or for short.
+_MR_LOCALIZER_SERIES = re.compile(r"(\b3|\bthree)[ -]?pl(ane)?s?\b|^loc\b")
 _CROSS_SECTIONS = {Modality.CT, Modality.MR, Modality.PET}
 
 
@@ -220,9 +222,12 @@ def _readable_text(dataset: Dataset) -> str | None:
 def _is_localizer(dataset: Dataset) -> bool:
     if _LOCALIZER_WORDS.intersection(image_type_words(dataset)):
         return True
-    if modality_of(dataset) not in (Modality.CT, Modality.MR):
+    modality = modality_of(dataset)
+    if modality not in (Modality.CT, Modality.MR):
         return False
-    text = str(dataset.get("SeriesDescription") or "").lower().replace("_", " ")
+    text = str(dataset.get("SeriesDescription") or "").strip().lower().replace("_", " ")
+    if modality is Modality.MR and _MR_LOCALIZER_SERIES.search(text):
+        return True
     return _LOCALIZER_SERIES.search(text) is not None
 
 
