@@ -8,7 +8,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.sequence import Sequence as DicomSequence
 
 from factories import write_dicom_slice
 from vismae.core.errors import UnreadableFileError
@@ -129,3 +130,53 @@ def test_nibabels_mosaic_has_the_same_voxels_at_the_same_places(tmp_path: Path) 
         at = tuple(np.rint(voxel).astype(int))
         assert at[:2] == (row, column)
         np.testing.assert_array_equal(values[place], data[:, :, at[2]])
+
+
+def write_grid(path: Path, count: int | None, positions: int = 7, **tags: Any) -> Path:
+    """Write 3 rows of tiles, as many as 7 slices need, as United Imaging does."""
+    write_mosaic(path, None, **{"ImageType": ["ORIGINAL", "PRIMARY", "M", "VFRAME"], **tags})
+    dataset = dcmread(path)
+    block = dataset.private_block(0x0065, "Image Private Header", create=True)
+    if count is not None:
+        block.add_new(0x50, "DS", str(count))
+    items = []
+    for number in range(positions):
+        item = Dataset()
+        item.ImagePositionPatient = [1.0, 2.0, 40.0 - 4.0 * number]
+        items.append(item)
+    block.add_new(0x51, "SQ", DicomSequence(items))
+    dataset.save_as(path)
+    return path
+
+
+def test_tiles_of_united_imaging_have_places_of_their_own(tmp_path: Path) -> None:
+    [image] = read(write_grid(tmp_path / "u.dcm", 7, SpacingBetweenSlices=None))
+
+    assert image.pixels.shape == (7, *TILE)
+    # The first slice lies highest; slices are handed on along their normal.
+    assert image.pixels[:, 0, 0].tolist() == list(range(6, -1, -1))
+    assert image.affine is not None
+    np.testing.assert_allclose(image.affine[:3, 3], [-1.0, -2.0, 16.0])
+    assert image.spacing.slice_mm == 4.0
+    assert image.details["tiled"]
+
+
+def test_united_imaging_leaves_out_rows_without_a_slice(tmp_path: Path) -> None:
+    """Six slices in three columns need two rows, where Siemens writes three."""
+    sheet = np.arange(6, dtype=np.uint16).reshape(2, 1, 3, 1)
+    pixels = np.broadcast_to(sheet, (2, TILE[0], 3, TILE[1])).reshape(2 * TILE[0], 3 * TILE[1])
+    path = write_grid(tmp_path / "u.dcm", 6, 6, Rows=2 * TILE[0], PixelData=pixels.tobytes())
+
+    [image] = read(path)
+
+    assert image.pixels.shape == (6, *TILE)
+    assert (image.pixels == np.arange(5, -1, -1)[:, None, None]).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "positions", "named"), [(None, 7, "(0065,xx50)"), (7, 0, "(0065,xx51)")]
+)
+def test_a_grid_without_its_private_elements_is_refused(
+    tmp_path: Path, count: int | None, positions: int, named: str
+) -> None:
+    assert named in refusal(write_grid(tmp_path / "u.dcm", count, positions))

@@ -142,6 +142,14 @@ def test_a_true_ct_is_not_lost_for_words_that_converters_leave(
         ("MR", {"SeriesDescription": "AAHead_Scout_64ch"}, True),
         ("MR", {"SeriesDescription": "3 Plane Localizer"}, True),
         ("MR", {"SeriesDescription": "Survey_32ch"}, True),
+        ("MR", {"SeriesDescription": "AAHScout"}, True),
+        ("MR", {"SeriesDescription": "3-Pl T2* FGRE S"}, True),
+        ("MR", {"SeriesDescription": "3Plane Loc SSFSE"}, True),
+        ("MR", {"SeriesDescription": "WIP 3plane_Survey"}, True),
+        ("MR", {"SeriesDescription": " LOC"}, True),
+        ("MR", {"SeriesDescription": "T1 local excision"}, False),
+        ("MR", {"SeriesDescription": "T2 plane 3"}, False),
+        ("CT", {"SeriesDescription": "3 plane reformats"}, False),
         ("MR", {"SeriesDescription": "T1 tumour survey"}, False),
         ("CT", {"SeriesDescription": "Thorax 5.0"}, False),
         ("DX", {"SeriesDescription": "scout"}, False),
@@ -166,6 +174,36 @@ def test_burned_in_text_is_left_out_unless_asked_for(tmp_path: Path) -> None:
     assert reason(path, frozenset({Flag.LOCALIZER})) == "burned-in"
     assert read(path, frozenset({Flag.BURNED_IN})).details["flags"] == {Flag.BURNED_IN}
     assert read(clean).details["flags"] == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "left_out"),
+    [
+        ("LABEL", "YES", True),
+        ("LABEL", None, True),
+        ("OVERVIEW", "YES", True),
+        ("OVERVIEW", "NO", False),
+        ("VOLUME", None, False),
+    ],
+)
+def test_the_label_of_a_microscope_slide_is_burned_in_text(
+    tmp_path: Path, kind: str, shown: str | None, left_out: bool
+) -> None:
+    """A scanner calls it no annotation, but the patient's name or number stands on it."""
+    path = write_dicom_slice(
+        tmp_path / "s.dcm",
+        np.zeros((3, 4, 3), np.uint8),
+        Modality="SM",
+        SOPClassUID=STORAGE + "77.1.6",
+        ImageType=["ORIGINAL", "PRIMARY", kind, "NONE"],
+        SpecimenLabelInImage=shown,
+        BurnedInAnnotation="NO",
+    )
+
+    if left_out:
+        assert reason(path) == "burned-in"
+    flags = read(path, frozenset({Flag.BURNED_IN})).details["flags"]
+    assert flags == ({Flag.BURNED_IN} if left_out else frozenset())
 
 
 @pytest.mark.parametrize("number", ["100", "100.1", "102", "106", "108"])

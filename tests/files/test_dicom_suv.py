@@ -16,6 +16,7 @@ from factories import PET_TAGS, tracer, write_dicom_slice, write_enhanced_pet
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, PixelUnit
 from vismae.files.dicom import read_dicom
+from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import SourceFile
 
 VOLUME = np.full((3, 2, 2), 1000, np.int16)
@@ -215,3 +216,43 @@ def test_the_factor_of_philips_is_found_where_no_creator_is_left(tmp_path: Path)
     dataset.save_as(path)
 
     assert largest(path) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("date", "scan", "injection"),
+    [
+        ("2024.01.01", "113000", "103000"),
+        ("2024-01-01", "113000", "103000"),
+        ("20240101", "11:30:00", "10:30:00.00"),
+        ("20240101", "1130", "1030"),
+        ("20240101", "113000.000000", "103000.0"),
+    ],
+)
+def test_dates_and_times_of_older_programs_are_read_whole(
+    tmp_path: Path, date: str, scan: str, injection: str
+) -> None:
+    times = {"SeriesDate": date, "AcquisitionDate": date, "SeriesTime": scan}
+    with quiet_pydicom():
+        start = DicomSequence([tracer(RadiopharmaceuticalStartTime=injection)])
+    tags = {**PET_TAGS, **times, "AcquisitionTime": scan}
+    tags["RadiopharmaceuticalInformationSequence"] = start
+    with quiet_pydicom():
+        path = write_dicom_slice(tmp_path / "p.dcm", VOLUME[0], **tags)
+
+    assert largest(path) == pytest.approx(SUV_AFTER_AN_HOUR)
+
+
+@pytest.mark.parametrize("time", ["N/A", "11h30", "113", " "])
+def test_what_is_no_time_is_not_taken_for_midnight_or_the_full_hour(
+    tmp_path: Path, time: str
+) -> None:
+    with quiet_pydicom():
+        start = DicomSequence([tracer(RadiopharmaceuticalStartTime=time)])
+        path = write_dicom_slice(
+            tmp_path / "p.dcm",
+            VOLUME[0],
+            **PET_TAGS,
+            RadiopharmaceuticalInformationSequence=start,
+        )
+
+    assert "RadiopharmaceuticalStartTime" in refusal(path)

@@ -49,6 +49,15 @@ WHOLE = [[1000, 1001, 1002, 1003], [2000, 2001, 2002, 2003]]
         ("TemporalPositionIdentifier", (1, 2)),
         ("DiffusionBValue", (0.0, 800.0)),
         ("AcquisitionNumber", (1, 2)),
+        ("AcquisitionTime", ("100000.5", "100007.0")),
+        ("EchoTime", (10.0, 80.0)),
+        ("TriggerTime", (0.0, 35.5)),
+        ("InversionTime", (100.0, 900.0)),
+        ("FlipAngle", (5.0, 15.0)),
+        ("SequenceName", ("*ep_b0", "*ep_b1000t")),
+        ("KVP", (80.0, 140.0)),
+        ("ConvolutionKernel", ("B30f", "B70f")),
+        ("FrameReferenceTime", (5000.0, 20000.0)),
         ("ImageType", (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"])),
     ],
 )
@@ -74,6 +83,43 @@ def test_phases_a_little_apart_are_two_regular_volumes(tmp_path: Path) -> None:
     assert values(images) == WHOLE
     assert [image.spacing.slice_mm for image in images] == pytest.approx([3.0, 3.0])
     assert all(image.details["regular_spacing"] for image in images)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "first", "per_slice"),
+    [("ContentTime", 100000.0, 1.0), ("AcquisitionTime", 100000.0, 1.0), ("TriggerTime", 5.0, 0.3)],
+)
+def test_phases_whose_slices_are_all_counted_from_1_follow_the_clock(
+    tmp_path: Path, keyword: str, first: float, per_slice: float
+) -> None:
+    """No two slices have one time, and file names say nothing."""
+    places = [*reversed(two_stacks())]
+    each: list[Any] = [
+        first + (10.0 if value >= 2000 else 0.0) + per_slice * (value % 1000) for value, _ in places
+    ]
+    if keyword != "TriggerTime":
+        each = [f"{number:.1f}" for number in each]
+
+    images = series(
+        tmp_path,
+        places,
+        InstanceNumber_each=[value % 1000 + 1 for value, _ in places],
+        **{f"{keyword}_each": each},
+    )
+
+    assert values(images) == WHOLE
+
+
+def test_a_damaged_trigger_time_does_no_harm(tmp_path: Path) -> None:
+    tags = {"TriggerTime_each": [0.0] * 8}
+    images = series(tmp_path / "plain", two_stacks(), **tags)
+    damaged = sorted((tmp_path / "plain").iterdir())
+    for path in damaged:
+        path.write_bytes(path.read_bytes().replace(b"DS\x04\x000.0 ", b"DS\x04\x00n/a "))
+
+    again = read_dicom([SourceFile(path, None, "dicom") for path in damaged])
+
+    assert values(again) == values(images) == WHOLE
 
 
 def test_numbers_that_count_slices_divide_nothing(tmp_path: Path) -> None:
@@ -119,6 +165,39 @@ def test_dimensions_of_enhanced_frames_count_save_those_of_position(tmp_path: Pa
         content.DimensionIndexValues = [value % 1000 + 1, value // 1000]
         frame.PlanePositionSequence = DicomSequence([position])
         frame.FrameContentSequence = DicomSequence([content])
+        per_frame.append(frame)
+    pixels = np.stack([np.full((4, 4), value, np.int16) for value, _ in places])
+    path = write_dicom_slice(
+        tmp_path / "e.dcm",
+        pixels,
+        Modality="MR",
+        SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.4.1"),
+        PerFrameFunctionalGroupsSequence=DicomSequence(per_frame),
+    )
+
+    images = read_dicom([SourceFile(path, None, "dicom")])
+
+    assert values(images) == [[1000, 1002, 1003], WHOLE[1]]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "keyword", "kinds"),
+    [
+        ("MRImageFrameTypeSequence", "FrameType", (["ORIGINAL", "M"], ["DERIVED", "P"])),
+        ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", (0.0, 35.5)),
+    ],
+)
+def test_enhanced_frames_are_told_apart_by_type_and_heart_phase(
+    tmp_path: Path, sequence: str, keyword: str, kinds: Sequence[Any]
+) -> None:
+    places = [place for place in two_stacks() if place[0] != 1001]
+    per_frame = []
+    for value, height in places:
+        frame, position, told = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = [0.0, 0.0, height]
+        setattr(told, keyword, kinds[value // 1000 - 1])
+        frame.PlanePositionSequence = DicomSequence([position])
+        setattr(frame, sequence, DicomSequence([told]))
         per_frame.append(frame)
     pixels = np.stack([np.full((4, 4), value, np.int16) for value, _ in places])
     path = write_dicom_slice(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, Modality, PixelUnit
@@ -26,6 +27,18 @@ from vismae.files.pixels import grey_if_equal
 from vismae.files.reasons import Reason
 
 logger = logging.getLogger(__name__)
+
+_FRAME_TYPES = tuple(f"{kind}FrameTypeSequence" for kind in ("MRImage", "CTImage", "PET", "XRay3D"))
+# What differs between the measurements that scanners put into one series: echo, heart phase,
+# inversion, flip angle, diffusion (Siemens names it in the sequence), energy, reconstruction, time.
+_TELLING = tuple(
+    Tag(keyword)
+    for keyword in (
+        *("EchoTime", "TriggerTime", "InversionTime", "FlipAngle", "SequenceName"),
+        *("KVP", "ConvolutionKernel", "FrameReferenceTime"),
+    )
+)
+_TIMES = (Tag("AcquisitionTime"), Tag("ContentTime"))
 
 
 @dataclass(frozen=True)
@@ -203,7 +216,9 @@ def _window(
 
 def _acquisition_order(dataset: Dataset, frame: int, name: str, located: bool) -> tuple[Any, ...]:
     """Return what sorts frames at one position, or all frames where positions are unknown."""
-    instance = (_integer(dataset.get("InstanceNumber")), name, frame)
+    # Some scanners count the slices of each phase from 1 again.
+    times = (_written(dataset, tag) for tag in _TIMES)
+    instance = (_integer(dataset.get("InstanceNumber")), *times, _delay(dataset), name, frame)
     if not located:
         return instance
     return (
@@ -225,15 +240,22 @@ def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
     content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
     echo = functional_group(dataset, frame, "MREchoSequence") or dataset
     diffusion = functional_group(dataset, frame, "MRDiffusionSequence") or dataset
+    heart = functional_group(dataset, frame, "CardiacSynchronizationSequence") or Dataset()
+    groups = (functional_group(dataset, frame, name) for name in _FRAME_TYPES)
+    frame_type = next((group.get("FrameType") for group in groups if group), "")
     times = (content.get("TemporalPositionIndex"), dataset.get("TemporalPositionIdentifier"))
     return (
         "/".join(image_type_words(dataset)),
+        str(frame_type or ""),
         str(content.get("StackID") or ""),
         tuple(map(_integer, times)),
         str(dataset.get("EchoNumbers") or ""),
         str(echo.get("EffectiveEchoTime") or ""),
         float(diffusion.get("DiffusionBValue") or 0.0),
+        str(heart.get("NominalCardiacTriggerDelayTime") or ""),
+        *(_written(dataset, tag) for tag in _TELLING),
         _integer(dataset.get("AcquisitionNumber")),
+        _written(dataset, _TIMES[0]),
         *_dimensions(dataset, frame),
     )
 
@@ -253,6 +275,23 @@ def _identifiers(dataset: Dataset) -> dict[str, str | None]:
     }
     texts = {key: writable(str(dataset.get(tag) or "")) for key, tag in tags.items()}
     return {key: text.strip() or None for key, text in texts.items()}
+
+
+def _written(dataset: Dataset, tag: BaseTag) -> str:
+    """Return a text element as the file has it: what is only compared need not be converted."""
+    element = dataset.get_item(tag)
+    value = None if element is None else element.value
+    if isinstance(value, bytes):
+        return value.decode("latin-1").strip(" \0")
+    return "" if value is None else str(value)
+
+
+def _delay(dataset: Dataset) -> float:
+    """Return the milliseconds from the heart's trigger; 0 where they are not told as a number."""
+    try:
+        return float(dataset.get("TriggerTime") or 0.0)
+    except ValueError:
+        return 0.0
 
 
 def _integer(value: Any) -> int:

@@ -1,9 +1,11 @@
-"""Siemens mosaics: the slices of a volume as tiles of one picture.
+"""Mosaics of Siemens and of United Imaging: the slices of a volume as tiles of one picture.
 
-The scanners' own format for functional and diffusion series: tiles row by row on a square grid,
-with the place of the whole sheet in the header, as if it were one slice. The numbers stand in
-private elements, (0019,xx0A) of "SIEMENS MR HEADER" and the CSA header; nibabel's
-``MosaicWrapper`` and dcm2niix describe them. Frames of enhanced objects are never tiles.
+The scanners' own formats for functional and diffusion series: tiles row by row on a grid, with the
+number of slices in private elements. Siemens has a square grid and gives the place of the whole
+sheet, as if it were one slice; see (0019,xx0A) of "SIEMENS MR HEADER" and the CSA header, nibabel's
+``MosaicWrapper`` and dcm2niix. United Imaging leaves out rows without a slice and gives each slice
+its place; see (0065,xx50) and (0065,xx51) of "Image Private Header" and dcm2niix. Frames of
+enhanced objects are never tiles.
 """
 
 import math
@@ -19,7 +21,9 @@ from vismae.files.dicom_geometry import FramePlane
 from vismae.files.dicom_objects import image_type_words
 from vismae.files.reasons import Reason
 
-_GROUP, _CREATOR, _COUNT = 0x0019, "SIEMENS MR HEADER", 0x0A
+_SIEMENS = (0x0019, "SIEMENS MR HEADER", 0x0A)
+_UNITED_IMAGING = (0x0065, "Image Private Header", 0x50)
+_PLACES = (0x0065, "Image Private Header", 0x51)
 
 
 @dataclass(frozen=True)
@@ -28,36 +32,43 @@ class Mosaic:
 
     Attributes:
         count: Tiles; the places behind them are empty.
-        side: Places along each side of the sheet.
+        down, across: Places along the sides of the sheet.
         along_normal: 1 where tiles follow one another along the normal of their rows and columns,
             -1 where they run against it.
+        positions: Centre of the first pixel of each tile, LPS; None where the header gives the
+            place of the whole sheet instead.
     """
 
     count: int
-    side: int
-    along_normal: float
+    down: int
+    across: int
+    along_normal: float = 1.0
+    positions: tuple[np.ndarray, ...] | None = None
 
     def tiles(self, sheet: np.ndarray) -> np.ndarray:
         """Cut a sheet (H, W) into slices (count, h, w)."""
-        height, width = (length // self.side for length in sheet.shape)
-        grid = sheet.reshape(self.side, height, self.side, width).swapaxes(1, 2)
+        height, width = sheet.shape[0] // self.down, sheet.shape[1] // self.across
+        grid = sheet.reshape(self.down, height, self.across, width).swapaxes(1, 2)
         return grid.reshape(-1, height, width)[: self.count]
 
     def planes(self, sheet: FramePlane, shape: tuple[int, ...]) -> list[FramePlane]:
         """Return the place of each tile.
 
         Args:
-            sheet: The plane that the header gives: its centre is that of the first slice.
+            sheet: The plane that the header gives.
             shape: Height and width of the sheet in pixels.
         """
+        if self.positions is not None:
+            return [replace(sheet, position=position) for position in self.positions]
         corner, rows, columns = sheet.position, sheet.rows, sheet.columns
         if corner is None or rows is None or columns is None:
             return [replace(sheet, position=None)] * self.count
         if sheet.row_mm is None or sheet.column_mm is None:
             return [replace(sheet, position=None)] * self.count
-        height, width = shape
-        away = 0.5 * (1.0 - 1.0 / self.side)
-        first = corner + away * (width * sheet.column_mm * rows + height * sheet.row_mm * columns)
+        # The sheet's centre is that of the first slice.
+        right = 0.5 * (1.0 - 1.0 / self.across) * shape[1] * sheet.column_mm
+        below = 0.5 * (1.0 - 1.0 / self.down) * shape[0] * sheet.row_mm
+        first = corner + right * rows + below * columns
         step = sheet.normal * self.along_normal * (sheet.between_mm or 0.0)
         return [replace(sheet, position=first + number * step) for number in range(self.count)]
 
@@ -71,35 +82,57 @@ def mosaic_of(dataset: Dataset, shape: tuple[int, ...], name: str) -> Mosaic | N
         name: Of the file, for messages.
 
     Raises:
-        UnreadableFileError: ``mosaic`` where the number of slices or their distance is missing,
-            or does not fit the sheet.
+        UnreadableFileError: ``mosaic`` where the number of slices or their places are missing, or
+            do not fit the sheet.
     """
-    if "MOSAIC" not in image_type_words(dataset):
+    words = image_type_words(dataset)
+    if "MOSAIC" not in words and "VFRAME" not in words:
         return None
     if len(shape) != 3 or shape[0] != 1:
         raise _not_divided(name, f"{shape} pixels were found where one grey sheet was expected")
-    csa = _csa_header(dataset)
-    count = _count(dataset, csa)
+    csa = _csa_header(dataset) if "MOSAIC" in words else None
+    element = _SIEMENS if "MOSAIC" in words else _UNITED_IMAGING
+    count = _count(dataset, element, csa)
     if count is None or count < 1:
-        raise _not_divided(name, "the number of its slices, (0019,xx0A), is missing")
-    side = math.ceil(math.sqrt(count))
-    if shape[1] % side or shape[2] % side:
-        raise _not_divided(name, f"{shape[1]}×{shape[2]} pixels do not hold {side}×{side} tiles")
+        tag = f"({element[0]:04X},xx{element[2]:02X})"
+        raise _not_divided(name, f"the number of its slices, {tag}, is missing")
+    across = math.ceil(math.sqrt(count))
+    down = across if "MOSAIC" in words else math.ceil(count / across)
+    if shape[1] % down or shape[2] % across:
+        raise _not_divided(name, f"{shape[1]}×{shape[2]} pixels do not hold {down}×{across} tiles")
+    if "VFRAME" in words:
+        return Mosaic(count, down, across, positions=_positions(dataset, count, name))
     if count > 1 and not float(dataset.get("SpacingBetweenSlices") or 0.0) > 0.0:
         raise _not_divided(name, "SpacingBetweenSlices is missing")
-    return Mosaic(count, side, _along_normal(dataset, csa))
+    return Mosaic(count, down, across, _along_normal(dataset, csa))
 
 
-def _count(dataset: Dataset, csa: dict[str, Any] | None) -> int | None:
+def _positions(dataset: Dataset, count: int, name: str) -> tuple[np.ndarray, ...]:
     try:
-        value: Any = dataset.private_block(_GROUP, _CREATOR)[_COUNT].value
+        items = dataset.private_block(*_PLACES[:2])[_PLACES[2]].value
+        found = [np.array(item.ImagePositionPatient, dtype=float) for item in items]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        found = []
+    if len(found) != count or any(position.shape != (3,) for position in found):
+        raise _not_divided(name, "the places of its slices, (0065,xx51), are missing")
+    return tuple(found)
+
+
+def _count(
+    dataset: Dataset, element: tuple[int, str, int], csa: dict[str, Any] | None
+) -> int | None:
+    try:
+        value: Any = dataset.private_block(*element[:2])[element[2]].value
     except KeyError:
         value = _csa_values(csa, "NumberOfImagesInMosaic")
-    if isinstance(value, bytes):  # its dictionary is unknown: US, in the file's byte order
+    if isinstance(value, bytes) and element == _SIEMENS:
+        # Its dictionary is unknown: US, in the file's byte order.
         return int.from_bytes(value[:2], "little" if dataset.is_little_endian else "big")
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "ignore").strip(" \0")
     if isinstance(value, list):
         value = value[0] if value else None
-    return None if value in (None, "") else int(value)
+    return None if value in (None, "") else int(float(value))
 
 
 def _along_normal(dataset: Dataset, csa: dict[str, Any] | None) -> float:
@@ -129,6 +162,6 @@ def _csa_values(csa: dict[str, Any] | None, tag: str) -> list[Any] | None:
 def _not_divided(name: str, found: str) -> UnreadableFileError:
     return UnreadableFileError(
         Reason.MOSAIC,
-        f"{name}: a Siemens mosaic that cannot be cut into slices: {found}. Fetch it again with "
+        f"{name}: a mosaic that cannot be cut into slices: {found}. Fetch it again with "
         f"its private elements, or convert it to NIfTI where it was made.",
     )

@@ -25,6 +25,7 @@ _MADE_BY = {
     **dict.fromkeys(("3", "3.1", "6", "6.1", "6.2", "6.3"), Modality.US),
 }
 _SECONDARY_CAPTURE = "7"
+_VISIBLE_LIGHT = _STORAGE + "77.1."
 # A branch of the storage classes counts with everything below it.
 _NOT_IMAGE_CLASSES = {
     _STORAGE + "4.2": "a spectroscopy measurement",
@@ -91,8 +92,10 @@ _SCREEN_ENDS = (" PROT", "CSA REPORT")
 _LOCALIZER_WORDS = {"LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM", "SCANOGRAM"}
 # Magnetic resonance has no word for them in ImageType, only in what the operator sees.
 _LOCALIZER_SERIES = re.compile(
-    r"\b(locali[sz]ers?|scouts?|topograms?|scanograms?|surview)\b|^survey\b"
+    r"\b(locali[sz]ers?|(aah)?scouts?|topograms?|scanograms?|surview)\b|^survey\b"
 )
+# GE and Philips name them by their three planes, "3-Pl T2* FGRE", or for short.
+_MR_LOCALIZER_SERIES = re.compile(r"(\b3|\bthree)[ -]?pl(ane)?s?\b|^loc\b")
 _CROSS_SECTIONS = {Modality.CT, Modality.MR, Modality.PET}
 
 
@@ -110,6 +113,9 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
     which have no colours; ConversionType counts only where there is no SOP class, since
     converters leave it in true CT and MR images. Words of ImageType such as DERIVED and SECONDARY
     do not count either: reformatted slices and MR maps carry them.
+
+    Text may be read in a picture by BurnedInAnnotation, and where a microscope's slide was taken
+    with its label.
 
     A localizer says so in ImageType; of CT and MR, SeriesDescription is looked through for the
     same words too, and not handed on.
@@ -145,8 +151,7 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
         kinds.append((Flag.SECONDARY_CAPTURE, Reason.SECONDARY_CAPTURE, text))
     if _is_localizer(dataset):
         kinds.append((Flag.LOCALIZER, Reason.LOCALIZER, "a localizer, made to plan the scan"))
-    if _word(dataset, "BurnedInAnnotation") == "YES":
-        text = "its header says that text is burned into the pixels (BurnedInAnnotation YES)"
+    if text := _readable_text(dataset):
         kinds.append((Flag.BURNED_IN, Reason.BURNED_IN, text))
     for flag, reason, text in kinds:
         if flag not in keep:
@@ -202,12 +207,27 @@ def _is_secondary_capture(dataset: Dataset) -> bool:
     return made_by in _CROSS_SECTIONS and coloured
 
 
+def _readable_text(dataset: Dataset) -> str | None:
+    """Return how a header says that its picture shows text, or None."""
+    if _word(dataset, "BurnedInAnnotation") == "YES":
+        return "its header says that text is burned into the pixels (BurnedInAnnotation YES)"
+    # Slide scanners photograph the slide's label too, and call its writing no annotation.
+    of_light = _sop_class(dataset).startswith(_VISIBLE_LIGHT)
+    shown = _word(dataset, "SpecimenLabelInImage") == "YES"
+    if shown or (of_light and "LABEL" in image_type_words(dataset)):
+        return "a photograph of a slide with its label, on which names may stand"
+    return None
+
+
 def _is_localizer(dataset: Dataset) -> bool:
     if _LOCALIZER_WORDS.intersection(image_type_words(dataset)):
         return True
-    if modality_of(dataset) not in (Modality.CT, Modality.MR):
+    modality = modality_of(dataset)
+    if modality not in (Modality.CT, Modality.MR):
         return False
-    text = str(dataset.get("SeriesDescription") or "").lower().replace("_", " ")
+    text = str(dataset.get("SeriesDescription") or "").strip().lower().replace("_", " ")
+    if modality is Modality.MR and _MR_LOCALIZER_SERIES.search(text):
+        return True
     return _LOCALIZER_SERIES.search(text) is not None
 
 

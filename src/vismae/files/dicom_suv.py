@@ -234,7 +234,14 @@ def _philips_number(dataset: Dataset, offset: int) -> float | None:
 
 
 def _moment(date: object, time: object) -> datetime | None:
-    if not date or not time:
+    """Return a moment, or None where a part is missing or is no date or time.
+
+    Older programs write 2024.01.31 and 10:30:00 (PS3.5 6.2). pydicom would take the digits before
+    the first odd character and leave the rest: midnight, or the full hour.
+    """
+    date = re.sub(r"[.\-/]", "", str(date or "").strip())
+    time = str(time or "").strip().replace(":", "")
+    if not re.fullmatch(r"\d{8}", date) or not re.fullmatch(r"\d\d(\d\d(\d\d(\.\d*)?)?)?", time):
         return None
     try:
         moment = DT(f"{date}{time}")

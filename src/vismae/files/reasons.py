@@ -56,7 +56,7 @@ REASONS: dict[Reason, str] = {
     Reason.BURNED_IN: "The header says that text is burned into the pixels.",
     Reason.ULTRASOUND_TRACE: "An ultrasound spectrum, M-mode or curve without a picture of tissue.",
     Reason.VIDEO: "A film compressed as video (MPEG or HEVC), which is not decoded.",
-    Reason.MOSAIC: "A Siemens mosaic that cannot be cut into slices, or predicted as such.",
+    Reason.MOSAIC: "A mosaic of slices that cannot be cut into them, or predicted as such.",
     Reason.NO_PIXELS: "The DICOM object holds no pixel data.",
     Reason.NO_RESCALE: "A CT image whose values cannot be turned into Hounsfield units.",
     Reason.NO_SUV: "A PET image whose values cannot be turned into SUV by body weight.",

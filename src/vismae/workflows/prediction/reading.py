@@ -105,7 +105,7 @@ def read_input(
     if any(image.details.get("tiled") for image in images):
         raise UnreadableFileError(
             Reason.MOSAIC,
-            f"{item.source}: a Siemens mosaic, whose slices are tiles of one picture; no result "
+            f"{item.source}: a mosaic, whose slices are tiles of one picture; no result "
             "could refer to them. Convert it to NIfTI and predict that.",
         )
     for image in images:
