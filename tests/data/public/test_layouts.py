@@ -120,6 +120,17 @@ def test_busi_unites_all_lesions_of_an_image(tmp_path: Path) -> None:
     assert classify.classes == ("normal", "benign", "malignant")
 
 
+def test_a_damaged_drawing_of_busi_is_named(tmp_path: Path) -> None:
+    write_png(tmp_path / "benign" / "benign (1).png", np.full((6, 8), 90, dtype=np.uint8))
+    drawing = tmp_path / "benign" / "benign (1)_mask.png"
+    write_png(drawing, np.zeros((6, 8), dtype=np.uint8))
+    drawing.write_bytes(drawing.read_bytes()[:40])
+    (row,) = read_busi(tmp_path)[0].rows
+    assert callable(row.label_map)
+    with pytest.raises(DataError, match=r"benign \(1\)_mask.png cannot be read"):
+        row.label_map()
+
+
 def test_isic_keeps_photographs_of_one_lesion_together(tmp_path: Path) -> None:
     name = "ISIC2018_Task3_Training_GroundTruth"
     _touch(tmp_path / "ISIC2018_Task3_Training_Input" / "ISIC_0000001.jpg")
@@ -154,6 +165,18 @@ def test_isic_refuses_an_image_with_two_diagnoses(tmp_path: Path) -> None:
     (tmp_path / "ISIC2018_Task3_Training_Input").mkdir()
     (tmp_path / f"{name}.csv").write_text("image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,1,1,0,0,0,0,0\n")
     with pytest.raises(DataError, match=r"line 2: 2 diagnoses"):
+        read_isic(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("a,yes,0,0,0,0,0,0", "line 2: .*'yes'.* correct"), ("\xe9,1,0,0,0,0,0,0", "no csv table")],
+)
+def test_isic_names_the_table_that_cannot_be_read(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "ISIC2018_Task3_Training_Input").mkdir()
+    table = tmp_path / "ISIC2018_Task3_Training_GroundTruth.csv"
+    table.write_text(f"image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n{row}\n", encoding="latin-1")
+    with pytest.raises(DataError, match=f"{table.name}.*{message}"):
         read_isic(tmp_path)
 
 
