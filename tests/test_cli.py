@@ -1,7 +1,9 @@
 """Every command on real files, from images to report, through the command line itself."""
 
+import ast
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
@@ -27,6 +30,18 @@ TINY = (
     "--set=trainer.max_steps=2",
     "--device=cpu",
 )
+
+ROOT = Path(__file__).resolve().parents[1]
+OF_OTHER_PROGRAMS = {
+    # torchrun, SLURM
+    *("--standalone", "--nproc-per-node", "--nnodes", "--node-rank", "--master-addr"),
+    *("--master-port", "--rdzv-backend", "--rdzv-endpoint", "--export", "--ntasks-per-node"),
+    *("--nodes", "--gpus-per-node", "--gpus-per-task", "--gpu-bind", "--requeue", "--signal"),
+    # docker, pip, monai.bundle, mlflow, gdcmconv, benchmarks
+    *("--build-arg", "--rm", "--user", "--gpus", "--shm-size", "--index-url"),
+    *("--force-reinstall", "--meta_file", "--filepath", "--config_file", "--bundle_root"),
+    *("--dataset_dir", "--output_dir", "--backend-store-uri", "--raw", "--batch"),
+}
 
 
 def run(*words: str | Path) -> str:
@@ -307,6 +322,20 @@ def test_every_command_takes_settings_and_explains_itself(command: str) -> None:
     text = run(command, "--help")
     for option in ("--config", "--set", "--verbose", "--quiet"):
         assert option in text
+
+
+def test_options_that_messages_and_pages_name_are_there() -> None:
+    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    known = {name for command in commands for option in command.params for name in option.opts}
+    known |= {"--no-train", "--version", "--help"}
+    texts = {page: page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md")}
+    for file in (ROOT / "src").rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        words = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        texts[file] = "\n".join(word for word in words if isinstance(word, str))
+    for file, text in texts.items():
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]*[a-z]", text))
+        assert named <= known | OF_OTHER_PROGRAMS, file.name
 
 
 def test_the_program_prints_its_result_alone_on_standard_output(road: Road) -> None:

@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,26 @@ def test_a_converted_volume_task_trains_and_keeps_its_test_patients(tmp_path: Pa
     )
     splits = (tmp_path / "run" / "splits.csv").read_text()
     assert splits.count("test") == 2
+
+
+def test_some_patients_of_a_data_set_keep_the_numbers_of_its_classes(tmp_path: Path) -> None:
+    # Of AMOS22 many MR patients have neither bladder nor prostate.
+    label_map = np.zeros((16, 16, 2), dtype=np.uint8)
+    label_map[:8], label_map[8:12] = 1, 15
+    for number in ("0507", "0508"):
+        for folder in ("imagesTr", "labelsTr"):
+            write_nifti(tmp_path / "amos22" / folder / f"amos_{number}.nii.gz", label_map)
+    (task,) = vismae.convert("amos22", tmp_path / "amos22", out=tmp_path / "a task").tasks
+    settings = yaml.safe_load(task.config.read_text())
+    assert settings["task"]["label_values"] == {value: value for value in range(16)}
+    assert len(settings["task"]["classes"]) == 15
+
+
+def test_the_next_command_can_be_pasted_as_it_is(tmp_path: Path) -> None:
+    write_png(tmp_path / "busi" / "benign" / "benign (1).png", np.full((16, 16), 99, np.uint8))
+    write_png(tmp_path / "busi" / "benign" / "benign (1)_mask.png", np.zeros((16, 16), np.uint8))
+    result = vismae.convert("busi", tmp_path / "busi", out=tmp_path / "my task")
+    assert str(tmp_path / "my task" / "segment" / "task.yaml") in shlex.split(result.summary())
 
 
 def test_converted_images_of_an_array_can_be_ingested(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from PIL import Image
 import vismae
 from models_on_disk import write_classifier, write_mae, write_segmenter
 from stores import record
+from vismae.core.config import SelectConfig
 from vismae.core.errors import DataError, SettingError
+from vismae.core.settings import build_config
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.store import StoreWriter
+
+NEEDED = {"model": "model", "store": "store", "out": "out"}
 
 
 def _store(folder: Path, also_ct: str | None = None) -> Path:
@@ -75,6 +79,7 @@ def test_a_masked_autoencoder_chooses_by_look_and_not_by_uncertainty(tmp_path: P
     assert result.strategy == "core-set"
     table = pd.read_csv(tmp_path / "out" / "selection.csv")
     assert np.isfinite(table["distance"]).all()  # the labelled patients are where it starts
+    assert table["uncertainty"].isna().all()  # nobody asked, and 0 would mean sure
     with pytest.raises(SettingError, match="predicts no classes"):
         vismae.select(model=model, store=store, strategy="entropy", out=tmp_path / "other")
 
@@ -115,5 +120,8 @@ def test_nobody_left_is_an_error_that_says_why(tmp_path: Path) -> None:
     model = write_mae(tmp_path / "model")
     listed = tmp_path / "labelled.csv"
     listed.write_text("patient_id\n" + "\n".join(f"P{number:02d}" for number in range(12)))
-    with pytest.raises(DataError, match="nobody is left"):
+    with pytest.raises(DataError, match="nobody is left") as caught:
         vismae.select(model=model, store=store, labelled=listed, out=tmp_path / "out")
+    # What the message says to give can be given.
+    assignment = str(caught.value).rpartition("--set ")[2].rstrip(".").replace("val", "test")
+    assert build_config(SelectConfig, "select", None, [assignment], NEEDED).split == ("test",)

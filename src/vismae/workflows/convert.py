@@ -9,6 +9,7 @@ import csv
 import io
 import logging
 import os
+import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -69,7 +70,8 @@ class ConvertResult:
             splits = ", ".join(f"{split} {count}" for split, count in task.splits.items())
             lines.append(
                 f"{task.kind}: {task.images} images of {task.patients} patients or groups "
-                f"({splits}). Next: vismae finetune {task.kind} --config {task.config} --out RUN"
+                f"({splits}). Next: vismae finetune {task.kind} "
+                f"--config {shlex.quote(str(task.config))} --out RUN"
             )
         return "\n".join(lines)
 
@@ -202,8 +204,11 @@ class _Writer:
     def _settings(self) -> dict[str, object]:
         """Return settings of ``vismae finetune`` for the task."""
         task: dict[str, object] = {"kind": self._task.kind, "classes": list(self._task.classes)}
-        if self._task.kind == "segment" and self._task.label_values is not None:
-            task["label_values"] = dict(self._task.label_values)
+        if self._task.kind == "segment" and self._task.classes:
+            # Written out even where they count 0, 1, 2 ...: a copy of some patients may lack a
+            # class, and the values found would then be counted anew.
+            counted = {value: value for value in range(len(self._task.classes) + 1)}
+            task["label_values"] = dict(self._task.label_values or counted)
         if self._task.multi_label:
             task["multi_label"] = True
         settings: dict[str, object] = {

@@ -111,7 +111,7 @@ def select(config: SelectConfig) -> SelectResult:
         raise DataError(
             f"{store.address}: nobody is left to choose. All {rows['patient_id'].nunique()} "
             "patients of the model's modalities have labels, or are set aside for validation and "
-            "testing. Add unlabelled images, or name others with --split."
+            "testing. Add unlabelled images, or name others with --set split=[val]."
         )
     with open_run(config.out, "select", config, overwrite=config.overwrite) as folder:
         looks = _Looks(store, ensemble, strategy, config)
@@ -141,7 +141,7 @@ class _Look:
     """What was seen of a patient.
 
     Attributes:
-        uncertainty: Mean over its images; 0 where nothing was asked.
+        uncertainty: Mean over its images; NaN where the strategy does not ask.
         vector: Mean feature vector; empty where nothing was asked.
         row: The image to show: the most uncertain one, else the middle one.
         images: How many were looked at.
@@ -172,7 +172,7 @@ class _Looks:
         wants_uncertainty = needs_uncertainty(self.strategy) and not features_only
         if not (wants_uncertainty or needs_features(self.strategy)):
             return {
-                patient: _Look(0.0, self._none, numbers[len(numbers) // 2], 0)
+                patient: _Look(float("nan"), self._none, numbers[len(numbers) // 2], 0)
                 for patient, numbers in chosen.items()
             }
         rows_of_all = [row for numbers in chosen.values() for row in numbers]
@@ -191,7 +191,7 @@ class _Looks:
         slices = stored_slices(self.store, rows, ensemble.preprocessing)
         model = cast(Model, ensemble.models[0])
         for batch, images in canvas_batches(slices, ensemble.preprocessing, self.config.batch_size):
-            unsure = torch.zeros(len(batch))
+            unsure = torch.full((len(batch),), float("nan"))
             if wants_uncertainty and task is not None:
                 unsure = image_uncertainty(ensemble.scores(images), task.multi_label).cpu()
             vectors = torch.zeros(len(batch), 0)

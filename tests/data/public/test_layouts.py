@@ -1,4 +1,6 @@
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +120,17 @@ def test_busi_unites_all_lesions_of_an_image(tmp_path: Path) -> None:
     assert classify.classes == ("normal", "benign", "malignant")
 
 
+def test_a_damaged_drawing_of_busi_is_named(tmp_path: Path) -> None:
+    write_png(tmp_path / "benign" / "benign (1).png", np.full((6, 8), 90, dtype=np.uint8))
+    drawing = tmp_path / "benign" / "benign (1)_mask.png"
+    write_png(drawing, np.zeros((6, 8), dtype=np.uint8))
+    drawing.write_bytes(drawing.read_bytes()[:40])
+    (row,) = read_busi(tmp_path)[0].rows
+    assert callable(row.label_map)
+    with pytest.raises(DataError, match=r"benign \(1\)_mask.png cannot be read"):
+        row.label_map()
+
+
 def test_isic_keeps_photographs_of_one_lesion_together(tmp_path: Path) -> None:
     name = "ISIC2018_Task3_Training_GroundTruth"
     _touch(tmp_path / "ISIC2018_Task3_Training_Input" / "ISIC_0000001.jpg")
@@ -152,6 +165,18 @@ def test_isic_refuses_an_image_with_two_diagnoses(tmp_path: Path) -> None:
     (tmp_path / "ISIC2018_Task3_Training_Input").mkdir()
     (tmp_path / f"{name}.csv").write_text("image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,1,1,0,0,0,0,0\n")
     with pytest.raises(DataError, match=r"line 2: 2 diagnoses"):
+        read_isic(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("a,yes,0,0,0,0,0,0", "line 2: .*'yes'.* correct"), ("\xe9,1,0,0,0,0,0,0", "no csv table")],
+)
+def test_isic_names_the_table_that_cannot_be_read(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "ISIC2018_Task3_Training_Input").mkdir()
+    table = tmp_path / "ISIC2018_Task3_Training_GroundTruth.csv"
+    table.write_text(f"image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n{row}\n", encoding="latin-1")
+    with pytest.raises(DataError, match=f"{table.name}.*{message}"):
         read_isic(tmp_path)
 
 
@@ -229,6 +254,46 @@ def test_medmnist_with_pickled_objects_is_refused(tmp_path: Path) -> None:
     path = _medmnist(tmp_path / "octmnist.npz", (8, 8), labels, train_labels=objects)
     with pytest.raises(DataError, match="Objects are never loaded"):
         read_medmnist(path)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5])
+def test_a_damaged_medmnist_file_is_named(tmp_path: Path, place: float) -> None:
+    labels = np.array([[0], [1]], dtype=np.uint8)
+    path = _medmnist(tmp_path / "breastmnist.npz", (64, 64), labels)
+    content = bytearray(path.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 99] = bytes(99)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"breastmnist.npz: \w+_images .*(damaged|cannot be read)"):
+        list(read_medmnist(path)[0].rows)
+
+
+@pytest.mark.parametrize("shape", [(2, -8, 8), (2, 0, 8), (2, 10**9, 10**9)])
+def test_a_medmnist_header_that_declares_nonsense_is_refused(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    path = _medmnist(tmp_path / "octmnist.npz", (8, 8), np.array([[0], [3]], dtype=np.uint8))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, head.getvalue() if name == "train_images.npy" else content)
+    with pytest.raises(DataError, match="train_images has the shape"):
+        read_medmnist(path)
+
+
+def test_the_medmnist_volumes_cut_from_scans_are_ct(tmp_path: Path) -> None:
+    ones = np.array([[0], [1]], dtype=np.uint8)
+    modalities = {
+        row.modality
+        for name in ("nodulemnist3d", "fracturemnist3d_64", "adrenalmnist3d")
+        for row in read_medmnist(_medmnist(tmp_path / f"{name}.npz", (5, 8, 8), ones))[0].rows
+    }
+    assert modalities == {"ct", None}
 
 
 def test_medmnist_names_what_is_missing(tmp_path: Path) -> None:

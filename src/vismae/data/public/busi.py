@@ -47,10 +47,17 @@ def _rows(folder: Path) -> Iterator[TaskRow]:
 
 
 def _united(paths: tuple[Path, ...]) -> np.ndarray:
-    """Return 1 where any of several drawings is, (H, W)."""
+    """Return 1 where any of several drawings is, (H, W).
+
+    Raises:
+        DataError: One cannot be read, or they differ in size.
+    """
     union: np.ndarray | None = None
     for path in paths:
-        drawn = np.asarray(Image.open(path).convert("L")) > 127
+        try:
+            drawn = np.asarray(Image.open(path).convert("L")) > 127
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path} cannot be read ({error}). Fetch the archive again.") from error
         if union is not None and drawn.shape != union.shape:
             raise DataError(
                 f"{path}: {drawn.shape[0]} × {drawn.shape[1]} pixels, {paths[0].name} has "

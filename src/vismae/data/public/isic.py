@@ -71,7 +71,12 @@ def _diagnoses(root: Path) -> Iterator[TaskRow]:
                 raise DataError(
                     f"{table}: no column {missing[0]}. Expected image, {', '.join(DIAGNOSES)}."
                 )
-            true = [name for name in DIAGNOSES if float(cells[name] or 0) == 1.0]
+            try:
+                true = [name for name in DIAGNOSES if float(cells[name] or 0) == 1.0]
+            except ValueError as error:
+                raise DataError(
+                    f"{table}, line {line}: {error}. Diagnoses are 0 or 1; correct the table."
+                ) from error
             if len(true) != 1:
                 raise DataError(
                     f"{table}, line {line}: {len(true)} diagnoses are 1, expected one. Correct "
@@ -101,5 +106,8 @@ def _lesions(table: Path | None) -> dict[str, str]:
 
 
 def _read_csv(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        yield from csv.DictReader(file)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield from csv.DictReader(file)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no csv table in UTF-8 ({error}). Fetch it again.") from error

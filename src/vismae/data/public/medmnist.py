@@ -7,8 +7,11 @@ neither classes nor patients: class names are listed here, and every image or vo
 Arrays are read image by image from inside the archive, so that the large ones need no memory.
 """
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import IO
 
@@ -59,7 +62,13 @@ _MODALITIES = {
     **dict.fromkeys(("chestmnist", "pneumoniamnist"), "xr"),
     "breastmnist": "us",
     **dict.fromkeys(("organamnist", "organcmnist", "organsmnist", "organmnist3d"), "ct"),
+    # adrenalmnist3d and vesselmnist3d are outlines drawn on scans, and no scans themselves.
+    **dict.fromkeys(("nodulemnist3d", "fracturemnist3d"), "ct"),
 }
+# What a damaged archive raises: its directory, its compressed bytes, the head of an array.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, SyntaxError, tokenize.TokenError)
+# The largest volumes have 64 × 64 × 64 voxels; a header may declare anything.
+_MOST_ENTRY_BYTES = 256 * 1024**2
 _SPLITS = ("train", "val", "test")
 
 
@@ -154,7 +163,7 @@ class _StoredArray:
         try:
             self._file: IO[bytes] = self._archive.open(f"{name}.npy")
             self.shape, fortran, self._dtype = _header(self._file)
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, *_DAMAGE) as error:
             self._archive.close()
             raise DataError(
                 f"{self._where} cannot be read ({error}). Expected the arrays train_images, "
@@ -166,6 +175,13 @@ class _StoredArray:
                 f"{self._where} is stored as {self._dtype}{' by columns' if fortran else ''}; "
                 "expected an array of numbers by rows. Objects are never loaded."
             )
+        self._entry_bytes = prod(self.shape[1:]) * self._dtype.itemsize
+        if min(self.shape[1:], default=1) < 1 or self._entry_bytes > _MOST_ENTRY_BYTES:
+            self._archive.close()
+            raise DataError(
+                f"{self._where} has the shape {self.shape}; expected entries of at least one and "
+                f"at most {_MOST_ENTRY_BYTES} bytes."
+            )
 
     def __enter__(self) -> "_StoredArray":
         return self
@@ -175,10 +191,14 @@ class _StoredArray:
         self._archive.close()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        size = int(np.prod(self.shape[1:])) * self._dtype.itemsize
         for number in range(self.shape[0]):
-            data = self._file.read(size)
-            if len(data) != size:
+            try:
+                data = self._file.read(self._entry_bytes)
+            except _DAMAGE as error:
+                raise DataError(
+                    f"{self._where} is damaged ({error}). Fetch the archive again."
+                ) from error
+            if len(data) != self._entry_bytes:
                 raise DataError(f"{self._where} ends after {number} of {self.shape[0]} entries.")
             yield np.frombuffer(data, self._dtype).reshape(self.shape[1:])
 

@@ -279,7 +279,7 @@ def _unreadable(entry: Entry, error: UnreadableFileError | MemoryError) -> Rejec
         entry.file.name,
         IntakeReason.READER_MEMORY.value,
         f"{entry.file.name}: not enough memory to read it. Use fewer --workers, or raise "
-        "--file-memory-gib.",
+        "--set file_memory_gib=...",
     )
 
 

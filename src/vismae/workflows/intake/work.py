@@ -62,12 +62,13 @@ def lost_reason(lost: Lost[Any]) -> tuple[IntakeReason, str]:
     """Return why a file took its reader down: the code, and the sentence after its name."""
     if lost.cause == "time":
         return IntakeReason.READER_TIME, (
-            f"reading it took too long ({lost.detail}). Raise --file-seconds, or leave it out."
+            f"reading it took too long ({lost.detail}). Raise --set file_seconds=..., "
+            "or leave it out."
         )
     if lost.cause == "memory":
         return IntakeReason.READER_MEMORY, (
-            f"reading it took too much memory ({lost.detail}). Raise --file-memory-gib, divide "
-            "the file, or leave it out."
+            f"reading it took too much memory ({lost.detail}). Raise --set file_memory_gib=..., "
+            "divide the file, or leave it out."
         )
     return IntakeReason.READER_DIED, (
         f"the process that read it died ({lost.detail}), mostly because of a fault in a decoder. "
