@@ -172,7 +172,11 @@ def _train(
 ) -> Path:
     source, start = load_start(config.init)
     wanted = resolve_preprocessing(
-        config.preprocessing, config.data.image_size, config.model.in_channels, start
+        config.preprocessing,
+        config.data.image_size,
+        config.model.in_channels,
+        start,
+        neighbours=0,  # a slice alone is learnt from, also where the start saw those beside it
     )
     preprocessing, modalities = with_units(wanted, rows, store.address)
     model = build_pretraining(config, source)
