@@ -8,6 +8,7 @@ from vismae.data.labels import (
     encode_labels,
     join_class_names,
     label_mapping,
+    names_by_class,
     refuse_not_annotated,
     segmentation_class_names,
 )
@@ -68,6 +69,21 @@ def test_class_names_are_counted_or_given_without_background() -> None:
     assert segmentation_class_names(3, ["liver", "spleen"]) == ("background", "liver", "spleen")
     with pytest.raises(DataError, match="names 1 classes"):
         segmentation_class_names(3, ["liver"])
+
+
+def test_classes_are_named_as_the_data_name_them_unless_told_otherwise() -> None:
+    found = names_by_class({2: "liver", 5: "spleen", 7: "ignore"}, {0: 0, 2: 1, 5: 2})
+    assert found == {1: "liver", 2: "spleen"}
+    assert segmentation_class_names(3, (), found) == ("background", "liver", "spleen")
+    assert segmentation_class_names(3, ["a", "b"], found) == ("background", "a", "b")
+    assert segmentation_class_names(3, (), {2: "x"}) == ("background", "class 1", "x")
+
+
+def test_a_name_that_does_not_tell_one_class_from_others_is_not_taken() -> None:
+    assert names_by_class({1: "liver", 2: "tumour"}, {0: 0, 1: 1, 2: 1}) == {}
+    assert names_by_class({1: "liver", 2: "liver"}, {0: 0, 1: 1, 2: 2}) == {}
+    names = {1: "background", 2: "mean", 3: "liver"}
+    assert names_by_class(names, {0: 0, 1: 1, 2: 2, 3: 3, 4: 4}) == {3: "liver"}
 
 
 def test_words_sort_by_alphabet_and_numbers_by_size() -> None:

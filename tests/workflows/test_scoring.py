@@ -9,10 +9,17 @@ from torch import Tensor, nn
 
 from stores import classification_store, record, segmentation_store
 from vismae.core.errors import DataError
+from vismae.core.model_card import TaskCard
 from vismae.core.preprocessing import Preprocessing
-from vismae.data.store import Store, StoreWriter
+from vismae.data.store import PartWriter, Store, StoreWriter, assemble_store
 from vismae.inference.predictor import Predictor
-from vismae.workflows.scoring import mean_dice, score_classes, score_label_maps, score_of_all
+from vismae.workflows.scoring import (
+    label_values_of,
+    mean_dice,
+    score_classes,
+    score_label_maps,
+    score_of_all,
+)
 
 CONTRACT = Preprocessing(image_size=(32, 32), in_channels=1)
 
@@ -84,6 +91,41 @@ def test_an_unknown_value_names_store_and_row(tmp_path: Path) -> None:
     store = segmentation_store(tmp_path / "store", patients=1, value=5)
     with pytest.raises(DataError, match=r"store, row 0 holds the value 5"):
         mean_dice(Predictor(LeftHalf(), CONTRACT), store, np.array([0]), {0: 0, 1: 1}, 2)
+
+
+def named_store(folder: Path, names: dict[int, str]) -> Store:
+    """A store whose label maps hold some values, with their names."""
+    with PartWriter(folder, "000001") as writer:
+        for value in names:
+            pixels = np.full((8, 8), value, np.uint8)
+            writer.add(record(f"i{value}", pixels), pixels, pixels)
+        part = writer.finish()
+    return assemble_store(folder, [part], encoding="zstd", classes=names)
+
+
+OWN = TaskCard(classes=("background", "liver", "spleen"), label_values={0: 0, 1: 1, 2: 2})
+
+
+def test_names_of_classes_decide_over_numbers(tmp_path: Path) -> None:
+    """Each store numbers the structures of its own DICOM objects by alphabet."""
+    other = named_store(tmp_path / "other", {2: "liver", 4: "spleen"})
+    assert label_values_of(OWN, other) == {0: 0, 2: 1, 4: 2}
+    more = named_store(tmp_path / "more", {1: "kidney", 2: "liver"})
+    with pytest.raises(DataError, match=r"does not: 1 'kidney'. The model's classes are liver,"):
+        label_values_of(OWN, more)
+    same = named_store(tmp_path / "same", {1: "liver", 2: "spleen"})
+    assert label_values_of(OWN, same) == OWN.label_values
+
+
+def test_classes_under_other_names_are_scored_by_number_and_said_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = named_store(tmp_path / "store", {1: "Leber", 2: "spleen"})
+    assert label_values_of(OWN, store) == OWN.label_values
+    assert "calls value 1 'Leber'; it is scored as the model's class 'liver'" in caplog.text
+    plain = segmentation_store(tmp_path / "plain", patients=1)
+    assert label_values_of(OWN, plain) == OWN.label_values
+    assert caplog.text.count("scored as") == 1
 
 
 class MeanBrightness(nn.Module):

@@ -128,7 +128,7 @@ def test_pixels_that_nobody_annotated_are_no_class(
     with pytest.raises(DataError, match=r"value 2 .* 'ignore'.* task\.label_values \(2: 0\)"):
         open_data("segment", tmp_path / "d")
     mapped = open_data("segment", tmp_path / "d", **{"task.label_values": {0: 0, 1: 1, 2: 0}})
-    assert mapped.card.classes == ("background", "class 1")
+    assert mapped.card.classes == ("background", "x")
     assert pixel_shares(mapped)[1] == pytest.approx(64 / 1024)
 
 

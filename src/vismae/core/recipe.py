@@ -17,6 +17,7 @@ from vismae.core.types import Modality
 CHOSEN = (
     "model.network",
     "model.in_channels",
+    "model.neighbours",
     "data.image_size",
     "optimizer.lr",
     "optimizer.layer_decay",
@@ -84,12 +85,14 @@ class StartFacts:
         network: Its network's name.
         in_channels: Channels of the images it has learnt from.
         image_size: Of them; None where its file does not say.
+        neighbours: Slices on each side that it saw with each slice.
     """
 
     kind: str
     network: str
     in_channels: int
     image_size: tuple[int, int] | None
+    neighbours: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ def plan_finetuning(
 
     network = choose("model.network", *_network(fingerprint.kind, start))
     choose("model.in_channels", *_channels(fingerprint, start))
+    choose("model.neighbours", *_neighbours(fingerprint, start))
     choose("data.image_size", *_image_size(fingerprint, start))
     pretrained = start is not None or config.task_pretrain_steps > 0
     choose("optimizer.lr", *_lr(config, network, pretrained))
@@ -189,6 +193,12 @@ def _channels(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[int, 
     if start is not None:
         return start.in_channels, "the start model's"
     return (3, "colour images") if fingerprint.colour else (1, "grey images")
+
+
+def _neighbours(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[int, str]:
+    if fingerprint.slices_per_volume < 2:
+        return 0, "single images"
+    return (start.neighbours, "the start model's") if start is not None else (0, "slices alone")
 
 
 def _image_size(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[tuple[int, int], str]:

@@ -295,7 +295,7 @@ class NetworkSettings(Settings):
     """Input channels; the start model's, else 3 for colour images and 1 for grey ones."""
     neighbours: int | None = Field(default=None, ge=0, le=5)
     """Slices of the volume on each side that are seen with each slice, as channels (2.5D, grey
-    images); the start model's, else 0."""
+    images); the start model's where there are volumes, else 0."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Largest rate of stochastic depth; none where the encoder is frozen."""
     network: NetworkName | None = None

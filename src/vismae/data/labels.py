@@ -5,6 +5,7 @@ become 0 (background) and 1..K in the order of their values. A value or word tha
 know is an error that names it, never class 0 in silence.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ from vismae.core.errors import DataError
 
 LABEL_SEPARATOR = "|"
 MOST_LABEL_VALUES = 255
+BACKGROUND = "background"
+RESERVED_NAMES = ("mean", "all")
+"""What scores call the mean over classes and all classes at once."""
 NOT_ANNOTATED = "ignore"
 """Name that nnU-Net gives to the value of pixels that nobody annotated."""
 
@@ -125,25 +129,49 @@ def refuse_not_annotated(
         )
 
 
-def segmentation_class_names(count: int, given: Sequence[str] = ()) -> tuple[str, ...]:
+def names_by_class(names: Mapping[int, str], mapping: Mapping[int, int]) -> dict[int, str]:
+    """Return class index -> name, for classes of which the data say one name.
+
+    Args:
+        names: Value in the label maps -> name.
+        mapping: Value -> class index.
+    """
+    found: dict[int, set[str]] = {}
+    for value, index in mapping.items():
+        if index > 0:
+            found.setdefault(index, set()).add(names.get(value, ""))
+    single = {index: next(iter(words)) for index, words in found.items() if len(words) == 1}
+    counts = Counter(single.values())
+    return {
+        index: name
+        for index, name in single.items()
+        if name not in ("", BACKGROUND, *RESERVED_NAMES) and counts[name] == 1
+    }
+
+
+def segmentation_class_names(
+    count: int, given: Sequence[str] = (), found: Mapping[int, str] | None = None
+) -> tuple[str, ...]:
     """Return the names of ``count`` classes, background included and first.
 
     Args:
         count: Number of classes with background.
-        given: Names without background in the order of their values; 'class 1', 'class 2' ...
-            when empty.
+        given: Names without background in the order of their values.
+        found: Class index -> name, as the data say; used where none are given. A class without
+            one is 'class 1', 'class 2' ...
 
     Raises:
         DataError: The number of names differs from the number of classes.
     """
     if not given:
-        return ("background", *(f"class {index}" for index in range(1, count)))
+        known = found or {}
+        return (BACKGROUND, *(known.get(index, f"class {index}") for index in range(1, count)))
     if len(given) != count - 1:
         raise DataError(
             f"task.classes names {len(given)} classes ({', '.join(given)}), but the label maps "
             f"hold {count - 1} beside background. Name each of them, background left out."
         )
-    return ("background", *given)
+    return (BACKGROUND, *given)
 
 
 def classes_from_labels(labels: Iterable[object], multi_label: bool = False) -> tuple[str, ...]:

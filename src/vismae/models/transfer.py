@@ -93,8 +93,9 @@ def transfer(
 ) -> TransferReport:
     """Copy named parts of one model into another.
 
-    Between window sizes the bias tables are interpolated (bicubic); between one and three image
-    channels the stem is summed or spread, which keeps its output on grey images the same. With
+    Between window sizes the bias tables are interpolated (bicubic); to one image channel from more
+    (colour, neighbouring slices) the stem is summed, to three from one it is spread, which keeps
+    its output on grey images, or on a slice repeated, the same. With
     ``middle``, the channels are neighbouring slices: the stem's weights go to the middle one and
     those of the others start at 0 ("central frame initialisation", Arnab et al. 2021, arXiv
     2103.15691), so that at first the network computes what it did of the slice alone.
@@ -215,12 +216,13 @@ def _fit(
             fitted[name] = resize_bias_table(old, new.shape[0])
             sides = (_window(old), _window(new))
             tables[sides] = tables.get(sides, 0) + 1
-        elif name in _STEMS and {old.shape[1], new.shape[1]} == {1, 3}:
-            many = new.shape[1]
-            # A grey image repeated three times gives the same sum of products either way.
-            fitted[name] = old.sum(1, keepdim=True) if many == 1 else old.repeat(1, 3, 1, 1) / 3
-            change = "summed over 3 image channels" if many == 1 else "spread over 3 image channels"
-            adapted.append((f"{part}.{name}", change))
+        # A grey image repeated gives the same sum of products either way.
+        elif name in _STEMS and new.shape[1] == 1:
+            fitted[name] = old.sum(1, keepdim=True)
+            adapted.append((f"{part}.{name}", f"summed over {old.shape[1]} image channels"))
+        elif name in _STEMS and (old.shape[1], new.shape[1]) == (1, 3):
+            fitted[name] = old.repeat(1, 3, 1, 1) / 3
+            adapted.append((f"{part}.{name}", "spread over 3 image channels"))
     for (old_window, new_window), count in tables.items():
         change = f"{count} tables interpolated from window {old_window} to {new_window}"
         adapted.append((f"{part}.*.{_BIAS_TABLE}", change))

@@ -95,6 +95,7 @@ def plan_task(config: FinetuneConfig, data: TaskData, source: Model | None) -> P
             network_of(source),
             contract.in_channels if contract else source.config.in_channels,
             contract.image_size if contract else None,
+            contract.neighbours if contract else 0,
         )
     return plan_finetuning(config, fingerprint, start)
 

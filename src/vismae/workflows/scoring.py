@@ -1,10 +1,12 @@
 """Scores of a model on rows of a store; validation and evaluation call the same lines."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from vismae.core.errors import DataError
 from vismae.core.model_card import TaskCard
 from vismae.data.labels import apply_mapping, encode_labels, refuse_not_annotated
 from vismae.data.store import Store
@@ -12,12 +14,17 @@ from vismae.evaluation.classification import ALL, ClassificationScores, score_cl
 from vismae.evaluation.segmentation import SegmentationScorer, SliceCounts, dice_per_patient
 from vismae.inference.predictor import Predictor
 
+logger = logging.getLogger(__name__)
+
 
 def label_values_of(task: TaskCard, store: Store) -> dict[int, int]:
     """Return the model's reading of label values; 0/1 and 0/255 mean the same of one class.
 
+    Names decide over numbers: each store numbers the structures of its own DICOM objects.
+
     Raises:
-        DataError: The label maps are annotated in part.
+        DataError: The label maps are annotated in part, or hold structures of other names under
+            the model's numbers.
     """
     known = dict(task.label_values or {})
     classes = {value: store.classes.get(value, "") for value in store.label_values}
@@ -26,7 +33,42 @@ def label_values_of(task: TaskCard, store: Store) -> dict[int, int]:
     refuse_not_annotated(scored, store.address)
     unknown = sorted(set(store.label_values) - set(known))
     if len(task.classes) == 2 and len(unknown) == 1 and set(store.label_values) <= {0, *unknown}:
-        return {0: 0, unknown[0]: 1}
+        known = {0: 0, unknown[0]: 1}
+    return _by_name(task.classes, known, classes, store.address)
+
+
+def _by_name(
+    classes: tuple[str, ...], known: dict[int, int], names: dict[int, str], where: str
+) -> dict[int, int]:
+    """Return ``known``, or another reading where the store has the model's classes elsewhere.
+
+    Args:
+        classes: Of the model, background first.
+        known: Value -> class index, as the model's own data had it.
+        names: Value -> name, of the values in the store; empty where it has none.
+        where: The store, for messages.
+    """
+    numbers = {name: index for index, name in enumerate(classes) if index > 0}
+    named = {value: numbers[name] for value, name in names.items() if name in numbers}
+    others = {value: name for value, name in names.items() if value > 0 and value not in named}
+    if any(known.get(value) != index for value, index in named.items()):
+        if not others:
+            return {0: 0, **named}
+        found = ", ".join(f"{value} '{name}'" for value, name in sorted(others.items()))
+        raise DataError(
+            f"{where} numbers the classes in another way than the model's own data, and has some "
+            f"that the model does not: {found}. The model's classes are {', '.join(classes[1:])}. "
+            "Leave the others out of the label maps."
+        )
+    for value, name in others.items():
+        if name and known.get(value, 0) > 0:
+            logger.warning(
+                "%s calls value %d '%s'; it is scored as the model's class '%s'",
+                where,
+                value,
+                name,
+                classes[known[value]],
+            )
     return known
 
 

@@ -19,6 +19,7 @@ from vismae.data.labels import (
     classes_from_labels,
     encode_labels,
     label_mapping,
+    names_by_class,
     refuse_not_annotated,
     segmentation_class_names,
 )
@@ -191,7 +192,9 @@ def _segmentation_card(store: Store, config: FinetuneConfig) -> TaskCard:
             f"The label maps hold only {sorted(mapping)}, so there is nothing to segment. Look at "
             "the label map files, or map their values with task.label_values."
         )
-    names = segmentation_class_names(max(mapping.values()) + 1, config.task.classes)
+    names = segmentation_class_names(
+        max(mapping.values()) + 1, config.task.classes, names_by_class(store.classes, mapping)
+    )
     logger.info(
         "classes: %s",
         ", ".join(f"{value} -> {names[number]}" for value, number in sorted(mapping.items())),
