@@ -64,6 +64,7 @@ def test_it_learns_several_classes_of_one_image(
     settings = {"task.multi_label": True, "trainer.max_steps": 40, "trainer.validate_every": 20}
     result = finetune(finetune_config("classify", tmp_path / "run", store, **FAST, **settings))
     assert result.validation > 0.9
+    assert result.metric == "mean AUROC"
     card = load_model(result.model).card
     assert card is not None
     assert card.task is not None

@@ -12,6 +12,7 @@ from vismae.core.errors import DataError
 from vismae.core.model_card import TaskCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.data.store import PartWriter, Store, StoreWriter, assemble_store
+from vismae.evaluation.classification import score_classification
 from vismae.inference.predictor import Predictor
 from vismae.workflows.scoring import (
     label_values_of,
@@ -19,6 +20,7 @@ from vismae.workflows.scoring import (
     score_classes,
     score_label_maps,
     score_of_all,
+    selection_score,
 )
 
 CONTRACT = Preprocessing(image_size=(32, 32), in_channels=1)
@@ -151,3 +153,17 @@ def test_patients_are_scored_by_the_mean_of_their_images(multi_label: bool, tmp_
     assert score_of_all(scores, "balanced_accuracy") == 1.0
     images = predictor.probabilities(store, np.arange(3), multi_label)
     assert np.allclose(scores.probabilities[0], images.mean(axis=0))
+
+
+def test_weights_of_several_rare_classes_are_chosen_by_their_order_not_by_decisions_at_a_half():
+    truth = np.zeros((20, 2), np.int64)
+    truth[:2, 0] = truth[18:, 1] = 1
+    early, late = np.full((20, 2), 0.1), np.where(truth == 1, 0.3, 0.05)
+    by_step = [
+        score_classification(values, truth, list(range(20)), ("a", "b"), multi_label=True)
+        for values in (early, late)
+    ]
+    assert [score_of_all(scores, "balanced_accuracy") for scores in by_step] == [0.5, 0.5]
+    assert [selection_score(scores) for scores in by_step] == [0.5, 1.0]
+    one = score_classification(np.eye(2), np.arange(2), ["p", "q"], ("a", "b"))
+    assert selection_score(one) == score_of_all(one, "balanced_accuracy") == 1.0

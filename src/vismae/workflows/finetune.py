@@ -54,7 +54,7 @@ from vismae.workflows.adapted_network import (
 )
 from vismae.workflows.finetune_plan import as_before, plan_task
 from vismae.workflows.preparation import load_start, resolve_preprocessing, with_units
-from vismae.workflows.scoring import mean_dice, score_classes, score_of_all
+from vismae.workflows.scoring import mean_dice, score_classes, selection_metric, selection_score
 from vismae.workflows.task_data import TaskData, class_weights, open_task_data, pixel_shares
 from vismae.workflows.task_pretraining import pretrain_on_task
 
@@ -69,9 +69,9 @@ class FinetuneResult:
         model: Model folder.
         steps: Optimiser steps done.
         best_step: Step of the weights in the model folder.
-        validation: Their mean Dice (segmentation) or balanced accuracy (classification) on the
-            validation patients; NaN without any.
-        metric: Which of the two.
+        validation: Their mean Dice (segmentation), balanced accuracy (one class of an image) or
+            mean AUROC (several) on the validation patients; NaN without any.
+        metric: Which of these.
         already_finished: The run had ended before and was left as it is.
     """
 
@@ -151,7 +151,7 @@ class _Finetuning:
         self.data = data
         self.source = source
         self.contract = contract
-        self.metric = "mean Dice" if config.task.kind == "segment" else "balanced accuracy"
+        self.metric = selection_metric(config.task.kind, config.task.multi_label)
         self.best = BestModel(folder / "checkpoints" / "best.pt")
 
     def run(self) -> FinetuneResult:
@@ -327,7 +327,7 @@ class _Finetuning:
         scores = score_classes(
             predictor, data.store, data.val, card.classes, card.multi_label, None
         )
-        return score_of_all(scores, "balanced_accuracy")
+        return selection_score(scores)
 
     def _save(self, network: Network, start: _Start) -> None:
         config, data = self.config, self.data

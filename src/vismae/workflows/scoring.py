@@ -10,7 +10,12 @@ from vismae.core.errors import DataError
 from vismae.core.model_card import TaskCard
 from vismae.data.labels import apply_mapping, encode_labels, refuse_not_annotated
 from vismae.data.store import Store
-from vismae.evaluation.classification import ALL, ClassificationScores, score_classification
+from vismae.evaluation.classification import (
+    ALL,
+    MEAN,
+    ClassificationScores,
+    score_classification,
+)
 from vismae.evaluation.segmentation import SegmentationScorer, SliceCounts, dice_per_patient
 from vismae.inference.predictor import Predictor
 
@@ -166,10 +171,35 @@ def score_classes(
     )
 
 
-def score_of_all(scores: ClassificationScores, metric: str) -> float:
-    """Return a score that concerns all classes at once, such as ``balanced_accuracy``."""
+def selection_metric(kind: str, multi_label: bool) -> str:
+    """Name what a run's weights are chosen by on the validation patients."""
+    if kind == "segment":
+        return "mean Dice"
+    return "mean AUROC" if multi_label else "balanced accuracy"
+
+
+def selection_score(scores: ClassificationScores) -> float:
+    """Return the score that a classifier's weights are chosen by.
+
+    Balanced accuracy. Where several classes may be true at once, the mean AUROC: their thresholds
+    are chosen after the weights, and at 0.5 a rare class may never be found at any step, so that
+    all steps would score alike and the first be kept.
+    """
+    if scores.multi_label:
+        return score_of_all(scores, "auroc", MEAN)
+    return score_of_all(scores, "balanced_accuracy")
+
+
+def score_of_all(scores: ClassificationScores, metric: str, class_name: str = ALL) -> float:
+    """Return a score that concerns all classes.
+
+    Args:
+        scores: Of all classes.
+        metric: Such as ``balanced_accuracy``.
+        class_name: ``MEAN`` for the mean of a score that each class has of its own.
+    """
     table = scores.table
-    chosen = table[(table["metric"] == metric) & (table["class_name"] == ALL)]
+    chosen = table[(table["metric"] == metric) & (table["class_name"] == class_name)]
     return float(chosen["value"].iloc[0])
 
 
