@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID
 
 from factories import write_dicom_series, write_dicom_slice
-from vismae.core.types import MedicalImage
+from vismae.core.types import Flag, MedicalImage
 from vismae.files.dicom import read_dicom
 from vismae.files.discover import SourceFile
 
@@ -133,6 +133,46 @@ def test_numbers_that_count_slices_divide_nothing(tmp_path: Path) -> None:
 
     assert values(by_echo) == WHOLE
     assert values(by_order) == WHOLE
+
+
+@pytest.mark.parametrize("shift_mm", [0.0, 1.0], ids=["level", "one 1 mm to the left"])
+def test_stations_of_a_spine_are_volumes_of_their_own(tmp_path: Path, shift_mm: float) -> None:
+    """Sagittal slices in two stations, 200 mm above one another, numbered throughout."""
+    places = [place for place in two_stacks() if place[0] != 1001]
+    positions = [
+        [-3.0 * (value % 1000) - shift_mm * (value >= 2000), 0.0, -200.0 * (value >= 2000)]
+        for value, _ in places
+    ]
+    orientation = [0.0, 1.0, 0.0, 0.0, 0.0, -1.0]
+    pixels = np.stack([np.full((4, 4), value, np.int16) for value, _ in places])
+    paths = write_dicom_series(
+        tmp_path,
+        pixels,
+        ImagePositionPatient_each=positions,
+        orientation=orientation,
+        Modality="MR",
+    )
+
+    images = read_dicom([SourceFile(path, None, "dicom") for path in paths])
+
+    assert values(images) == [[1000, 1002, 1003], WHOLE[1]]
+    assert not any(Flag.GANTRY_TILT in image.details["flags"] for image in images)
+    tops = [image.affine[2, 3] for image in images if image.affine is not None]
+    assert tops == [0.0, -200.0]
+
+
+def test_slices_shifted_by_a_tilted_gantry_are_one_volume(tmp_path: Path) -> None:
+    tilt = np.radians(30.0)
+    orientation = [1.0, 0.0, 0.0, 0.0, float(np.cos(tilt)), float(np.sin(tilt))]
+    pixels = np.zeros((30, 4, 4), np.int16)
+    positions = [[0.0, 0.0, 10.0 * place] for place in range(30)]
+
+    paths = write_dicom_series(
+        tmp_path, pixels, ImagePositionPatient_each=positions, orientation=orientation
+    )
+    [image] = read_dicom([SourceFile(path, None, "dicom") for path in paths])
+
+    assert image.details["flags"] == {Flag.GANTRY_TILT}
 
 
 @pytest.mark.parametrize("shift_mm", [1.5, 12.0], ids=["interleaved", "one after the other"])

@@ -66,6 +66,11 @@ class FramePlane:
         """Position along the normal; only for located planes."""
         return float(_known(self.position) @ self.normal)
 
+    @cached_property
+    def beside(self) -> np.ndarray:
+        """Position without its part along the normal, LPS, (3,); only for located planes."""
+        return _known(self.position) - self.height_mm * self.normal
+
     def parallel_to(self, other: "FramePlane") -> bool:
         """Whether both have one orientation (or none) and one pixel size (or none)."""
         if self.located != other.located:
