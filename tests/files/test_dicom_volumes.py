@@ -57,6 +57,7 @@ WHOLE = [[1000, 1001, 1002, 1003], [2000, 2001, 2002, 2003]]
         ("SequenceName", ("*ep_b0", "*ep_b1000t")),
         ("KVP", (80.0, 140.0)),
         ("ConvolutionKernel", ("B30f", "B70f")),
+        ("SliceThickness", (1.0, 5.0)),
         ("FrameReferenceTime", (5000.0, 20000.0)),
         ("ImageType", (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"])),
     ],
@@ -120,6 +121,26 @@ def test_a_damaged_trigger_time_does_no_harm(tmp_path: Path) -> None:
     again = read_dicom([SourceFile(path, None, "dicom") for path in damaged])
 
     assert values(again) == values(images) == WHOLE
+
+
+def test_thick_slices_do_not_take_the_place_of_thin_ones(tmp_path: Path) -> None:
+    """Both reconstructions lie in one series; the thick slices are numbered first."""
+    thick = [(2000 + place, 5.0 * place) for place in range(3)]
+    thin = [(1000 + place, 1.0 * place) for place in range(11)]
+    thickness = [5.0] * 3 + [1.0] * 11
+
+    images = series(tmp_path, [*thick, *thin], Modality="CT", SliceThickness_each=thickness)
+
+    assert values(images) == [[2000, 2001, 2002], [1000 + place for place in range(11)]]
+    assert [image.spacing.slice_mm for image in images] == [5.0, 1.0]
+
+
+def test_slices_of_another_thickness_further_up_stay_in_their_stack(tmp_path: Path) -> None:
+    places = [(1000 + place, 5.0 * place) for place in range(8)]
+
+    [image] = series(tmp_path, places, Modality="CT", SliceThickness_each=[5.0] * 4 + [10.0] * 4)
+
+    assert values([image]) == [[1000 + place for place in range(8)]]
 
 
 def test_numbers_that_count_slices_divide_nothing(tmp_path: Path) -> None:
