@@ -1,6 +1,7 @@
 """Series, geometry and pixels. Units have their own file, ``test_dicom_units.py``."""
 
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,19 @@ def test_a_file_that_came_twice_counts_once(tmp_path: Path) -> None:
     [image] = read_dicom(dicom(*paths, copy))
 
     assert image.pixels.shape[0] == 2
+
+
+def test_slices_of_one_uid_at_other_places_are_no_copies(tmp_path: Path) -> None:
+    """An anonymiser gave all slices one UID; the first and the last hold nothing but air."""
+    volume = np.zeros((4, 3, 3), np.int16)
+    volume[1], volume[2] = 1, 2
+    paths = write_dicom_series(tmp_path / "a", volume, SOPInstanceUID="1.2.3")
+    again = shutil.copytree(tmp_path / "a", tmp_path / "b")
+
+    [image] = read_dicom(dicom(*paths, *sorted(again.iterdir())))
+
+    np.testing.assert_array_equal(image.pixels, volume)
+    assert len(image.details["rejected_files"]) == 4
 
 
 def test_enhanced_multiframe_takes_position_and_rescale_from_each_frame(tmp_path: Path) -> None:

@@ -45,6 +45,19 @@ def test_gaps_are_told_apart(tmp_path: Path, heights_mm: list[float], flags: set
     assert image.details["regular_spacing"] is (not flags)
 
 
+@pytest.mark.parametrize("heights_mm", [(0, 5, 15), (0, 10, 15), (0, 5, 15, 20, 30)])
+def test_the_usual_distance_is_one_that_slices_have(
+    tmp_path: Path, heights_mm: tuple[float, ...]
+) -> None:
+    """Half of the gaps have 5 mm and half 10 mm; none has 7.5 mm."""
+    image = volume(tmp_path, stack(*heights_mm))
+
+    assert image.spacing.slice_mm == pytest.approx(5.0)
+    assert image.affine is not None
+    assert image.affine[2, 2] == pytest.approx(5.0)
+    assert image.details["flags"] == {Flag.MISSING_SLICES}
+
+
 @pytest.mark.parametrize(("degrees", "tilted"), [(0.0, False), (0.2, False), (15.0, True)])
 def test_slices_that_slide_along_themselves_were_tilted(
     tmp_path: Path, degrees: float, tilted: bool

@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID
 
 from factories import write_dicom_series, write_dicom_slice
-from vismae.core.types import MedicalImage
+from vismae.core.types import Flag, MedicalImage
 from vismae.files.dicom import read_dicom
 from vismae.files.discover import SourceFile
 
@@ -57,6 +57,7 @@ WHOLE = [[1000, 1001, 1002, 1003], [2000, 2001, 2002, 2003]]
         ("SequenceName", ("*ep_b0", "*ep_b1000t")),
         ("KVP", (80.0, 140.0)),
         ("ConvolutionKernel", ("B30f", "B70f")),
+        ("SliceThickness", (1.0, 5.0)),
         ("FrameReferenceTime", (5000.0, 20000.0)),
         ("ImageType", (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"])),
     ],
@@ -71,7 +72,7 @@ def test_a_missing_slice_does_not_mix_what_the_header_tells_apart(
     images = series(tmp_path, places, **{f"{keyword}_each": each})
 
     assert values(images) == [[1000, 1002, 1003], WHOLE[1]]
-    assert [image.spacing.slice_mm for image in images] == pytest.approx([4.5, 3.0])
+    assert [image.spacing.slice_mm for image in images] == pytest.approx([3.0, 3.0])
 
 
 def test_phases_a_little_apart_are_two_regular_volumes(tmp_path: Path) -> None:
@@ -122,6 +123,26 @@ def test_a_damaged_trigger_time_does_no_harm(tmp_path: Path) -> None:
     assert values(again) == values(images) == WHOLE
 
 
+def test_thick_slices_do_not_take_the_place_of_thin_ones(tmp_path: Path) -> None:
+    """Both reconstructions lie in one series; the thick slices are numbered first."""
+    thick = [(2000 + place, 5.0 * place) for place in range(3)]
+    thin = [(1000 + place, 1.0 * place) for place in range(11)]
+    thickness = [5.0] * 3 + [1.0] * 11
+
+    images = series(tmp_path, [*thick, *thin], Modality="CT", SliceThickness_each=thickness)
+
+    assert values(images) == [[2000, 2001, 2002], [1000 + place for place in range(11)]]
+    assert [image.spacing.slice_mm for image in images] == [5.0, 1.0]
+
+
+def test_slices_of_another_thickness_further_up_stay_in_their_stack(tmp_path: Path) -> None:
+    places = [(1000 + place, 5.0 * place) for place in range(8)]
+
+    [image] = series(tmp_path, places, Modality="CT", SliceThickness_each=[5.0] * 4 + [10.0] * 4)
+
+    assert values([image]) == [[1000 + place for place in range(8)]]
+
+
 def test_numbers_that_count_slices_divide_nothing(tmp_path: Path) -> None:
     places = two_stacks()
     echoes = [value // 1000 for value, _ in places]
@@ -133,6 +154,46 @@ def test_numbers_that_count_slices_divide_nothing(tmp_path: Path) -> None:
 
     assert values(by_echo) == WHOLE
     assert values(by_order) == WHOLE
+
+
+@pytest.mark.parametrize("shift_mm", [0.0, 1.0], ids=["level", "one 1 mm to the left"])
+def test_stations_of_a_spine_are_volumes_of_their_own(tmp_path: Path, shift_mm: float) -> None:
+    """Sagittal slices in two stations, 200 mm above one another, numbered throughout."""
+    places = [place for place in two_stacks() if place[0] != 1001]
+    positions = [
+        [-3.0 * (value % 1000) - shift_mm * (value >= 2000), 0.0, -200.0 * (value >= 2000)]
+        for value, _ in places
+    ]
+    orientation = [0.0, 1.0, 0.0, 0.0, 0.0, -1.0]
+    pixels = np.stack([np.full((4, 4), value, np.int16) for value, _ in places])
+    paths = write_dicom_series(
+        tmp_path,
+        pixels,
+        ImagePositionPatient_each=positions,
+        orientation=orientation,
+        Modality="MR",
+    )
+
+    images = read_dicom([SourceFile(path, None, "dicom") for path in paths])
+
+    assert values(images) == [[1000, 1002, 1003], WHOLE[1]]
+    assert not any(Flag.GANTRY_TILT in image.details["flags"] for image in images)
+    tops = [image.affine[2, 3] for image in images if image.affine is not None]
+    assert tops == [0.0, -200.0]
+
+
+def test_slices_shifted_by_a_tilted_gantry_are_one_volume(tmp_path: Path) -> None:
+    tilt = np.radians(30.0)
+    orientation = [1.0, 0.0, 0.0, 0.0, float(np.cos(tilt)), float(np.sin(tilt))]
+    pixels = np.zeros((30, 4, 4), np.int16)
+    positions = [[0.0, 0.0, 10.0 * place] for place in range(30)]
+
+    paths = write_dicom_series(
+        tmp_path, pixels, ImagePositionPatient_each=positions, orientation=orientation
+    )
+    [image] = read_dicom([SourceFile(path, None, "dicom") for path in paths])
+
+    assert image.details["flags"] == {Flag.GANTRY_TILT}
 
 
 @pytest.mark.parametrize("shift_mm", [1.5, 12.0], ids=["interleaved", "one after the other"])

@@ -64,6 +64,21 @@ def test_white_is_zero_is_turned_round_at_8_and_at_16_bits(tmp_path: Path) -> No
         np.testing.assert_array_equal(row, expected)
 
 
+def test_tiff_numbers_keep_the_sign_that_the_file_gives_them(tmp_path: Path) -> None:
+    """Pillow reads 32-bit numbers as signed and 8-bit numbers as unsigned, whatever they are."""
+    large = np.array([[0, 5, 2**31, 2**32 - 1]], dtype=np.uint32)
+    path = write_tiff(tmp_path / "u.tif", [large.view(np.int32)])
+    signed = struct.pack("<HHIHH", 339, 3, 1, 2, 0)
+    assert signed in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(signed, struct.pack("<HHIHH", 339, 3, 1, 1, 0)))
+    small = np.array([[-128, -1, 0, 127]], dtype=np.int8)
+    other = write_tiff(tmp_path / "s.tif", [small.view(np.uint8)], tiffinfo={339: 2})
+
+    np.testing.assert_array_equal(read_raster(raster(path)).pixels, large[None])
+    np.testing.assert_array_equal(read_raster(raster(other)).pixels, small[None])
+    np.testing.assert_array_equal(read_raster_labels(raster(other)), small[None])
+
+
 def test_float_tiff_stays_float(tmp_path: Path) -> None:
     values = np.array([[-1.5, 0.25, 1e6]], np.float32)
 

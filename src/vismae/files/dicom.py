@@ -103,14 +103,19 @@ def read_dicom(
 def _without_copies(frames: list[Frame]) -> tuple[list[Frame], list[RejectedFile]]:
     """Drop frames that came twice, as when a folder holds a copy of a file.
 
+    Anonymisers are known to give all slices of a series one UID: an empty slice elsewhere in the
+    patient is no copy.
+
     Returns:
         The frames to keep, and the files of which none is kept.
     """
-    first: dict[str, Frame] = {}
+    first: dict[tuple[str, tuple[float, ...]], Frame] = {}
     kept: list[Frame] = []
     originals: dict[str, str] = {}
     for frame in frames:
-        known = first.setdefault(frame.key, frame)
+        position = frame.plane.position
+        place = () if position is None else tuple(position.round(2).tolist())
+        known = first.setdefault((frame.key, place), frame)
         if known is not frame and np.array_equal(known.pixels, frame.pixels):
             originals[frame.source] = known.source
         else:

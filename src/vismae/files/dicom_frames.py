@@ -35,7 +35,7 @@ _TELLING = tuple(
     Tag(keyword)
     for keyword in (
         *("EchoTime", "TriggerTime", "InversionTime", "FlipAngle", "SequenceName"),
-        *("KVP", "ConvolutionKernel", "FrameReferenceTime"),
+        *("KVP", "ConvolutionKernel", "SliceThickness", "FrameReferenceTime"),
     )
 )
 _TIMES = (Tag("AcquisitionTime"), Tag("ContentTime"))

@@ -66,6 +66,11 @@ class FramePlane:
         """Position along the normal; only for located planes."""
         return float(_known(self.position) @ self.normal)
 
+    @cached_property
+    def beside(self) -> np.ndarray:
+        """Position without its part along the normal, LPS, (3,); only for located planes."""
+        return _known(self.position) - self.height_mm * self.normal
+
     def parallel_to(self, other: "FramePlane") -> bool:
         """Whether both have one orientation (or none) and one pixel size (or none)."""
         if self.located != other.located:
@@ -122,7 +127,7 @@ class VolumeGeometry:
     """Geometry of ordered slices.
 
     Attributes:
-        spacing: Between slices (the median), rows, columns.
+        spacing: Between slices (the median; of two the smaller), rows, columns.
         affine: Voxel (column, row, slice) to RAS mm, or None if unknown. The third column is 1 mm
             or the slice thickness long where a lone slice has no neighbour.
         in_space: Whether slices follow one another in space, not in time or in no known order.
@@ -154,12 +159,15 @@ def volume_geometry(planes: Sequence[FramePlane]) -> VolumeGeometry:
         return VolumeGeometry(flat, affine, in_space=in_space, regular=True, flags=tilt)
     positions = np.array([plane.position for plane in planes])
     gaps = np.diff(np.array([plane.height_mm for plane in planes]))
-    median = float(np.median(gaps))
+    # Of an even number of gaps the smaller one in the middle: the mean of two would be the distance
+    # of no slices at all.
+    usual = int(np.argsort(gaps, kind="stable")[(len(gaps) - 1) // 2])
+    median = float(gaps[usual])
     regular = bool((np.abs(gaps - median) <= _IRREGULAR_FRACTION * median).all())
     steps = np.diff(positions, axis=0)
     # The mean spreads rounding of positions over all slices; with a slice missing it would be
     # wrong for every slice, the median only behind the gap.
-    step = steps.mean(axis=0) if regular else np.median(steps, axis=0)
+    step = steps.mean(axis=0) if regular else steps[usual]
     spacing = Spacing(median, first.row_mm, first.column_mm)
     flags = tilt | _gap_flags(gaps, median)
     along = float(step @ first.normal)

@@ -15,6 +15,10 @@ from vismae.files.dicom_geometry import SAME_POSITION_MM, FramePlane
 # Two stacks whose slices are off by this share of their distance were meant to lie on one another;
 # slices of interleaved packages are half of it apart.
 _NEAR_FRACTION = 0.3
+# A gantry tilted by 30 degrees shifts slices along themselves by 0.6 of their distance. Those of
+# one stack never lie further off than this, and another few millimetres for movement.
+_STACK_TANGENT = 2.0
+_STACK_SHIFT_MM = 10.0
 
 
 def order_volumes(
@@ -27,7 +31,7 @@ def order_volumes(
     nearly the same positions: somewhere each of them has a frame. What no element tells apart is
     divided by order: the first frame at each position, the second, and so on. Frames that all
     share one position are a sequence in time, and stay together; so do frames without a known
-    position.
+    position. Stacks beside one another, as the stations of a spine, are divided before that.
 
     Args:
         planes: All ``parallel_to`` one another.
@@ -42,6 +46,35 @@ def order_volumes(
     if not planes[0].located:
         return [by_order]
     heights = [plane.height_mm for plane in planes]
+    stacks = _beside_one_another(by_order, heights, planes)
+    return [volume for stack in stacks for volume in _volumes(stack, heights, kinds)]
+
+
+def _beside_one_another(
+    frames: list[int], heights: Sequence[float], planes: Sequence[FramePlane]
+) -> list[list[int]]:
+    """Divide frames into stacks whose slices lie behind one another; each keeps their order."""
+    tops: list[int] = []  # of each stack the frame that was found last
+    stack_of: dict[int, int] = {}
+
+    def follows(frame: int, top: int) -> bool:
+        shift_mm = float(np.linalg.norm(planes[frame].beside - planes[top].beside))
+        return shift_mm <= _STACK_TANGENT * (heights[frame] - heights[top]) + _STACK_SHIFT_MM
+
+    for frame in sorted(frames, key=heights.__getitem__):
+        number = next((n for n, top in enumerate(tops) if follows(frame, top)), len(tops))
+        tops[number:] = [frame, *tops[number + 1 :]]
+        stack_of[frame] = number
+    stacks: dict[int, list[int]] = {}
+    for frame in frames:
+        stacks.setdefault(stack_of[frame], []).append(frame)
+    return list(stacks.values())
+
+
+def _volumes(
+    by_order: list[int], heights: Sequence[float], kinds: Sequence[Sequence[Any]]
+) -> list[list[int]]:
+    """Divide the frames of one stack, given in their order, into volumes."""
     if len(_places(by_order, heights, SAME_POSITION_MM)) == 1:
         return [by_order]
     rank = {index: place for place, index in enumerate(by_order)}

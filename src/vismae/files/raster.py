@@ -4,8 +4,9 @@ Images keep their full depth: 16-bit greys stay 16-bit. Label maps keep their nu
 gives its indices, never its colours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
@@ -26,6 +27,8 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _MAX_PAGES_TOGETHER = 16
 _PHOTOMETRIC_TAG = 262
 _WHITE_IS_ZERO = 0
+_BITS_TAG, _SAMPLE_FORMAT_TAG = 258, 339
+_UNSIGNED, _SIGNED = 1, 2
 
 
 def read_raster(file: SourceFile, modality: Modality | None = None) -> MedicalImage:
@@ -100,7 +103,8 @@ def _read_pages(
                 _require_moderate(page, 1, file.name)
                 tags = getattr(page, "tag_v2", {})  # turning the page upright loses them
                 white_is_zero = tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
-                pages.append(read_page(ImageOps.exif_transpose(page), white_is_zero))
+                pixels = read_page(ImageOps.exif_transpose(page), white_is_zero)
+                pages.append(_with_written_sign(pixels, tags))
         return pages, facts
     except UnreadableFileError:
         raise
@@ -115,6 +119,16 @@ def _read_pages(
             f"{file.name}: cannot be decoded ({type(error).__name__}: {error}). Copy the file "
             f"again, or save it anew as PNG.",
         ) from error
+
+
+def _with_written_sign(pixels: np.ndarray, tags: Mapping[int, Any]) -> np.ndarray:
+    """Return grey values of a TIFF as it means them: Pillow knows no uint32 and no int8."""
+    bits, sample_format = tags.get(_BITS_TAG), tags.get(_SAMPLE_FORMAT_TAG, (_UNSIGNED,))
+    if pixels.dtype == np.int32 and bits == (32,) and sample_format == (_UNSIGNED,):
+        return pixels.view(np.uint32)
+    if pixels.dtype == np.uint8 and bits == (8,) and sample_format == (_SIGNED,):
+        return pixels.view(np.int8)
+    return pixels
 
 
 def _require_moderate(image: Image.Image, pages: int, name: str) -> None:
