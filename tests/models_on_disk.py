@@ -34,7 +34,7 @@ def write_segmenter(
     """A segmenter whose classes follow the image, so that every class occurs on most images."""
     torch.manual_seed(seed)
     network = SwinUNet.from_size(
-        "nano", in_channels=preprocessing.in_channels, num_classes=len(classes)
+        "nano", in_channels=preprocessing.input_channels, num_classes=len(classes)
     )
     with torch.no_grad():
         # Ordinary first weights are so small that one class would win everywhere.

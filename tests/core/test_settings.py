@@ -265,3 +265,12 @@ def test_the_same_names_are_there_for_pretraining_and_finetuning() -> None:
     }
     assert shared <= set(setting_names(PretrainConfig)) & set(setting_names(FinetuneConfig))
     assert "model.mask_ratio" in setting_names(PretrainConfig)
+
+
+def test_a_loss_of_nothing_is_refused() -> None:
+    options = {"out": "run", "data.sources": ["d"], "task.dice_weight": 0}
+    none = {**options, "task.kind": "segment", "task.cross_entropy_weight": 0}
+    with pytest.raises(SettingError, match=r"nothing would be learnt: dice_weight, .* all 0"):
+        build_config(FinetuneConfig, "finetune", options=none)
+    build_config(FinetuneConfig, "finetune", options={**none, "task.focal_weight": 1})
+    build_config(FinetuneConfig, "finetune", options={**none, "task.kind": "classify"})

@@ -7,7 +7,7 @@ import torch
 
 from models_on_disk import SMALL_CONTRACT, write_classifier, write_mae, write_segmenter
 from vismae.core.errors import ModelError, PreprocessingError
-from vismae.inference.ensemble import load_ensemble
+from vismae.inference.ensemble import Ensemble, load_ensemble
 
 CPU = torch.device("cpu")
 IMAGES = torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -61,6 +61,24 @@ def test_a_classifier_gives_probabilities(multi_label: bool, tmp_path: Path) -> 
                 logits = model(images)
                 parts.append(logits.sigmoid() if multi_label else logits.softmax(dim=1))
     assert torch.allclose(found, torch.stack(parts).mean(dim=0), atol=1e-6)
+
+
+def test_the_order_of_models_does_not_matter_to_their_thresholds(tmp_path: Path) -> None:
+    one = load_ensemble([write_classifier(tmp_path / "a", multi_label=True)], CPU)
+    cards = []
+    for thresholds in ((0.2, 0.6), (0.4, 0.3), None):
+        task = one.task.model_copy(update={"thresholds": thresholds})
+        cards.append(one.cards[0].model_copy(update={"task": task}))
+
+    def of(*chosen: int) -> tuple[float, ...] | None:
+        models = one.models * len(chosen)
+        return Ensemble(models, [cards[n] for n in chosen], "", CPU).task.thresholds
+
+    assert of(0) == (0.2, 0.6)
+    assert of(0, 1) == pytest.approx((0.3, 0.45))
+    assert of(1, 0) == of(0, 1)
+    assert of(0, 2) == pytest.approx((0.35, 0.55))
+    assert of(2, 2) is None
 
 
 def test_models_that_do_not_fit_together_are_refused_by_name(tmp_path: Path) -> None:

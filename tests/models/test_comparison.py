@@ -92,6 +92,15 @@ def test_a_frozen_encoder_keeps_the_statistics_of_its_norms():
     assert not torch.equal(model.encoder.bn1.running_mean, before)
 
 
+@pytest.mark.parametrize("network", ["resnet18", "densenet121"])
+def test_one_small_image_is_no_batch_to_learn_from(network: str):
+    model = ComparisonClassifier(network, plan_network(network, 1, (32, 32), 8), 2)
+    image = torch.zeros(1, 1, 32, 32)
+    with pytest.raises(ModelError, match=r"32×32 pixels .* Set data\.batch_size to 2"):
+        model.train()(image)
+    assert model.eval()(image).shape == (1, 2)
+
+
 def test_without_monai_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "monai.networks", None)
     with pytest.raises(SettingError, match=r"pip install 'vismae\[compare\]'"):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models_on_disk import write_network
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import SettingError
 from vismae.data.store import Store
@@ -162,6 +163,9 @@ def test_a_start_goes_only_to_networks_that_can_take_it(
     settings = {**STILL, "model.width": 8, **network("resnet18")}
     resnet = finetune(finetune_config("classify", tmp_path / "c", shades, **settings)).model
     settings = {**STILL, "init": resnet, **network("hybrid")}
+    unet = {"init": write_network(tmp_path / "unet", "unet")}
+    with pytest.raises(SettingError, match=r"is a unet, whose weights are no start"):
+        finetune(finetune_config("segment", tmp_path / "e", discs, **{**STILL, **unet}))
     with pytest.raises(SettingError, match=r"is a resnet18, .* This start fits: resnet18"):
         finetune(finetune_config("segment", tmp_path / "d", discs, **settings))
 

@@ -62,3 +62,13 @@ def test_the_fingerprint_is_of_the_training_images_alone(
     assert found.validation_images == len(data.val)
     assert sum(found.shares.values()) == pytest.approx(1)
     assert not found.colour
+
+
+def test_a_class_without_a_training_image_is_named(
+    finetune_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels, splits = ("bright", "dark", "left"), ("train", "train", "test", "val", "val", "test")
+    store = classification_store(tmp_path / "store", labels=labels, splits=splits).folder
+    with caplog.at_level("WARNING"):
+        plan_recipe(finetune_config("classify", tmp_path / "plan", store))
+    assert "no training image shows left, so it cannot be learnt" in caplog.text

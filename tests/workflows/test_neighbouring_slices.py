@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
+from factories import write_png, write_tiff
+from models_on_disk import SMALL_CONTRACT, write_segmenter
 from stores import classification_store
 from vismae.core.config import EvaluateConfig, FinetuneConfig, PredictConfig, PretrainConfig
 from vismae.core.errors import SettingError
@@ -125,6 +127,22 @@ def test_a_volume_on_disk_is_predicted_as_its_rows_are_and_scored_by_patient(
     assert sorted(np.unique(found, return_counts=True)[1]) == sorted(
         np.unique(ours, return_counts=True)[1]
     )
+
+
+def test_a_slice_without_its_volume_is_predicted_and_said_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    contract = SMALL_CONTRACT.model_copy(update={"neighbours": 1})
+    model = write_segmenter(tmp_path / "model", preprocessing=contract)
+    pages = [np.full((32, 32), 40 * number, np.uint8) for number in range(3)]
+    write_tiff(tmp_path / "in" / "volume.tiff", pages)
+    for number, page in enumerate(pages[:2]):
+        write_png(tmp_path / "in" / f"{number}.png", page)
+    settings = {"model": [model], "inputs": [tmp_path / "in"], "out": tmp_path / "out"}
+    with caplog.at_level("WARNING"):
+        result = predict(PredictConfig.model_validate({**settings, "device": "cpu"}))
+    assert result.predicted == 3
+    assert "2 inputs were single slices" in caplog.text
 
 
 def test_pre_training_from_a_model_of_neighbouring_slices_sees_slices_alone(

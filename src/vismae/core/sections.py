@@ -388,3 +388,10 @@ class TaskSettings(Settings):
     """Its weight of what is missed."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Smoothing of the labels (classification)."""
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> "TaskSettings":
+        weights = ("dice_weight", "cross_entropy_weight", "focal_weight", "tversky_weight")
+        if self.kind == "segment" and not any(getattr(self, name) for name in weights):
+            raise ValueError(f"nothing would be learnt: {', '.join(weights)} are all 0")
+        return self

@@ -70,7 +70,7 @@ class Ensemble:
 
     @property
     def task(self) -> TaskCard:
-        """The task they share.
+        """The task they share; a class's threshold is the mean of theirs, as probabilities are.
 
         Raises:
             ModelError: A model that was only pre-trained has none.
@@ -78,7 +78,12 @@ class Ensemble:
         task = self.cards[0].task
         if task is None:
             raise ModelError("The model has no task: model.json names no classes.")
-        return task
+        chosen = [card.task.thresholds for card in self.cards if card.task is not None]
+        own = [thresholds or (0.5,) * len(task.classes) for thresholds in chosen]
+        if len(own) < 2 or not any(chosen):
+            return task
+        mean = tuple(sum(of_class) / len(own) for of_class in zip(*own, strict=True))
+        return task.model_copy(update={"thresholds": mean})
 
     def scores(self, images: Tensor) -> Tensor:
         """Return values (B, K, ...) whose softmax over K is the mean of all views' probabilities.

@@ -31,6 +31,9 @@ from vismae.models.convolution import bias_of, log_shares
 from vismae.models.foreign import ForeignAccount
 from vismae.models.swin import initialise
 
+SMALLEST_SIDE = 32
+"""Pixels behind one position of a classifier's last layer."""
+
 
 class ComparisonSegmenter(nn.Module):
     """A segmentation network of MONAI for images of any size.
@@ -164,13 +167,21 @@ class ComparisonClassifier(nn.Module):
         """Return one vector per image: the mean over positions of the last layer's channels.
 
         Raises:
-            ModelError: The images have another number of channels.
+            ModelError: The images have another number of channels, or a batch to learn from leaves
+                batch norm one value of each channel.
         """
         require_channels(images, self.config.in_channels)
+        size = images.shape[2:]
+        if self.encoder.training and len(images) == 1 and max(size) <= SMALLEST_SIDE:
+            raise ModelError(
+                f"One image of {size[0]}×{size[1]} pixels in a batch leaves {self.network} nothing "
+                "to normalise over. Set data.batch_size to 2 or more, or data.image_size above "
+                f"{SMALLEST_SIDE}."
+            )
         return self.encoder(images)
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        """Return logits for images of any size from 32 pixels up."""
+        """Return logits for images of any size from ``SMALLEST_SIDE`` pixels up."""
         return self.head(F.dropout(self.features(images), self.dropout, self.training))
 
 

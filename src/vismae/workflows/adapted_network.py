@@ -43,10 +43,13 @@ def require_start_fits(source: Model, init: Path | None, network: NetworkName) -
         SettingError: It has another one; says which networks can take it.
     """
     found = network_of(source)
+    if found in SEGMENTERS:
+        raise SettingError(
+            f"--init {init} is a {found}, whose weights are no start: {', '.join(SEGMENTERS)} "
+            "always start from scratch, and no other network has their encoder. Leave out --init."
+        )
     if (network in FROM_MONAI or found in FROM_MONAI) and found != network:
         takers = found if found in CLASSIFIERS else "hybrid, swin_unet, swin_unet_conv or swin"
-        if found in SEGMENTERS:
-            takers = "no other network"
         raise SettingError(
             f"--init {init} is a {found}, and model.network is {network}, which needs another "
             f"encoder. This start fits: {takers}."

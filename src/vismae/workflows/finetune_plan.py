@@ -87,6 +87,9 @@ def plan_task(config: FinetuneConfig, data: TaskData, source: Model | None) -> P
             "images. Give volumes (DICOM, NIfTI, or a manifest with volume_id and slice_index), or "
             "leave it out."
         )
+    unseen = [name for name, share in fingerprint.shares.items() if share == 0.0]
+    if unseen:
+        logger.warning("no training image shows %s, so it cannot be learnt", ", ".join(unseen))
     start = None
     if source is not None:
         contract = source.preprocessing

@@ -115,6 +115,7 @@ class _Run:
     fingerprints: dict[str, str] = field(default_factory=dict[str, str])
     predicted: int = 0
     skipped: int = 0
+    alone: int = 0
 
 
 def predict(config: PredictConfig) -> PredictResult:
@@ -182,6 +183,13 @@ def _predict_into(
             run.skipped,
             len(run.failures),
         )
+        if run.alone:
+            logger.warning(
+                "%d inputs were single slices, but the model was trained to see %d on each side: "
+                "it saw each slice repeated. Give a volume as one file or one series.",
+                run.alone,
+                ensemble.preprocessing.neighbours,
+            )
     wanted = {item.identity for item in inputs}
     outputs = {
         record.source: tuple(folder / output for output in record.outputs)
@@ -239,6 +247,8 @@ def _read_all(run: _Run, inputs: list[Input], count: Callable[..., None]) -> Ite
             count()
             continue
         run.failures.extend(failure_of(rejected, item.named) for rejected in read.rejected)
+        if run.ensemble.preprocessing.neighbours:
+            run.alone += all(volume.shape[0] == 1 for volume in read.volumes)
         yield from prepared_slices(read, run.ensemble.preprocessing)
 
 
