@@ -197,8 +197,14 @@ def _paths_in(value: object) -> Generator[Path]:
 
 def _empty(folder: Path) -> None:
     """Remove what a folder holds; refuse folders that no command can have made."""
-    if folder.resolve() in (Path.home(), Path.cwd(), Path(folder.resolve().anchor)):
-        raise RunFolderError(f"{folder} will not be emptied: it is a home, working or root folder.")
+    place = folder.resolve()
+    # Not Path.home(), which fails for a user that the machine does not know, as in a container.
+    homes = (Path(os.path.expanduser("~")), Path.cwd())
+    if any(home.resolve().is_relative_to(place) for home in homes):
+        raise RunFolderError(
+            f"{folder} will not be emptied: it is or holds the home or the working folder. Use "
+            "another --out."
+        )
     for name in _entries(folder):
         entry = folder / name
         if entry.is_dir() and not entry.is_symlink():
