@@ -278,6 +278,11 @@ def test_resume_and_overwrite_together_are_a_contradiction(tmp_path: Path) -> No
         open_and_close(tmp_path, resume=True, overwrite=True)
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=f"^{tmp_path} is a folder"):
+        rundir.write_text(tmp_path, "text")
+
+
 def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")

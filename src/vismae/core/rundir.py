@@ -294,7 +294,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old or the new one, never a half."""
+    """Write a file so that readers see the old or the new one, never a half.
+
+    Raises:
+        RunFolderError: A folder has that name.
+    """
+    if path.is_dir():
+        raise RunFolderError(f"{path} is a folder, but a file is to be written. Name a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
