@@ -265,3 +265,12 @@ def test_the_same_names_are_there_for_pretraining_and_finetuning() -> None:
     }
     assert shared <= set(setting_names(PretrainConfig)) & set(setting_names(FinetuneConfig))
     assert "model.mask_ratio" in setting_names(PretrainConfig)
+
+
+def test_yaml_nested_without_end_is_no_defect(tmp_path: Path) -> None:
+    file = tmp_path / "deep.yaml"
+    file.write_text("[" * 3000)
+    with pytest.raises(SettingError, match=r"deep\.yaml: not valid YAML"):
+        build_config(PretrainConfig, "pretrain", file)
+    with pytest.raises(SettingError, match="not valid YAML"):
+        build_config(PretrainConfig, "pretrain", None, ["seed=" + "[" * 3000])
