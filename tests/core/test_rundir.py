@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import pwd
 import signal
 import subprocess
 import sys
@@ -277,6 +278,11 @@ def test_resume_and_overwrite_together_are_a_contradiction(tmp_path: Path) -> No
         open_and_close(tmp_path, resume=True, overwrite=True)
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=f"^{tmp_path} is a folder"):
+        rundir.write_text(tmp_path, "text")
+
+
 def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
@@ -284,14 +290,41 @@ def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
         open_and_close(file)
 
 
-def test_the_working_folder_is_never_emptied(
+@pytest.mark.parametrize("out", [".", "..", "../.."])
+def test_the_working_folder_and_those_around_it_are_never_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    inner = tmp_path / "project" / "a" / "b"
+    inner.mkdir(parents=True)
+    (tmp_path / "project" / "work.txt").write_text("")
+    (inner / "work.txt").write_text("")
+    monkeypatch.chdir(inner)
+    with pytest.raises(RunFolderError, match="will not be emptied"):
+        open_and_close(Path(out), overwrite=True)
+    assert len(list(tmp_path.rglob("work.txt"))) == 2
+
+
+def test_a_home_behind_a_link_is_never_emptied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "work.txt").write_text("")
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "work.txt").write_text("")
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.raises(RunFolderError, match="will not be emptied"):
-        open_and_close(Path("."), overwrite=True)
-    assert (tmp_path / "work.txt").exists()
+        open_and_close(tmp_path / "home", overwrite=True)
+    assert (tmp_path / "disk" / "work.txt").exists()
+
+
+def test_a_user_without_a_home_may_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as a container's user with any number
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old.txt").write_text("")
+    open_and_close(tmp_path / "run", overwrite=True)
+    assert not (tmp_path / "run" / "old.txt").exists()
 
 
 def test_other_processes_of_one_training_only_get_the_folder(

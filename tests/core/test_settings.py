@@ -274,3 +274,12 @@ def test_a_loss_of_nothing_is_refused() -> None:
         build_config(FinetuneConfig, "finetune", options=none)
     build_config(FinetuneConfig, "finetune", options={**none, "task.focal_weight": 1})
     build_config(FinetuneConfig, "finetune", options={**none, "task.kind": "classify"})
+
+
+def test_yaml_nested_without_end_is_no_defect(tmp_path: Path) -> None:
+    file = tmp_path / "deep.yaml"
+    file.write_text("[" * 3000)
+    with pytest.raises(SettingError, match=r"deep\.yaml: not valid YAML"):
+        build_config(PretrainConfig, "pretrain", file)
+    with pytest.raises(SettingError, match="not valid YAML"):
+        build_config(PretrainConfig, "pretrain", None, ["seed=" + "[" * 3000])

@@ -197,8 +197,14 @@ def _paths_in(value: object) -> Generator[Path]:
 
 def _empty(folder: Path) -> None:
     """Remove what a folder holds; refuse folders that no command can have made."""
-    if folder.resolve() in (Path.home(), Path.cwd(), Path(folder.resolve().anchor)):
-        raise RunFolderError(f"{folder} will not be emptied: it is a home, working or root folder.")
+    place = folder.resolve()
+    # Not Path.home(), which fails for a user that the machine does not know, as in a container.
+    homes = (Path(os.path.expanduser("~")), Path.cwd())
+    if any(home.resolve().is_relative_to(place) for home in homes):
+        raise RunFolderError(
+            f"{folder} will not be emptied: it is or holds the home or the working folder. Use "
+            "another --out."
+        )
     for name in _entries(folder):
         entry = folder / name
         if entry.is_dir() and not entry.is_symlink():
@@ -288,7 +294,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old or the new one, never a half."""
+    """Write a file so that readers see the old or the new one, never a half.
+
+    Raises:
+        RunFolderError: A folder has that name.
+    """
+    if path.is_dir():
+        raise RunFolderError(f"{path} is a folder, but a file is to be written. Name a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

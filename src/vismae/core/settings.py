@@ -95,7 +95,7 @@ def _read_yaml(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         loaded = yaml.safe_load(text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise SettingError(f"{file}: not valid YAML. {error}") from error
     if loaded is None:
         return {}, {}
@@ -149,7 +149,7 @@ def _place(values: dict[str, Any], name: str, value: Any) -> None:
 def _parse_value(assignment: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise SettingError(f"--set {assignment}: the value is not valid YAML. {error}") from error
 
 

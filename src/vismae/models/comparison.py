@@ -194,5 +194,6 @@ def require_channels(images: Tensor, in_channels: int) -> None:
     if images.ndim != 4 or images.shape[1] != in_channels:
         raise ModelError(
             f"The images have the shape {tuple(images.shape)}, the model expects (batch, "
-            f"{in_channels}, height, width). Set preprocessing.in_channels to {in_channels}."
+            f"{in_channels}, height, width). Prepare them as preprocessing in model.json says "
+            "(in_channels, neighbours)."
         )

@@ -35,8 +35,8 @@ class PatchEmbed(nn.Module):
         if images.ndim != 4 or images.shape[1] != self.proj.in_channels:
             raise ModelError(
                 f"The images have the shape {tuple(images.shape)}, the model expects (batch, "
-                f"{self.proj.in_channels}, height, width). Set preprocessing.in_channels to "
-                f"{self.proj.in_channels}."
+                f"{self.proj.in_channels}, height, width). Prepare them as preprocessing in "
+                "model.json says (in_channels, neighbours)."
             )
         tokens = self.proj(pad_to_patches(images, self.patch_size))
         return self.norm(tokens.permute(0, 2, 3, 1))

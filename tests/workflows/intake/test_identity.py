@@ -64,8 +64,13 @@ def test_a_file_that_is_no_salt_is_refused_and_kept(tmp_path: Path, content: str
     assert path.read_text() == content
 
 
-def test_the_private_folder_lies_beside_the_store_or_the_salt(tmp_path: Path) -> None:
+def test_the_private_folder_lies_beside_the_store_or_the_salt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert private_folder(tmp_path / "store") == tmp_path / "store.private"
     assert private_folder(Path("a/store"), Path("b/salt")) == Path("b/store.private")
+    monkeypatch.chdir(tmp_path)
+    assert private_folder(Path(".")) == tmp_path.with_name(f"{tmp_path.name}.private")
+    assert private_folder(Path("a/..")) == private_folder(Path("."))
     made = make_private_folder(tmp_path / "x.private")
     assert stat.S_IMODE(made.stat().st_mode) == 0o700

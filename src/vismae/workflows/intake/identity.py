@@ -54,8 +54,10 @@ class Identity:
 
 def private_folder(store: Path, salt: Path | None = None) -> Path:
     """Return the folder of what must not leave the house: beside the store, or the salt."""
-    home = store if salt is None else salt
-    return home.parent / f"{store.name}.private"
+    # "." and ".." name no folder: what belongs beside the store would lie within it.
+    named = store if store.name not in ("", "..") else Path(os.path.abspath(store))
+    home = named if salt is None else salt
+    return home.parent / f"{named.name}.private"
 
 
 def make_private_folder(folder: Path) -> Path:
