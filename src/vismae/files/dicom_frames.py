@@ -290,7 +290,7 @@ def _delay(dataset: Dataset) -> float:
     """Return the milliseconds from the heart's trigger; 0 where they are not told as a number."""
     try:
         return float(dataset.get("TriggerTime") or 0.0)
-    except ValueError:
+    except (TypeError, ValueError):
         return 0.0
 
 
