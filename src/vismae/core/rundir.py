@@ -297,10 +297,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old or the new one, never a half.
 
     Raises:
-        RunFolderError: A folder has that name.
+        OSError: It cannot be written, such as where a folder has that name; names the file.
     """
-    if path.is_dir():
-        raise RunFolderError(f"{path} is a folder, but a file is to be written. Name a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -310,8 +308,10 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # not the one that nobody knows of
         raise
 
 
