@@ -1,8 +1,11 @@
+from typing import get_args
+
 import pytest
 import torch
 from monai.networks.nets.swin_unetr import SwinTransformer
 
 from vismae.core.errors import ModelError, SettingError
+from vismae.core.sections import SizeName
 from vismae.models.backbone import (
     SIZES,
     SwinConfig,
@@ -112,6 +115,11 @@ def test_paper_size_has_the_papers_number_of_parameters():
 def test_small_sizes_run(size: str):
     output = SwinEncoder(config_for_size(size, in_channels=1))(torch.randn(1, 1, 32, 32))
     assert len(output.skips) == 3
+
+
+def test_the_settings_know_every_size():
+    # A wrong one is refused before a run folder is made.
+    assert get_args(SizeName) == tuple(SIZES)
 
 
 def test_every_size_survives_model_json():

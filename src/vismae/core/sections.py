@@ -22,6 +22,7 @@ from vismae.core.types import Modality
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+SizeName = Literal["nano", "micro", "vismae", "tiny", "small", "base"]
 Keepable = Literal["burned-in", "secondary-capture", "localizer"]
 Pixels = Annotated[int, Field(ge=1)]
 
@@ -239,8 +240,8 @@ class PretrainDataSettings(DataSettings):
 class MAESettings(Settings):
     """The masked autoencoder."""
 
-    size: str = "vismae"
-    """Named network size: nano, micro, vismae, tiny, small, base."""
+    size: SizeName = "vismae"
+    """Named network size; ``vismae`` is the paper's."""
     in_channels: Literal[1, 3] = 1
     """Input channels: 1 grey, 3 colour (grey images are repeated)."""
     window_size: int | None = Field(default=None, ge=2)
@@ -289,7 +290,7 @@ FROM_MONAI = ("unet", "dynunet", "swin_unetr", *CONVOLUTIONAL_CLASSIFIERS)
 class NetworkSettings(Settings):
     """The network that is adapted."""
 
-    size: str = "vismae"
+    size: SizeName = "vismae"
     """Named size when starting from scratch; a start model brings its own."""
     in_channels: Literal[1, 3] | None = None
     """Input channels; the start model's, else 3 for colour images and 1 for grey ones."""
