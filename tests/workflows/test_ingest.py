@@ -51,6 +51,16 @@ def rejected(store: Path) -> dict[str, str]:
         return {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
 
 
+@pytest.mark.parametrize("place", [".", "shards"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_store_is_not_read_into_itself(tmp_path: Path, place: str, overwrite: bool) -> None:
+    write_png(tmp_path / "scans" / "a.png", picture(0))
+    store = run(tmp_path / "scans", tmp_path / "store").folder
+    with pytest.raises(DataError, match=r"is the store, or within it"):
+        run(store / place, store, overwrite=overwrite)
+    assert len(Store(store)) == 1
+
+
 def test_a_folder_of_every_kind_of_file_becomes_one_store(tmp_path: Path) -> None:
     source = tmp_path / "scans"
     volume = np.arange(4 * 6 * 5, dtype=np.int16).reshape(4, 6, 5)

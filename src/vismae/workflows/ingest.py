@@ -147,6 +147,7 @@ def ingest(config: IngestConfig) -> IngestResult:
     remote = [found for path in config.sources if (found := remote_source(path, config.query))]
     named = [found.address for found in remote]
     local = [path for path in config.sources if path not in named]
+    _require_no_store(local, config.store)
     sources: list[DataSource | RemoteSource] = [*remote]
     if local or not remote:
         sources = [*resolve_data(local, keep_columns=config.keep_column), *remote]
@@ -157,6 +158,16 @@ def ingest(config: IngestConfig) -> IngestResult:
         trial = config.model_copy(update={"store": Path(folder) / config.store.name})
         result = _ingest(sources, trial, describe(config), [*own, Path(folder)])
         return replace(result, folder=config.store, dry_run=True)
+
+
+def _require_no_store(sources: Sequence[Path], store: Path) -> None:
+    """Refuse to read the store into itself, before ``overwrite`` removes it."""
+    for path in sources:
+        if path.resolve().is_relative_to(store.resolve()):
+            raise DataError(
+                f"{path} is the store, or within it, and holds no images to take in. Name the "
+                "folder of the images, or another --store."
+            )
 
 
 def open_or_ingest(
