@@ -1,6 +1,6 @@
 """Which frames of a series form one volume; stored values name measurement and place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,28 +217,40 @@ def test_directions_of_one_b_value_are_not_mixed_with_the_image_without(tmp_path
     assert values(images) == [[100, 102], [200, 201, 202], [300, 301, 302]]
 
 
-def test_dimensions_of_enhanced_frames_count_save_those_of_position(tmp_path: Path) -> None:
+def enhanced_values(path: Path, told: Callable[[int], Dataset]) -> list[list[int]]:
+    """What is read of two stacks in one enhanced file, each frame with what `told` says of it."""
     places = [place for place in two_stacks() if place[0] != 1001]
     per_frame = []
     for value, height in places:
-        frame, position, content = Dataset(), Dataset(), Dataset()
+        frame, position = told(value), Dataset()
         position.ImagePositionPatient = [0.0, 0.0, height]
-        content.DimensionIndexValues = [value % 1000 + 1, value // 1000]
         frame.PlanePositionSequence = DicomSequence([position])
-        frame.FrameContentSequence = DicomSequence([content])
         per_frame.append(frame)
-    pixels = np.stack([np.full((4, 4), value, np.int16) for value, _ in places])
-    path = write_dicom_slice(
-        tmp_path / "e.dcm",
-        pixels,
+    write_dicom_slice(
+        path,
+        np.stack([np.full((4, 4), value, np.int16) for value, _ in places]),
         Modality="MR",
         SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.4.1"),
         PerFrameFunctionalGroupsSequence=DicomSequence(per_frame),
     )
+    return values(read_dicom([SourceFile(path, None, "dicom")]))
 
-    images = read_dicom([SourceFile(path, None, "dicom")])
 
-    assert values(images) == [[1000, 1002, 1003], WHOLE[1]]
+def one_group(sequence: str, keyword: str, value: Any) -> Dataset:
+    frame, told = Dataset(), Dataset()
+    setattr(told, keyword, value)
+    setattr(frame, sequence, DicomSequence([told]))
+    return frame
+
+
+def test_dimensions_of_enhanced_frames_count_save_those_of_position(tmp_path: Path) -> None:
+    def dimensions(value: int) -> Dataset:
+        indices = [value % 1000 + 1, value // 1000]
+        return one_group("FrameContentSequence", "DimensionIndexValues", indices)
+
+    found = enhanced_values(tmp_path / "e.dcm", dimensions)
+
+    assert found == [[1000, 1002, 1003], WHOLE[1]]
 
 
 @pytest.mark.parametrize(
@@ -251,24 +263,8 @@ def test_dimensions_of_enhanced_frames_count_save_those_of_position(tmp_path: Pa
 def test_enhanced_frames_are_told_apart_by_type_and_heart_phase(
     tmp_path: Path, sequence: str, keyword: str, kinds: Sequence[Any]
 ) -> None:
-    places = [place for place in two_stacks() if place[0] != 1001]
-    per_frame = []
-    for value, height in places:
-        frame, position, told = Dataset(), Dataset(), Dataset()
-        position.ImagePositionPatient = [0.0, 0.0, height]
-        setattr(told, keyword, kinds[value // 1000 - 1])
-        frame.PlanePositionSequence = DicomSequence([position])
-        setattr(frame, sequence, DicomSequence([told]))
-        per_frame.append(frame)
-    pixels = np.stack([np.full((4, 4), value, np.int16) for value, _ in places])
-    path = write_dicom_slice(
-        tmp_path / "e.dcm",
-        pixels,
-        Modality="MR",
-        SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.4.1"),
-        PerFrameFunctionalGroupsSequence=DicomSequence(per_frame),
+    found = enhanced_values(
+        tmp_path / "e.dcm", lambda value: one_group(sequence, keyword, kinds[value // 1000 - 1])
     )
 
-    images = read_dicom([SourceFile(path, None, "dicom")])
-
-    assert values(images) == [[1000, 1002, 1003], WHOLE[1]]
+    assert found == [[1000, 1002, 1003], WHOLE[1]]

@@ -145,19 +145,11 @@ def test_a_slice_without_its_volume_is_predicted_and_said_so(
     assert "2 inputs were single slices" in caplog.text
 
 
-def test_pre_training_from_a_model_of_neighbouring_slices_sees_slices_alone(
+def test_single_images_start_from_a_model_of_neighbouring_slices(
     discs: Path, shades: Path, finetune_config: MakeConfig, tmp_path: Path
 ) -> None:
     beside = {**BESIDE, "model.neighbours": 2, "trainer.max_steps": 1}
     first = finetune(finetune_config("segment", tmp_path / "a", discs, **beside)).model
-    on = {"model.network": "hybrid", "init": first, "task_pretrain_steps": 1}
-    run = finetune(finetune_config("segment", tmp_path / "b", discs, **on))
-    between = load_model(tmp_path / "b" / "task_pretraining" / "model")
-    assert between.preprocessing is not None
-    assert (between.preprocessing.neighbours, between.config.in_channels) == (0, 1)
-    after = load_model(run.model)
-    assert after.preprocessing is not None
-    assert (after.preprocessing.neighbours, after.config.in_channels) == (2, 5)
     single = finetune(finetune_config("classify", tmp_path / "c", shades, init=first)).model
     assert (alone := load_model(single)).preprocessing is not None
     assert (alone.preprocessing.neighbours, alone.config.in_channels) == (0, 1)

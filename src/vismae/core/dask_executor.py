@@ -10,7 +10,7 @@ that takes workers down by itself comes back as lost. Imported only when a clust
 import logging
 from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -116,7 +116,8 @@ class DaskExecutor(QueuedExecutor[_Call]):
 
     def abort(self, calls: list[_Call]) -> None:
         """Stop calls on all workers."""
-        with self._reaching():  # A scheduler that is gone runs nothing more.
+        # A scheduler that is gone runs nothing more.
+        with suppress(VismaeError), self._answering():
             self._client.cancel([call.future for call in calls])
             self._stop_guards()
         self._under_way.clear()
@@ -124,7 +125,7 @@ class DaskExecutor(QueuedExecutor[_Call]):
 
     def end(self) -> None:
         """End our processes on all workers; the cluster stays."""
-        with self._reaching():
+        with suppress(VismaeError), self._answering():
             self._stop_guards()
         self._client.close()
 
@@ -171,14 +172,6 @@ class DaskExecutor(QueuedExecutor[_Call]):
                 f"The Dask scheduler at {self._place} is gone ({type(error).__name__}). Start it "
                 "again and run the same command."
             ) from error
-
-    @contextmanager
-    def _reaching(self) -> Generator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not self._is_gone(error):
-                raise
 
     def _is_gone(self, error: Exception) -> bool:
         # A client that has given up closes itself, whatever call is on its way meanwhile, and what

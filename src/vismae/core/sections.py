@@ -241,7 +241,7 @@ class MAESettings(Settings):
     """The masked autoencoder."""
 
     size: SizeName = "vismae"
-    """Named network size; ``vismae`` is the paper's."""
+    """Named network size; vismae is the paper's."""
     in_channels: Literal[1, 3] = 1
     """Input channels: 1 grey, 3 colour (grey images are repeated)."""
     window_size: int | None = Field(default=None, ge=2)
