@@ -108,9 +108,23 @@ def normalised_convolution(
     )
 
 
-def prediction_layer(channels: int, num_classes: int) -> nn.Conv2d:
-    """Return the 1×1 convolution that gives logits."""
-    return nn.Conv2d(channels, num_classes, 1)
+def prediction_layer(channels: int, outputs: int, spread: float | None = None) -> nn.Conv2d:
+    """Return the 1×1 convolution that gives logits, or pixel values, its bias at 0.
+
+    Args:
+        channels: Of normalised features.
+        outputs: Classes, or channels of the image.
+        spread: Of the first weights; None gives logits of about unit size. From weights near 0
+            AdamW takes a hundred steps to a confident answer, and what is below learns slowly until
+            then.
+    """
+    layer = nn.Conv2d(channels, outputs, 1)
+    nn.init.trunc_normal_(layer.weight, std=channels**-0.5 if spread is None else spread)
+    with torch.no_grad():
+        # What a rectifier lets through has the same mean in all channels: it is to change no logit.
+        layer.weight -= layer.weight.mean(dim=1, keepdim=True)
+    nn.init.zeros_(bias_of(layer))
+    return layer
 
 
 def bias_of(layer: nn.Module) -> nn.Parameter:
@@ -128,13 +142,9 @@ def bias_of(layer: nn.Module) -> nn.Parameter:
 def initialise_convolution(module: nn.Module) -> None:
     """Draw one module's weights; for ``nn.Module.apply``.
 
-    Convolutions: He et al. 2015 (arXiv 1502.01852) for the leaky rectifier. Those with a bias give
-    logits and start near 0, so that the bias alone decides the first prediction.
+    Convolutions without a bias: He et al. 2015 (arXiv 1502.01852) for the leaky rectifier.
     """
-    if isinstance(module, nn.Conv2d) and module.bias is not None:
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is None:
         nn.init.kaiming_normal_(module.weight, a=SLOPE)
 
 

@@ -14,7 +14,7 @@ from vismae.core.errors import ModelError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.models.backbone import SwinConfig, SwinEncoder, config_for_size, split_settings
-from vismae.models.convolution import bias_of, initialise_convolution, log_shares, prediction_layer
+from vismae.models.convolution import bias_of, log_shares, prediction_layer
 from vismae.models.convolutional_decoder import ConvolutionalDecoder, stage_outputs
 
 COARSE_OUTPUTS = 2
@@ -64,7 +64,6 @@ class HybridUNet(nn.Module):
         self.heads = nn.ModuleList(
             prediction_layer(dim, num_classes) for dim in self.decoder.dims[:outputs]
         )
-        self.heads.apply(initialise_convolution)
 
     @classmethod
     def from_size(

@@ -26,7 +26,7 @@ from vismae.models.backbone import (
     nearest,
     split_settings,
 )
-from vismae.models.convolution import initialise_convolution, prediction_layer
+from vismae.models.convolution import prediction_layer
 from vismae.models.convolutional_decoder import ConvolutionalDecoder, stage_outputs
 from vismae.models.masking import (
     STRATEGIES,
@@ -195,8 +195,8 @@ class SwinMAE(nn.Module):
         else:
             self.decoder = ConvolutionalDecoder(config, decoder_width)
             self.decoder_width = self.decoder.width
-            self.decoder_pred = prediction_layer(self.decoder.dims[0], config.in_channels)
-            initialise_convolution(self.decoder_pred)
+            channels = self.decoder.dims[0]
+            self.decoder_pred = prediction_layer(channels, config.in_channels, spread=0.02)
 
     @classmethod
     def from_size(cls, size: str, in_channels: int = 3, **overrides: Any) -> "SwinMAE":
