@@ -12,6 +12,7 @@ import numpy as np
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, MedicalImage, Modality
+from vismae.files.dicom_concatenation import lacking_parts
 from vismae.files.dicom_frames import Frame, read_frames
 from vismae.files.dicom_geometry import volume_geometry
 from vismae.files.dicom_header import Known
@@ -31,7 +32,7 @@ def read_dicom(
     keep: frozenset[Flag] = frozenset(),
     on_file: Callable[[SourceFile], None] | None = None,
 ) -> list[MedicalImage]:
-    """Read the files of one series, or one file.
+    """Read the files of one series, the parts of one divided multi-frame image, or one file.
 
     CT comes in Hounsfield units, PET in SUV by body weight. Slices are ordered by position along
     the slice normal; frames of another shape, orientation or pixel size, and positions that
@@ -52,6 +53,8 @@ def read_dicom(
     - ``crop`` (top, left, height, width) where the pixels are part of frames of ``full_shape``
       (height, width), None where they are the whole; no ``crop`` at all where slices differ in it;
     - ``planes`` (one per slice), ``slices_in_space``, ``regular_spacing``;
+    - ``concatenated``: whether the slices come from the parts of a divided multi-frame image; it
+      is flagged ``missing-slices`` where parts are missing;
     - ``tiled``: whether the slices are tiles of mosaics, which no other object can refer to;
     - on the first image ``rejected_files``, a tuple of ``RejectedFile`` for the files that could
       not be used.
@@ -71,12 +74,12 @@ def read_dicom(
     first_error: UnreadableFileError | None = None
     known: Known = {}
     with quiet_pydicom():
-        for index, file in enumerate(files):
+        for file in files:
             if on_file is not None:
                 on_file(file)
             try:
                 facts = frames[0].facts if frames else None
-                frames.extend(read_frames(file, index, modality, keep, facts, known))
+                frames.extend(read_frames(file, modality, keep, facts, known))
             except UnreadableFileError as error:
                 first_error = first_error or error
                 rejected.append(RejectedFile(file.name, Reason(error.reason), str(error)))
@@ -87,8 +90,9 @@ def read_dicom(
         raise UnreadableFileError(Reason.NO_PIXELS, "no DICOM file was given. Give at least one.")
     frames, copies = _without_copies(frames)
     rejected.extend(copies)
+    lacking = lacking_parts(frame.part for frame in frames if frame.part is not None)
     images = [
-        _assemble([stack[index] for index in volume])
+        _assemble([stack[index] for index in volume], lacking)
         for stack in _stacks(frames)
         for volume in order_volumes(
             [frame.plane for frame in stack],
@@ -147,14 +151,10 @@ def _belongs(frame: Frame, first: Frame) -> bool:
         return False
     if not frame.plane.parallel_to(first.plane):
         return False
-    return (
-        frame.plane.located
-        or frame.modality in _CROSS_SECTIONS
-        or frame.file_index == first.file_index
-    )
+    return frame.plane.located or frame.modality in _CROSS_SECTIONS or frame.whole == first.whole
 
 
-def _assemble(frames: list[Frame]) -> MedicalImage:
+def _assemble(frames: list[Frame], lacking: frozenset[str]) -> MedicalImage:
     first = frames[0]
     pixels, slope, intercept = _one_scale(frames)
     if pixels.ndim == 4:
@@ -164,6 +164,9 @@ def _assemble(frames: list[Frame]) -> MedicalImage:
     crops = {(frame.crop, frame.full_shape) for frame in frames}
     crop = {"crop": first.crop, "full_shape": first.full_shape} if len(crops) == 1 else {}
     everywhere = frozenset.intersection(*(frame.flags for frame in frames))
+    of_image = geometry.flags
+    if any(frame.whole in lacking for frame in frames):
+        of_image |= {Flag.MISSING_SLICES}
     return MedicalImage(
         pixels=pixels,
         modality=first.modality,
@@ -178,7 +181,7 @@ def _assemble(frames: list[Frame]) -> MedicalImage:
             **identifiers,
             **first.facts,
             **crop,
-            "flags": everywhere | geometry.flags,
+            "flags": everywhere | of_image,
             "slice_flags": [frame.flags - everywhere for frame in frames],
             "window": _median_window(frames),
             "slice_keys": [frame.key for frame in frames],
@@ -186,6 +189,7 @@ def _assemble(frames: list[Frame]) -> MedicalImage:
             "planes": tuple(frame.plane for frame in frames),
             "slices_in_space": geometry.in_space,
             "regular_spacing": geometry.regular,
+            "concatenated": first.part is not None,
             "tiled": first.tiled,
         },
     )

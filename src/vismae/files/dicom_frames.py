@@ -11,6 +11,7 @@ from pydicom.tag import BaseTag, Tag
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, Modality, PixelUnit
+from vismae.files.dicom_concatenation import Part, part_of
 from vismae.files.dicom_decode import decode_pixels, require_frames, require_pixels
 from vismae.files.dicom_facts import header_facts
 from vismae.files.dicom_geometry import FramePlane, frame_plane, functional_group
@@ -53,7 +54,8 @@ class Frame:
         key: SOPInstanceUID, a colon and the frame's number from 1; of a mosaic the tile's.
         order: Sorts frames of one position, or all where positions are unknown.
         kinds: What may tell apart volumes at the same positions; see ``order_volumes``.
-        file_index, source: The file it came from.
+        source: The file it came from.
+        part: That file's place in a concatenation, or None.
         flags: What was noticed.
         window: Physical values that its header's window maps to black and white, or None.
         identifiers: ``patient_id``, ``study_uid`` and ``series_uid``.
@@ -71,7 +73,6 @@ class Frame:
     key: str
     order: tuple[Any, ...]
     kinds: tuple[Any, ...]
-    file_index: int
     source: str
     flags: frozenset[Flag]
     window: tuple[float, float] | None
@@ -80,11 +81,16 @@ class Frame:
     crop: tuple[int, int, int, int] | None
     full_shape: tuple[int, int]
     tiled: bool = False
+    part: Part | None = None
+
+    @property
+    def whole(self) -> str:
+        """Tells the object that the frame belongs to: its file, or what that is a part of."""
+        return self.source if self.part is None else self.part.uid
 
 
 def read_frames(
     file: SourceFile,
-    index: int,
     modality: Modality | None,
     keep: frozenset[Flag],
     facts: dict[str, str | None] | None = None,
@@ -94,7 +100,6 @@ def read_frames(
 
     Args:
         file: The file.
-        index: Its number among the files that are read together.
         modality: Overrides what the header says.
         keep: Kinds of image that are not refused; see ``require_image``.
         facts: Of a file of the same series, which then are not looked up again.
@@ -107,7 +112,7 @@ def read_frames(
         with file.open() as stream:
             dataset = Header.of(pydicom.dcmread(stream, force=True), {} if known is None else known)
         facts = facts or header_facts(dataset)
-        return _frames_of(dataset, file.name, index, modality, keep, facts)
+        return _frames_of(dataset, file.name, modality, keep, facts)
     except UnreadableFileError:
         raise
     except EOFError as error:
@@ -128,7 +133,6 @@ def read_frames(
 def _frames_of(
     dataset: Dataset,
     name: str,
-    index: int,
     wanted: Modality | None,
     keep: frozenset[Flag],
     facts: dict[str, str | None],
@@ -173,6 +177,7 @@ def _frames_of(
         flags |= {Flag.COLOUR_DOPPLER}
     identifiers = _identifiers(dataset)
     uid = writable(str(dataset.get("SOPInstanceUID") or "")) or name
+    part = part_of(dataset)
     frames: list[Frame] = []
     for number, (scale, plane) in enumerate(zip(scales, planes, strict=True)):
         applied = FrameScale(1.0, 0.0, scale.unit) if values.rescaled else scale
@@ -183,9 +188,8 @@ def _frames_of(
                 scale=applied,
                 modality=modality,
                 key=f"{uid}:{number + 1}",
-                order=_acquisition_order(dataset, number, name, plane.located),
+                order=_acquisition_order(dataset, number, name, plane.located, part),
                 kinds=_kinds(dataset, number),
-                file_index=index,
                 source=name,
                 flags=flags,
                 window=_window(dataset, number, scale, values) if pixels.ndim == 3 else None,
@@ -194,6 +198,7 @@ def _frames_of(
                 crop=crop,
                 full_shape=full_shape,
                 tiled=mosaic is not None,
+                part=part,
             )
         )
     return frames
@@ -214,11 +219,15 @@ def _window(
     return low, high
 
 
-def _acquisition_order(dataset: Dataset, frame: int, name: str, located: bool) -> tuple[Any, ...]:
+def _acquisition_order(
+    dataset: Dataset, frame: int, name: str, located: bool, part: Part | None
+) -> tuple[Any, ...]:
     """Return what sorts frames at one position, or all frames where positions are unknown."""
     # Some scanners count the slices of each phase from 1 again.
     times = (_written(dataset, tag) for tag in _TIMES)
-    instance = (_integer(dataset.get("InstanceNumber")), *times, _delay(dataset), name, frame)
+    number = _integer(dataset.get("InstanceNumber"))
+    offset = 0 if part is None else part.offset
+    instance = (offset, number, *times, _delay(dataset), name, frame)
     if not located:
         return instance
     return (

@@ -56,6 +56,10 @@ CREATE INDEX rejected_entry ON rejected (entry);
 CREATE INDEX entry_instance ON entry (instance);
 CREATE TABLE stored_before (entry INTEGER PRIMARY KEY, earlier INTEGER NOT NULL);
 """
+# Few files are parts of something, and a ledger may have been begun before they were known.
+_CONCATENATIONS = """CREATE TABLE IF NOT EXISTS concatenation (
+    entry INTEGER PRIMARY KEY, uid TEXT NOT NULL
+)"""
 # States of files that may be looked at anew, since the store has nothing of them.
 _NOTHING_READ = ("listed", "known", "label", "archive", "opened", "rejected")
 
@@ -143,6 +147,7 @@ class Ledger:
             if fresh:
                 self.db.executescript(_TABLES)
                 self.set_fact("version", _VERSION)
+            self.db.execute(_CONCATENATIONS)
             version = self.fact("version")
         except sqlite3.DatabaseError as error:
             raise DataError(
@@ -303,6 +308,11 @@ class Ledger:
                 *(key.frame_of_reference, key.frames, key.pixel_bytes, file.entry),
             ),
         )
+        self.db.execute("DELETE FROM concatenation WHERE entry = ?", (file.entry,))
+        if key.concatenation:
+            self.db.execute(
+                "INSERT INTO concatenation VALUES (?, ?)", (file.entry, key.concatenation)
+            )
         if key.labels is not None:
             self._enter_labels(file.entry, key.labels)
 

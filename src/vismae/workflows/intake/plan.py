@@ -47,11 +47,14 @@ _TABLE_VOLUMES = f"""SELECT first, id, bytes FROM (
     WHERE state = 'known' AND volume IS NOT NULL) ORDER BY first, id"""
 # A series may lie in several sources, but what a table says of it holds for its own files only.
 _TABLE = "CASE WHEN source IN (SELECT source FROM entry WHERE row != '{}') THEN source ELSE -1 END"
+# So may the parts of a divided multi-frame object, which are read together too.
 _DICOM = f"""SELECT
-        CASE WHEN series != '' AND frames = 1
-        THEN {_TABLE} || char(0) || patient || char(0) || series ELSE id END, id, {_BYTES}
-    FROM entry WHERE state = 'known' AND volume IS NULL AND kind = 'dicom'
-    ORDER BY patient, series, {_TABLE}, frames > 1, instance, name"""
+        CASE WHEN uid IS NOT NULL OR (series != '' AND frames = 1)
+        THEN {_TABLE} || char(0) || patient || char(0) || series || char(0) || coalesce(uid, '')
+        ELSE id END, id, {_BYTES}
+    FROM entry LEFT JOIN concatenation ON concatenation.entry = entry.id
+    WHERE state = 'known' AND volume IS NULL AND kind = 'dicom'
+    ORDER BY patient, series, {_TABLE}, coalesce(uid, ''), frames > 1, instance, name"""
 # One object in several work items: how many files of it stand in earlier ones. (Those within one
 # item are counted, and true copies are dropped, when it is read.)
 _COUNT_COPIES = """UPDATE entry SET copy = counted.earlier FROM (
