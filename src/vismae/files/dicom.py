@@ -17,6 +17,7 @@ from vismae.files.dicom_frames import Frame, read_frames
 from vismae.files.dicom_geometry import volume_geometry
 from vismae.files.dicom_header import Known
 from vismae.files.dicom_quiet import quiet_pydicom
+from vismae.files.dicom_suv import BedTimes
 from vismae.files.dicom_volumes import order_volumes
 from vismae.files.discover import RejectedFile, SourceFile
 from vismae.files.pixels import grey_if_equal
@@ -69,21 +70,15 @@ def read_dicom(
         UnreadableFileError: No file could be used; carries the first file's reason, and those of
             all in ``of_each``.
     """
-    frames: list[Frame] = []
-    rejected: list[RejectedFile] = []
-    first_error: UnreadableFileError | None = None
-    known: Known = {}
+    beds = BedTimes()
     with quiet_pydicom():
-        for file in files:
-            if on_file is not None:
-                on_file(file)
-            try:
-                facts = frames[0].facts if frames else None
-                frames.extend(read_frames(file, modality, keep, facts, known))
-            except UnreadableFileError as error:
-                first_error = first_error or error
-                rejected.append(RejectedFile(file.name, Reason(error.reason), str(error)))
-    if first_error is not None and not frames:
+        frames, errors = _read_each(files, modality, keep, on_file, beds)
+        if len(files) > 1 and beds.settle():
+            frames.clear()  # their memory is needed for the same again
+            frames, errors = _read_each(files, modality, keep, on_file, beds)
+    rejected = [RejectedFile(name, Reason(e.reason), str(e)) for name, e in errors.items()]
+    if errors and not frames:
+        first_error = next(iter(errors.values()))
         first_error.of_each = tuple((f.path, str(f.reason), f.message) for f in rejected)
         raise first_error
     if not frames:
@@ -102,6 +97,28 @@ def read_dicom(
     ]
     images[0].details["rejected_files"] = tuple(rejected)
     return images
+
+
+def _read_each(
+    files: Sequence[SourceFile],
+    modality: Modality | None,
+    keep: frozenset[Flag],
+    on_file: Callable[[SourceFile], None] | None,
+    beds: BedTimes,
+) -> tuple[list[Frame], dict[str, UnreadableFileError]]:
+    """Return the frames of all files, and why files could not be used, by their names."""
+    frames: list[Frame] = []
+    errors: dict[str, UnreadableFileError] = {}
+    known: Known = {}
+    for file in files:
+        if on_file is not None:
+            on_file(file)
+        try:
+            facts = frames[0].facts if frames else None
+            frames.extend(read_frames(file, modality, keep, facts, known, beds))
+        except UnreadableFileError as error:
+            errors[file.name] = error
+    return frames, errors
 
 
 def _without_copies(frames: list[Frame]) -> tuple[list[Frame], list[RejectedFile]]:

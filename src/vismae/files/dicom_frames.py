@@ -19,6 +19,7 @@ from vismae.files.dicom_grey import GreyValues, grey_values
 from vismae.files.dicom_header import Header, Known
 from vismae.files.dicom_mosaic import mosaic_of
 from vismae.files.dicom_objects import image_type_words, modality_of, require_image
+from vismae.files.dicom_suv import BedTimes
 from vismae.files.dicom_text import writable
 from vismae.files.dicom_ultrasound import picture_region, shows_colour_flow
 from vismae.files.dicom_units import FrameScale, frame_scales
@@ -95,6 +96,7 @@ def read_frames(
     keep: frozenset[Flag],
     facts: dict[str, str | None] | None = None,
     known: Known | None = None,
+    beds: BedTimes | None = None,
 ) -> list[Frame]:
     """Read all frames of one file.
 
@@ -104,6 +106,7 @@ def read_frames(
         keep: Kinds of image that are not refused; see ``require_image``.
         facts: Of a file of the same series, which then are not looked up again.
         known: Converted values of the headers of the series.
+        beds: Of a PET series.
 
     Raises:
         UnreadableFileError: The only exception.
@@ -112,7 +115,7 @@ def read_frames(
         with file.open() as stream:
             dataset = Header.of(pydicom.dcmread(stream, force=True), {} if known is None else known)
         facts = facts or header_facts(dataset)
-        return _frames_of(dataset, file.name, modality, keep, facts)
+        return _frames_of(dataset, file.name, modality, keep, facts, beds)
     except UnreadableFileError:
         raise
     except EOFError as error:
@@ -136,6 +139,7 @@ def _frames_of(
     wanted: Modality | None,
     keep: frozenset[Flag],
     facts: dict[str, str | None],
+    beds: BedTimes | None,
 ) -> list[Frame]:
     flags = require_image(dataset, name, keep)
     require_pixels(dataset, name)
@@ -144,7 +148,7 @@ def _frames_of(
     modality = wanted or modality_of(dataset)
     of_a_screen = wanted is None and Flag.SECONDARY_CAPTURE in flags
     # Units and regions first: a file without them need not be decoded.
-    scales = frame_scales(dataset, modality, name, of_a_screen)
+    scales = frame_scales(dataset, modality, name, of_a_screen, beds)
     region = picture_region(dataset, name) if modality is Modality.US else None
     pixels = decode_pixels(dataset, name)
     values = GreyValues(pixels)

@@ -14,7 +14,7 @@ from pydicom.pixels.utils import get_nr_frames
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Modality, PixelUnit
 from vismae.files.dicom_geometry import functional_group
-from vismae.files.dicom_suv import no_suv, suv_factor, suv_of_frame
+from vismae.files.dicom_suv import BedTimes, no_suv, suv_factor, suv_of_frame
 from vismae.files.reasons import Reason
 
 
@@ -44,7 +44,11 @@ class FrameScale:
 
 
 def frame_scales(
-    dataset: Dataset, modality: Modality, name: str, of_a_screen: bool
+    dataset: Dataset,
+    modality: Modality,
+    name: str,
+    of_a_screen: bool,
+    beds: BedTimes | None = None,
 ) -> Sequence[FrameScale]:
     """Return the scale of every frame.
 
@@ -54,6 +58,7 @@ def frame_scales(
         name: For messages.
         of_a_screen: A secondary capture. It has Hounsfield units or SUV only where its header
             gives a true rescale or Units; else its values are grey levels.
+        beds: Of a PET series; None for a file by itself.
 
     Raises:
         UnreadableFileError: ``no-rescale`` for CT and ``no-suv`` for PET.
@@ -68,9 +73,9 @@ def frame_scales(
     if table and modality is Modality.CT and table_kind != "HU":
         raise no_rescale(name, f"Its ModalityLUTType is '{table_kind}'")
     if modality is Modality.PET and not dataset.get("Units"):
-        scales = [suv_of_frame(dataset, frame, name) for frame in range(count)]
+        scales = [suv_of_frame(dataset, frame, name, beds) for frame in range(count)]
         return [FrameScale(m, b, PixelUnit.SUV, factor) for m, b, factor in scales]
-    factor = suv_factor(dataset, name) if modality is Modality.PET else 1.0
+    factor = suv_factor(dataset, name, beds) if modality is Modality.PET else 1.0
     result: list[FrameScale] = []
     for frame in range(count):
         group = functional_group(dataset, frame, "PixelValueTransformationSequence")
