@@ -16,15 +16,13 @@ from vismae.files.dicom_concatenation import lacking_parts
 from vismae.files.dicom_frames import Frame, read_frames
 from vismae.files.dicom_geometry import volume_geometry
 from vismae.files.dicom_header import Known
+from vismae.files.dicom_objects import CROSS_SECTIONS
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.dicom_suv import BedTimes
 from vismae.files.dicom_volumes import order_volumes
 from vismae.files.discover import RejectedFile, SourceFile
 from vismae.files.pixels import grey_if_equal
 from vismae.files.reasons import Reason
-
-# Cross-sections without positions may still be stacked by number; two radiographs may not.
-_CROSS_SECTIONS = {Modality.CT, Modality.MR, Modality.PET}
 
 
 def read_dicom(
@@ -168,7 +166,7 @@ def _belongs(frame: Frame, first: Frame) -> bool:
         return False
     if not frame.plane.parallel_to(first.plane):
         return False
-    return frame.plane.located or frame.modality in _CROSS_SECTIONS or frame.whole == first.whole
+    return frame.plane.located or frame.modality in CROSS_SECTIONS or frame.whole == first.whole
 
 
 def _assemble(frames: list[Frame], lacking: frozenset[str]) -> MedicalImage:

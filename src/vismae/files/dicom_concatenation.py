@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 from pydicom.pixels.utils import get_nr_frames
 
+from vismae.files.dicom_numbers import whole_number
 from vismae.files.dicom_text import writable
 
 
@@ -40,9 +41,9 @@ def part_of(dataset: Dataset) -> Part | None:
         return None
     return Part(
         uid,
-        int(dataset.get("InConcatenationNumber") or 0),
-        int(dataset.get("InConcatenationTotalNumber") or 0),
-        int(dataset.get("ConcatenationFrameOffsetNumber") or 0),
+        whole_number(dataset, "InConcatenationNumber"),
+        whole_number(dataset, "InConcatenationTotalNumber"),
+        whole_number(dataset, "ConcatenationFrameOffsetNumber"),
         get_nr_frames(dataset, warn=False),
     )
 

@@ -12,13 +12,25 @@ from pydicom.tag import BaseTag, Tag
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, Modality, PixelUnit
 from vismae.files.dicom_concatenation import Part, part_of
-from vismae.files.dicom_decode import decode_pixels, require_frames, require_pixels
+from vismae.files.dicom_decode import (
+    NEEDED_NUMBERS,
+    decode_pixels,
+    require_frames,
+    require_pixels,
+)
 from vismae.files.dicom_facts import header_facts
-from vismae.files.dicom_geometry import FramePlane, frame_plane, functional_group
+from vismae.files.dicom_geometry import (
+    FramePlane,
+    frame_plane,
+    functional_group,
+    require_place,
+)
 from vismae.files.dicom_grey import GreyValues, grey_values
 from vismae.files.dicom_header import Header, Known
 from vismae.files.dicom_mosaic import mosaic_of
-from vismae.files.dicom_objects import image_type_words, modality_of, require_image
+from vismae.files.dicom_numbers import number as number_of
+from vismae.files.dicom_numbers import readable, require_numbers, whole_number
+from vismae.files.dicom_objects import CROSS_SECTIONS, image_type_words, modality_of, require_image
 from vismae.files.dicom_suv import BedTimes
 from vismae.files.dicom_text import writable
 from vismae.files.dicom_ultrasound import picture_region, shows_colour_flow
@@ -143,6 +155,7 @@ def _frames_of(
 ) -> list[Frame]:
     flags = require_image(dataset, name, keep)
     require_pixels(dataset, name)
+    require_numbers(dataset, NEEDED_NUMBERS, name)
     # Before anything is done for each of the frames that a header promises.
     require_frames(dataset, name)
     modality = wanted or modality_of(dataset)
@@ -163,6 +176,9 @@ def _frames_of(
         )
         pixels = values.pixels
     planes = [frame_plane(dataset, number) for number in range(len(scales))]
+    for number, plane in enumerate(planes):
+        if modality in CROSS_SECTIONS and not (plane.located and plane.row_mm):
+            require_place(dataset, number, name)
     mosaic = mosaic_of(dataset, pixels.shape, name)
     if mosaic is not None:
         planes = mosaic.planes(planes[0], pixels.shape[1:])
@@ -229,18 +245,18 @@ def _acquisition_order(
     """Return what sorts frames at one position, or all frames where positions are unknown."""
     # Some scanners count the slices of each phase from 1 again.
     times = (_written(dataset, tag) for tag in _TIMES)
-    number = _integer(dataset.get("InstanceNumber"))
+    number = whole_number(dataset, "InstanceNumber")
     offset = 0 if part is None else part.offset
-    instance = (offset, number, *times, _delay(dataset), name, frame)
+    instance = (offset, number, *times, number_of(dataset, "TriggerTime") or 0.0, name, frame)
     if not located:
         return instance
     return (
         "/".join(image_type_words(dataset)),
         _dimensions(dataset, frame),
-        _integer(dataset.get("TemporalPositionIdentifier")),
-        str(dataset.get("EchoNumbers") or ""),
-        float(dataset.get("DiffusionBValue") or 0.0),
-        _integer(dataset.get("AcquisitionNumber")),
+        whole_number(dataset, "TemporalPositionIdentifier"),
+        str(readable(dataset, "EchoNumbers") or ""),
+        number_of(dataset, "DiffusionBValue") or 0.0,
+        whole_number(dataset, "AcquisitionNumber"),
         *instance,
     )
 
@@ -256,18 +272,21 @@ def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
     heart = functional_group(dataset, frame, "CardiacSynchronizationSequence") or Dataset()
     groups = (functional_group(dataset, frame, name) for name in _FRAME_TYPES)
     frame_type = next((group.get("FrameType") for group in groups if group), "")
-    times = (content.get("TemporalPositionIndex"), dataset.get("TemporalPositionIdentifier"))
+    times = (
+        whole_number(content, "TemporalPositionIndex"),
+        whole_number(dataset, "TemporalPositionIdentifier"),
+    )
     return (
         "/".join(image_type_words(dataset)),
         str(frame_type or ""),
         str(content.get("StackID") or ""),
-        tuple(map(_integer, times)),
-        str(dataset.get("EchoNumbers") or ""),
-        str(echo.get("EffectiveEchoTime") or ""),
-        float(diffusion.get("DiffusionBValue") or 0.0),
-        str(heart.get("NominalCardiacTriggerDelayTime") or ""),
+        times,
+        str(readable(dataset, "EchoNumbers") or ""),
+        str(readable(echo, "EffectiveEchoTime") or ""),
+        number_of(diffusion, "DiffusionBValue") or 0.0,
+        str(readable(heart, "NominalCardiacTriggerDelayTime") or ""),
         *(_written(dataset, tag) for tag in _TELLING),
-        _integer(dataset.get("AcquisitionNumber")),
+        whole_number(dataset, "AcquisitionNumber"),
         _written(dataset, _TIMES[0]),
         *_dimensions(dataset, frame),
     )
@@ -275,7 +294,7 @@ def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
 
 def _dimensions(dataset: Dataset, frame: int) -> tuple[int, ...]:
     content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
-    values = content.get("DimensionIndexValues") or ()
+    values = readable(content, "DimensionIndexValues") or ()
     return tuple(map(int, values if not isinstance(values, int) else (values,)))
 
 
@@ -297,15 +316,3 @@ def _written(dataset: Dataset, tag: BaseTag) -> str:
     if isinstance(value, bytes):
         return value.decode("latin-1").strip(" \0")
     return "" if value is None else str(value)
-
-
-def _delay(dataset: Dataset) -> float:
-    """Return the milliseconds from the heart's trigger; 0 where they are not told as a number."""
-    try:
-        return float(dataset.get("TriggerTime") or 0.0)
-    except (TypeError, ValueError):
-        return 0.0
-
-
-def _integer(value: Any) -> int:
-    return 0 if value in (None, "") else int(value)

@@ -19,6 +19,7 @@ from pydicom.valuerep import DT
 
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_geometry import functional_group
+from vismae.files.dicom_numbers import is_malformed, number, without_use
 from vismae.files.reasons import Reason
 
 # Below this a dose was certainly written in MBq (a mouse gets some 10^6 Bq).
@@ -124,18 +125,22 @@ def suv_of_frame(
     transformation = functional_group(dataset, frame, "PixelValueTransformationSequence")
     if classic.get("Units"):
         holder = transformation or dataset
-        slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
-        if slope in (None, "") or intercept in (None, ""):
-            raise no_suv(name, "RescaleSlope is missing")
+        slope, intercept = number(holder, "RescaleSlope"), number(holder, "RescaleIntercept")
+        if slope is None:
+            raise no_suv(name, without_use(holder, "RescaleSlope"))
+        if intercept is None:
+            raise no_suv(name, without_use(holder, "RescaleIntercept"))
         factor = suv_factor(classic, name, beds)
-        return float(slope) * factor, float(intercept) * factor, factor
+        return slope * factor, intercept * factor, factor
     _require_attenuation_correction(dataset, name)
     mappings = _real_world_mappings(dataset, frame)
     for units, factor_of in ((_SUV_UNITS, None), (_ACTIVITY_UNITS, _per_dose_enhanced)):
         for mapping in mappings:
             if _unit_code(mapping) in units:
                 slope = _number(mapping, "RealWorldValueSlope", name)
-                intercept = float(mapping.get("RealWorldValueIntercept") or 0.0)
+                intercept = number(mapping, "RealWorldValueIntercept") or 0.0
+                if is_malformed(mapping, "RealWorldValueIntercept"):
+                    raise no_suv(name, without_use(mapping, "RealWorldValueIntercept"))
                 factor = 1.0 if factor_of is None else factor_of(dataset, name)
                 return slope * factor, intercept * factor, factor
     found = ", ".join(_unit_code(mapping) for mapping in mappings)
@@ -249,12 +254,12 @@ def _unit_code(mapping: Dataset) -> str:
 
 
 def _number(holder: Dataset, tag: str, name: str) -> float:
-    value = holder.get(tag)
-    if value in (None, ""):
-        raise no_suv(name, f"{tag} is missing")
-    if not float(value) > 0.0:
-        raise no_suv(name, f"{tag} is {value}, not above 0")
-    return float(value)
+    value = number(holder, tag)
+    if value is None:
+        raise no_suv(name, without_use(holder, tag))
+    if not value > 0.0:
+        raise no_suv(name, f"{tag} is {value:g}, not above 0")
+    return value
 
 
 def _philips_number(dataset: Dataset, offset: int) -> float | None:
@@ -342,8 +347,8 @@ def _scan_start(
     scanned = _ge_scan_time(dataset, zone)
     if scanned is not None:
         return scanned
-    reference_ms = float(dataset.get("FrameReferenceTime") or 0)
-    duration = float(dataset.get("ActualFrameDuration") or 0) / 1000.0
+    reference_ms = number(dataset, "FrameReferenceTime") or 0.0
+    duration = (number(dataset, "ActualFrameDuration") or 0.0) / 1000.0
     if first is not None and (acquired is None or reference_ms <= 0 or duration <= 0):
         return first
     if acquired is None or reference_ms <= 0 or duration <= 0:
