@@ -732,6 +732,29 @@ def test_predicting_a_picture_loads_neither_lightning_nor_monai(tmp_path: Path) 
     assert "HEAVY []" in done.stdout
 
 
+@pytest.mark.parametrize("named", ["folder", "header", "both"])
+def test_a_pair_of_header_and_voxels_is_one_input(named: str, tmp_path: Path) -> None:
+    data = body().astype(np.float32).transpose(1, 2, 0)
+    affine = np.diag([0.8, 0.8, 3.0, 1.0])
+    single = write_nifti(tmp_path / "single_T1w.nii", data, affine)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    nib.save(nib.Nifti1Pair(data, affine), folder / "scan_T1w.hdr")
+    files = [folder / "scan_T1w.hdr", folder / "scan_T1w.img"]
+    inputs = {"folder": folder, "header": files[0], "both": files}[named]
+    model = write_segmenter(tmp_path / "model")
+
+    result = predict(model, inputs, tmp_path / "out")
+    predict(model, single, tmp_path / "expected")
+
+    assert (result.predicted, list(result.failed)) == (1, [])
+    found = nib.load(tmp_path / "out" / "scan_T1w.nii.gz")
+    expected = nib.load(tmp_path / "expected" / "single_T1w.nii.gz")
+    assert np.array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
+    assert np.allclose(found.affine, expected.affine)
+    assert found.header["sform_code"] == expected.header["sform_code"] == 2
+
+
 def test_each_part_of_a_divided_image_has_references_of_its_own(tmp_path: Path) -> None:
     volume, heights = (body(6) * 1000).astype(np.uint16), (9.0, 3.0, 0.0, 15.0, 6.0, 12.0)
     positions = [(0.0, 0.0, height) for height in heights]
