@@ -187,6 +187,44 @@ def write_enhanced_ct(
     )
 
 
+def write_concatenation(
+    folder: Path,
+    volume: np.ndarray,
+    positions: Sequence[Sequence[float]],
+    lengths: Sequence[int],
+    **tags: Any,
+) -> list[Path]:
+    """Write an enhanced CT divided into parts of so many frames, HU = stored.
+
+    Their files are named against their order.
+    """
+    shared = {
+        "SeriesInstanceUID": generate_uid(),
+        "StudyInstanceUID": generate_uid(),
+        "ConcatenationUID": generate_uid(),
+        "SOPInstanceUIDOfConcatenationSource": generate_uid(),
+        "InConcatenationTotalNumber": len(lengths),
+        **tags,
+    }
+    paths = []
+    for number, count in enumerate(lengths, 1):
+        start = sum(lengths[: number - 1])
+        end = start + count
+        path = write_enhanced_ct(
+            folder / f"part_{len(lengths) - number}.dcm",
+            volume[start:end],
+            positions[start:end],
+            [(1.0, 0.0)] * count,
+            **{
+                "InConcatenationNumber": number,
+                "ConcatenationFrameOffsetNumber": start,
+                **shared,
+            },
+        )
+        paths.append(path)
+    return paths
+
+
 def write_enhanced_pet(
     path: Path, volume: np.ndarray, units: str, slope: float = 2.0, **tags: Any
 ) -> Path:

@@ -17,10 +17,10 @@ from vismae.files.discover import SourceFile
 
 def file_with_odd_values(path: Path) -> Path:
     """Write values that pydicom warns of, and quotes."""
-    write_dicom_slice(path, np.zeros((4, 4), np.int16), InstanceNumber=7)
+    write_dicom_slice(path, np.zeros((4, 4), np.int16), NumberOfFrames=7)
     raw = path.read_bytes()
-    # Explicit VR little endian: InstanceNumber, IS, 2 bytes.
-    path.write_bytes(raw.replace(b"\x20\x00\x13\x00IS\x02\x007 ", b"\x20\x00\x13\x00IS\x02\x00JD"))
+    # Explicit VR little endian: NumberOfFrames, IS, 2 bytes.
+    path.write_bytes(raw.replace(b"\x28\x00\x08\x00IS\x02\x007 ", b"\x28\x00\x08\x00IS\x02\x00JD"))
     return path
 
 
@@ -29,7 +29,7 @@ def test_odd_values_are_neither_warned_of_nor_quoted(
 ) -> None:
     path = file_with_odd_values(tmp_path / "odd.dcm")
     with pytest.warns(UserWarning, match="JD"):
-        _ = dcmread(path).InstanceNumber  # what pydicom does by itself
+        _ = dcmread(path).NumberOfFrames  # what pydicom does by itself
     caplog.clear()
 
     with warnings.catch_warnings(record=True) as warned, caplog.at_level(logging.DEBUG):

@@ -256,3 +256,64 @@ def test_what_is_no_time_is_not_taken_for_midnight_or_the_full_hour(
         )
 
     assert "RadiopharmaceuticalStartTime" in refusal(path)
+
+
+def suv_of_beds(
+    folder: Path, scan: str, beds: tuple[str, ...], reference_ms: tuple[int, ...] = (), **tags: Any
+) -> list[float]:
+    """Read slices of beds begun at these times as one series, whose SeriesTime is ``scan``."""
+    shared = {**PET_TAGS, "SeriesInstanceUID": "1.2.3", "SeriesTime": scan, **tags}
+    files: list[SourceFile] = []
+    for number, begun in enumerate(beds):
+        own: dict[str, Any] = {
+            "AcquisitionTime": begun,
+            "ImagePositionPatient": [0.0, 0.0, 3.0 * number],
+        }
+        if reference_ms:
+            own |= {"FrameReferenceTime": reference_ms[number], "ActualFrameDuration": 120_000}
+        path = write_dicom_slice(folder / f"{number}.dcm", VOLUME[0], **{**shared, **own})
+        files.append(SourceFile(path, None, "dicom"))
+    [image] = read_dicom(files[::-1])
+    assert image.details["rejected_files"] == ()
+    return (image.pixels[:, 0, 0] * image.slope + image.intercept).tolist()
+
+
+@pytest.mark.parametrize("scan", ["110200", "112000"])
+def test_a_series_time_behind_the_first_bed_is_not_the_start_of_the_scan(
+    scan: str, tmp_path: Path
+) -> None:
+    """QIBA's vendor-neutral pseudo-code: the earliest acquisition time of the series counts."""
+    found = suv_of_beds(tmp_path, scan, ("110000", "110500", "111000"))
+
+    assert found == pytest.approx([SUV_AFTER_AN_HOUR] * 3)
+
+
+def test_a_series_time_before_the_first_bed_is_the_start_of_the_scan(tmp_path: Path) -> None:
+    found = suv_of_beds(tmp_path, "110000", ("110030", "110500"))
+
+    assert found == pytest.approx([SUV_AFTER_AN_HOUR] * 2)
+
+
+def test_reference_times_tell_the_start_for_every_bed_of_such_a_series(tmp_path: Path) -> None:
+    decay = np.log(2.0) / 6586.2
+    lost = decay * 120.0
+    average_ms = 1000.0 * np.log(lost / (1.0 - np.exp(-lost))) / decay
+    # The scan began at 10:59, one minute before the first bed of the series.
+    reference = tuple(int(average_ms + 1000 * after) for after in (60, 360))
+    found = suv_of_beds(tmp_path, "110200", ("110000", "110500"), reference)
+
+    expected = SUV_AFTER_AN_HOUR * 0.5 ** (60.0 / 6586.2)
+    assert found == pytest.approx([expected] * 2, rel=1e-5)
+
+
+def test_a_slice_by_itself_knows_no_other_bed(tmp_path: Path) -> None:
+    tags = {**PET_TAGS, "SeriesTime": "110000"}
+    later = write_dicom_slice(
+        tmp_path / "l.dcm", VOLUME[0], **{**tags, "AcquisitionTime": "110500"}
+    )
+    earlier = write_dicom_slice(
+        tmp_path / "e.dcm", VOLUME[0], **{**tags, "AcquisitionTime": "105500"}
+    )
+
+    assert largest(later) == pytest.approx(SUV_AFTER_AN_HOUR)
+    assert "no other slice of the series" in refusal(earlier)

@@ -64,6 +64,65 @@ def test_white_is_zero_is_turned_round_at_8_and_at_16_bits(tmp_path: Path) -> No
         np.testing.assert_array_equal(row, expected)
 
 
+def tiff_bytes(pixels: np.ndarray, order: str, photometric: int, deflated: bool) -> bytes:
+    """Return a TIFF of one strip as the specification has it: Pillow writes little endian only."""
+    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    data = zlib.compress(data) if deflated else data
+    kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    bits, compression = 8 * pixels.dtype.itemsize, 8 if deflated else 1
+    start = 8 + 2 + 12 * 10 + 4
+    rows, columns = pixels.shape
+    short = {258: bits, 259: compression, 262: photometric, 277: 1, 339: kind}
+    long = {256: columns, 257: rows, 273: start, 278: rows, 279: len(data)}
+    entries = b"".join(
+        struct.pack(f"{order}HHIHH", tag, 3, 1, short[tag], 0)
+        if tag in short
+        else struct.pack(f"{order}HHII", tag, 4, 1, long[tag])
+        for tag in sorted({**short, **long})
+    )
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, 10)
+    return head + entries + bytes(4) + data
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32, np.int16, np.uint16])
+def test_tiffs_of_both_byte_orders_hold_the_same_numbers(
+    dtype: type, order: str, deflated: bool, tmp_path: Path
+) -> None:
+    stored = np.linspace(0 if dtype is np.uint16 else -5000, 7000, 12).reshape(3, 4).astype(dtype)
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_bytes(stored, order, 1, deflated))
+
+    [found] = read_raster(raster(path)).pixels
+
+    np.testing.assert_array_equal(
+        found, stored.astype(np.float32) if dtype is np.float64 else stored
+    )
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_white_is_zero_is_turned_round_in_both_byte_orders(
+    order: str, deflated: bool, tmp_path: Path
+) -> None:
+    stored = np.array([[0, 10, 65535], [256, 1, 65280]], np.uint16)
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_bytes(stored, order, 0, deflated))
+
+    [found] = read_raster(raster(path)).pixels
+
+    np.testing.assert_array_equal(found, 65535 - stored)
+    assert found.dtype == np.uint16
+
+
+def test_a_label_map_may_be_written_as_doubles(tmp_path: Path) -> None:
+    labels = np.array([[0.0, 1.0, 2.0]])
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff_bytes(labels, ">", 1, True))
+    np.testing.assert_array_equal(read_raster_labels(raster(path)), labels[None])
+
+
 def test_tiff_numbers_keep_the_sign_that_the_file_gives_them(tmp_path: Path) -> None:
     """Pillow reads 32-bit numbers as signed and 8-bit numbers as unsigned, whatever they are."""
     large = np.array([[0, 5, 2**31, 2**32 - 1]], dtype=np.uint32)

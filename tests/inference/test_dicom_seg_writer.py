@@ -106,6 +106,17 @@ def test_a_series_is_referred_to_slice_by_slice(
     )  # fmt: skip
 
 
+def test_elements_that_hold_no_number_are_left_out_of_a_segmentation(tmp_path: Path) -> None:
+    odd = {**PLACED, "SeriesNumber": 770125, "SliceThickness": 77.125}
+    paths = write_dicom_series(tmp_path / "ct", volume(), **odd)
+    for path in paths:
+        content = path.read_bytes().replace(b"770125", b"77O125")
+        path.write_bytes(content.replace(b"77.125", b"77,125"))
+    labels = two_boxes()
+    write_dicom_seg(tmp_path / "seg.dcm", files_of(paths), labels, FACTS)
+    require_conforming(tmp_path / "seg.dcm", int(np.count_nonzero(labels)))
+
+
 def test_the_frames_of_an_enhanced_image_are_referred_to(tmp_path: Path) -> None:
     positions = [(0.0, 0.0, 3.0 * (4 - number)) for number in range(5)]
     path = write_enhanced_ct(

@@ -58,8 +58,8 @@ def test_stacks_of_one_multi_frame_file_are_told_apart(tmp_path: Path) -> None:
     path = write_dicom_slice(tmp_path / "stacks.dcm", pixels, NumberOfFrames=4)
     file = source_file(path)
     findings = [
-        Finding((file,), np.array([0.25, 0.75]), ("malignant",), (1, 3)),
-        Finding((file,), np.array([0.9, 0.1]), ("benign",), (2, 4)),
+        Finding((file,), np.array([0.25, 0.75]), ("malignant",), ((1, 3),)),
+        Finding((file,), np.array([0.9, 0.1]), ("benign",), ((2, 4),)),
     ]
     write_dicom_sr(tmp_path / "sr.dcm", findings, FACTS)
     groups = sr.srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()

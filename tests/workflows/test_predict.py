@@ -25,6 +25,7 @@ import vismae.workflows.predict as workflow
 from factories import (
     PET_TAGS,
     ultrasound_region,
+    write_concatenation,
     write_dicom_series,
     write_dicom_slice,
     write_nifti,
@@ -729,6 +730,68 @@ def test_predicting_a_picture_loads_neither_lightning_nor_monai(tmp_path: Path) 
     )
     assert "1 inputs predicted" in done.stdout
     assert "HEAVY []" in done.stdout
+
+
+@pytest.mark.parametrize("named", ["folder", "header", "both"])
+def test_a_pair_of_header_and_voxels_is_one_input(named: str, tmp_path: Path) -> None:
+    data = body().astype(np.float32).transpose(1, 2, 0)
+    affine = np.diag([0.8, 0.8, 3.0, 1.0])
+    single = write_nifti(tmp_path / "single_T1w.nii", data, affine)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    nib.save(nib.Nifti1Pair(data, affine), folder / "scan_T1w.hdr")
+    files = [folder / "scan_T1w.hdr", folder / "scan_T1w.img"]
+    inputs = {"folder": folder, "header": files[0], "both": files}[named]
+    model = write_segmenter(tmp_path / "model")
+
+    result = predict(model, inputs, tmp_path / "out")
+    predict(model, single, tmp_path / "expected")
+
+    assert (result.predicted, list(result.failed)) == (1, [])
+    found = nib.load(tmp_path / "out" / "scan_T1w.nii.gz")
+    expected = nib.load(tmp_path / "expected" / "single_T1w.nii.gz")
+    assert np.array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
+    assert np.allclose(found.affine, expected.affine)
+    assert found.header["sform_code"] == expected.header["sform_code"] == 2
+
+
+def test_each_part_of_a_divided_image_has_references_of_its_own(tmp_path: Path) -> None:
+    volume, heights = (body(6) * 1000).astype(np.uint16), (9.0, 3.0, 0.0, 15.0, 6.0, 12.0)
+    positions = [(0.0, 0.0, height) for height in heights]
+    shared = {"FrameOfReferenceUID": "1.2.3", "SeriesNumber": 1}
+    parts = write_concatenation(tmp_path / "in" / "ct", volume, positions, [4, 2], **shared)
+    model = write_segmenter(tmp_path / "model")
+
+    result = predict(model, tmp_path / "in", tmp_path / "out")
+
+    [written] = result.outputs.values()
+    [image] = read_image([source_file(path) for path in parts])
+    labels = np.zeros(image.pixels.shape, np.int32)
+    uids = [pydicom.dcmread(path).SOPInstanceUID for path in sorted(parts)]
+    assert len(written) == 2
+    for path, uid in zip(written, uids, strict=True):
+        [series] = pydicom.dcmread(path).ReferencedSeriesSequence
+        [instance] = series.ReferencedInstanceSequence
+        assert instance.ReferencedSOPInstanceUID == uid
+        labels += read_dicom_labels(source_file(path), image, {"disc": 1, "ring": 2})[0]
+    predict(model, tmp_path / "in", tmp_path / "png", format="png")
+    pictures = sorted((tmp_path / "png").rglob("*.png"))
+    expected = np.stack([np.asarray(Image.open(path)) for path in pictures])
+    assert len(expected) == 6
+    assert np.array_equal(labels, expected)
+
+
+def test_a_report_on_a_divided_image_refers_to_all_its_parts(tmp_path: Path) -> None:
+    positions = [(0.0, 0.0, 3.0 * number) for number in range(4)]
+    volume = (body(4) * 1000).astype(np.uint16)
+    parts = write_concatenation(tmp_path / "in", volume, positions, [3, 1], StudyID="1")
+    model = write_classifier(tmp_path / "model")
+    predict(model, tmp_path / "in", tmp_path / "out", format="dicomsr")
+    [path] = (tmp_path / "out").rglob("*.dcm")
+    [evidence] = pydicom.dcmread(path).CurrentRequestedProcedureEvidenceSequence
+    [series] = evidence.ReferencedSeriesSequence
+    found = {item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence}
+    assert found == {pydicom.dcmread(part).SOPInstanceUID for part in parts}
 
 
 def test_a_mosaic_is_refused_by_its_name(tmp_path: Path) -> None:

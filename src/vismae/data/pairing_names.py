@@ -4,7 +4,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-_PAIRABLE = re.compile(r"\.(nii(\.gz)?|mha|mhd|nrrd|nhdr|png|jpe?g|tiff?|bmp)$", re.IGNORECASE)
+_PAIRABLE = re.compile(
+    r"\.((nii|hdr)(\.gz)?|mha|mhd|nrrd|nhdr|png|jpe?g|tiff?|bmp)$", re.IGNORECASE
+)
 _LABEL_ENDING = re.compile(
     r"^(.+?)[_-](seg|segmentation|dseg|label|labels|labelmap|mask|gt)$", re.IGNORECASE
 )

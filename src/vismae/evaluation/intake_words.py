@@ -26,7 +26,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.COLOUR_DOPPLER: "Blood flow in colour is painted over the tissue.",
     Flag.REGION_CROPPED: "The frame of an ultrasound screen, with its texts, was cut away.",
     Flag.GANTRY_TILT: "Slices are shifted against one another.",
-    Flag.MISSING_SLICES: "Positions along the slice axis have gaps.",
+    Flag.MISSING_SLICES: "Slices are missing; across the gap neighbours lie further apart.",
     Flag.IRREGULAR_SPACING: "Positions along the slice axis are uneven.",
     Flag.OVERLAPPING_STRUCTURES: "Structures overlap; the smaller one is on top.",
     Flag.DOWNSCALED: "The image was made smaller to keep within the chosen size.",

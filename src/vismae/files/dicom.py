@@ -12,17 +12,17 @@ import numpy as np
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, MedicalImage, Modality
+from vismae.files.dicom_concatenation import lacking_parts
 from vismae.files.dicom_frames import Frame, read_frames
 from vismae.files.dicom_geometry import volume_geometry
 from vismae.files.dicom_header import Known
+from vismae.files.dicom_objects import CROSS_SECTIONS
 from vismae.files.dicom_quiet import quiet_pydicom
+from vismae.files.dicom_suv import BedTimes
 from vismae.files.dicom_volumes import order_volumes
 from vismae.files.discover import RejectedFile, SourceFile
 from vismae.files.pixels import grey_if_equal
 from vismae.files.reasons import Reason
-
-# Cross-sections without positions may still be stacked by number; two radiographs may not.
-_CROSS_SECTIONS = {Modality.CT, Modality.MR, Modality.PET}
 
 
 def read_dicom(
@@ -31,7 +31,7 @@ def read_dicom(
     keep: frozenset[Flag] = frozenset(),
     on_file: Callable[[SourceFile], None] | None = None,
 ) -> list[MedicalImage]:
-    """Read the files of one series, or one file.
+    """Read the files of one series, the parts of one divided multi-frame image, or one file.
 
     CT comes in Hounsfield units, PET in SUV by body weight. Slices are ordered by position along
     the slice normal; frames of another shape, orientation or pixel size, and positions that
@@ -52,6 +52,8 @@ def read_dicom(
     - ``crop`` (top, left, height, width) where the pixels are part of frames of ``full_shape``
       (height, width), None where they are the whole; no ``crop`` at all where slices differ in it;
     - ``planes`` (one per slice), ``slices_in_space``, ``regular_spacing``;
+    - ``concatenated``: whether the slices come from the parts of a divided multi-frame image; it
+      is flagged ``missing-slices`` where parts are missing;
     - ``tiled``: whether the slices are tiles of mosaics, which no other object can refer to;
     - on the first image ``rejected_files``, a tuple of ``RejectedFile`` for the files that could
       not be used.
@@ -66,29 +68,24 @@ def read_dicom(
         UnreadableFileError: No file could be used; carries the first file's reason, and those of
             all in ``of_each``.
     """
-    frames: list[Frame] = []
-    rejected: list[RejectedFile] = []
-    first_error: UnreadableFileError | None = None
-    known: Known = {}
+    beds = BedTimes()
     with quiet_pydicom():
-        for index, file in enumerate(files):
-            if on_file is not None:
-                on_file(file)
-            try:
-                facts = frames[0].facts if frames else None
-                frames.extend(read_frames(file, index, modality, keep, facts, known))
-            except UnreadableFileError as error:
-                first_error = first_error or error
-                rejected.append(RejectedFile(file.name, Reason(error.reason), str(error)))
-    if first_error is not None and not frames:
+        frames, errors = _read_each(files, modality, keep, on_file, beds)
+        if len(files) > 1 and beds.settle():
+            frames.clear()  # their memory is needed for the same again
+            frames, errors = _read_each(files, modality, keep, on_file, beds)
+    rejected = [RejectedFile(name, Reason(e.reason), str(e)) for name, e in errors.items()]
+    if errors and not frames:
+        first_error = next(iter(errors.values()))
         first_error.of_each = tuple((f.path, str(f.reason), f.message) for f in rejected)
         raise first_error
     if not frames:
         raise UnreadableFileError(Reason.NO_PIXELS, "no DICOM file was given. Give at least one.")
     frames, copies = _without_copies(frames)
     rejected.extend(copies)
+    lacking = lacking_parts(frame.part for frame in frames if frame.part is not None)
     images = [
-        _assemble([stack[index] for index in volume])
+        _assemble([stack[index] for index in volume], lacking)
         for stack in _stacks(frames)
         for volume in order_volumes(
             [frame.plane for frame in stack],
@@ -98,6 +95,28 @@ def read_dicom(
     ]
     images[0].details["rejected_files"] = tuple(rejected)
     return images
+
+
+def _read_each(
+    files: Sequence[SourceFile],
+    modality: Modality | None,
+    keep: frozenset[Flag],
+    on_file: Callable[[SourceFile], None] | None,
+    beds: BedTimes,
+) -> tuple[list[Frame], dict[str, UnreadableFileError]]:
+    """Return the frames of all files, and why files could not be used, by their names."""
+    frames: list[Frame] = []
+    errors: dict[str, UnreadableFileError] = {}
+    known: Known = {}
+    for file in files:
+        if on_file is not None:
+            on_file(file)
+        try:
+            facts = frames[0].facts if frames else None
+            frames.extend(read_frames(file, modality, keep, facts, known, beds))
+        except UnreadableFileError as error:
+            errors[file.name] = error
+    return frames, errors
 
 
 def _without_copies(frames: list[Frame]) -> tuple[list[Frame], list[RejectedFile]]:
@@ -147,14 +166,10 @@ def _belongs(frame: Frame, first: Frame) -> bool:
         return False
     if not frame.plane.parallel_to(first.plane):
         return False
-    return (
-        frame.plane.located
-        or frame.modality in _CROSS_SECTIONS
-        or frame.file_index == first.file_index
-    )
+    return frame.plane.located or frame.modality in CROSS_SECTIONS or frame.whole == first.whole
 
 
-def _assemble(frames: list[Frame]) -> MedicalImage:
+def _assemble(frames: list[Frame], lacking: frozenset[str]) -> MedicalImage:
     first = frames[0]
     pixels, slope, intercept = _one_scale(frames)
     if pixels.ndim == 4:
@@ -164,6 +179,9 @@ def _assemble(frames: list[Frame]) -> MedicalImage:
     crops = {(frame.crop, frame.full_shape) for frame in frames}
     crop = {"crop": first.crop, "full_shape": first.full_shape} if len(crops) == 1 else {}
     everywhere = frozenset.intersection(*(frame.flags for frame in frames))
+    of_image = geometry.flags
+    if any(frame.whole in lacking for frame in frames):
+        of_image |= {Flag.MISSING_SLICES}
     return MedicalImage(
         pixels=pixels,
         modality=first.modality,
@@ -178,7 +196,7 @@ def _assemble(frames: list[Frame]) -> MedicalImage:
             **identifiers,
             **first.facts,
             **crop,
-            "flags": everywhere | geometry.flags,
+            "flags": everywhere | of_image,
             "slice_flags": [frame.flags - everywhere for frame in frames],
             "window": _median_window(frames),
             "slice_keys": [frame.key for frame in frames],
@@ -186,6 +204,7 @@ def _assemble(frames: list[Frame]) -> MedicalImage:
             "planes": tuple(frame.plane for frame in frames),
             "slices_in_space": geometry.in_space,
             "regular_spacing": geometry.regular,
+            "concatenated": first.part is not None,
             "tiled": first.tiled,
         },
     )

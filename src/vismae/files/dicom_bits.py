@@ -8,6 +8,8 @@ part of PS3.3 C.9.2.
 import numpy as np
 from pydicom import Dataset
 
+from vismae.files.dicom_numbers import number
+
 
 def settle_stored_bits(words: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Return pixel values of whole words, and correct the header in memory where it is wrong.
@@ -24,7 +26,7 @@ def settle_stored_bits(words: np.ndarray, dataset: Dataset) -> np.ndarray:
     """
     allocated = 8 * words.dtype.itemsize
     bits = int(dataset.BitsStored)
-    high_bit = dataset.get("HighBit")
+    high_bit = number(dataset, "HighBit")
     unused_below = 0 if high_bit is None else int(high_bit) + 1 - bits
     if not 0 < bits < allocated or not 0 <= unused_below <= allocated - bits:
         return words
@@ -53,8 +55,8 @@ def _fits(words: np.ndarray, bits: int) -> bool:
 
 def padding_value(dataset: Dataset, tag: str, dtype: np.dtype) -> int | None:
     """Return a padding value in the pixels' signedness, which writers often get wrong."""
-    value = dataset.get(tag)
-    if value in (None, "") or dtype.kind not in "iu":
+    value = number(dataset, tag)
+    if value is None or dtype.kind not in "iu":
         return None
     range_ = np.iinfo(dtype)
     return (int(value) - range_.min) % 2 ** (8 * dtype.itemsize) + range_.min

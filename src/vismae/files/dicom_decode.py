@@ -64,6 +64,11 @@ _NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "B
 # The item that holds a compressed frame begins with its tag and length (PS3.5 section A.4).
 _LEAST_FRAME_BYTES = 8
 _NEEDED_FOR_INTEGERS = ("BitsStored", "PixelRepresentation")
+NEEDED_NUMBERS = (
+    *("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames"),
+    *_NEEDED_FOR_INTEGERS,
+)
+"""What pixels cannot be told apart without."""
 
 
 def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:

@@ -11,13 +11,27 @@ from pydicom.tag import BaseTag, Tag
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, Modality, PixelUnit
-from vismae.files.dicom_decode import decode_pixels, require_frames, require_pixels
+from vismae.files.dicom_concatenation import Part, part_of
+from vismae.files.dicom_decode import (
+    NEEDED_NUMBERS,
+    decode_pixels,
+    require_frames,
+    require_pixels,
+)
 from vismae.files.dicom_facts import header_facts
-from vismae.files.dicom_geometry import FramePlane, frame_plane, functional_group
+from vismae.files.dicom_geometry import (
+    FramePlane,
+    frame_plane,
+    functional_group,
+    require_place,
+)
 from vismae.files.dicom_grey import GreyValues, grey_values
 from vismae.files.dicom_header import Header, Known
 from vismae.files.dicom_mosaic import mosaic_of
-from vismae.files.dicom_objects import image_type_words, modality_of, require_image
+from vismae.files.dicom_numbers import number as number_of
+from vismae.files.dicom_numbers import readable, require_numbers, whole_number
+from vismae.files.dicom_objects import CROSS_SECTIONS, image_type_words, modality_of, require_image
+from vismae.files.dicom_suv import BedTimes
 from vismae.files.dicom_text import writable
 from vismae.files.dicom_ultrasound import picture_region, shows_colour_flow
 from vismae.files.dicom_units import FrameScale, frame_scales
@@ -53,7 +67,8 @@ class Frame:
         key: SOPInstanceUID, a colon and the frame's number from 1; of a mosaic the tile's.
         order: Sorts frames of one position, or all where positions are unknown.
         kinds: What may tell apart volumes at the same positions; see ``order_volumes``.
-        file_index, source: The file it came from.
+        source: The file it came from.
+        part: That file's place in a concatenation, or None.
         flags: What was noticed.
         window: Physical values that its header's window maps to black and white, or None.
         identifiers: ``patient_id``, ``study_uid`` and ``series_uid``.
@@ -71,7 +86,6 @@ class Frame:
     key: str
     order: tuple[Any, ...]
     kinds: tuple[Any, ...]
-    file_index: int
     source: str
     flags: frozenset[Flag]
     window: tuple[float, float] | None
@@ -80,25 +94,31 @@ class Frame:
     crop: tuple[int, int, int, int] | None
     full_shape: tuple[int, int]
     tiled: bool = False
+    part: Part | None = None
+
+    @property
+    def whole(self) -> str:
+        """Tells the object that the frame belongs to: its file, or what that is a part of."""
+        return self.source if self.part is None else self.part.uid
 
 
 def read_frames(
     file: SourceFile,
-    index: int,
     modality: Modality | None,
     keep: frozenset[Flag],
     facts: dict[str, str | None] | None = None,
     known: Known | None = None,
+    beds: BedTimes | None = None,
 ) -> list[Frame]:
     """Read all frames of one file.
 
     Args:
         file: The file.
-        index: Its number among the files that are read together.
         modality: Overrides what the header says.
         keep: Kinds of image that are not refused; see ``require_image``.
         facts: Of a file of the same series, which then are not looked up again.
         known: Converted values of the headers of the series.
+        beds: Of a PET series.
 
     Raises:
         UnreadableFileError: The only exception.
@@ -107,7 +127,7 @@ def read_frames(
         with file.open() as stream:
             dataset = Header.of(pydicom.dcmread(stream, force=True), {} if known is None else known)
         facts = facts or header_facts(dataset)
-        return _frames_of(dataset, file.name, index, modality, keep, facts)
+        return _frames_of(dataset, file.name, modality, keep, facts, beds)
     except UnreadableFileError:
         raise
     except EOFError as error:
@@ -128,19 +148,20 @@ def read_frames(
 def _frames_of(
     dataset: Dataset,
     name: str,
-    index: int,
     wanted: Modality | None,
     keep: frozenset[Flag],
     facts: dict[str, str | None],
+    beds: BedTimes | None,
 ) -> list[Frame]:
     flags = require_image(dataset, name, keep)
     require_pixels(dataset, name)
+    require_numbers(dataset, NEEDED_NUMBERS, name)
     # Before anything is done for each of the frames that a header promises.
     require_frames(dataset, name)
     modality = wanted or modality_of(dataset)
     of_a_screen = wanted is None and Flag.SECONDARY_CAPTURE in flags
     # Units and regions first: a file without them need not be decoded.
-    scales = frame_scales(dataset, modality, name, of_a_screen)
+    scales = frame_scales(dataset, modality, name, of_a_screen, beds)
     region = picture_region(dataset, name) if modality is Modality.US else None
     pixels = decode_pixels(dataset, name)
     values = GreyValues(pixels)
@@ -155,6 +176,9 @@ def _frames_of(
         )
         pixels = values.pixels
     planes = [frame_plane(dataset, number) for number in range(len(scales))]
+    for number, plane in enumerate(planes):
+        if modality in CROSS_SECTIONS and not (plane.located and plane.row_mm):
+            require_place(dataset, number, name)
     mosaic = mosaic_of(dataset, pixels.shape, name)
     if mosaic is not None:
         planes = mosaic.planes(planes[0], pixels.shape[1:])
@@ -173,6 +197,7 @@ def _frames_of(
         flags |= {Flag.COLOUR_DOPPLER}
     identifiers = _identifiers(dataset)
     uid = writable(str(dataset.get("SOPInstanceUID") or "")) or name
+    part = part_of(dataset)
     frames: list[Frame] = []
     for number, (scale, plane) in enumerate(zip(scales, planes, strict=True)):
         applied = FrameScale(1.0, 0.0, scale.unit) if values.rescaled else scale
@@ -183,9 +208,8 @@ def _frames_of(
                 scale=applied,
                 modality=modality,
                 key=f"{uid}:{number + 1}",
-                order=_acquisition_order(dataset, number, name, plane.located),
+                order=_acquisition_order(dataset, number, name, plane.located, part),
                 kinds=_kinds(dataset, number),
-                file_index=index,
                 source=name,
                 flags=flags,
                 window=_window(dataset, number, scale, values) if pixels.ndim == 3 else None,
@@ -194,6 +218,7 @@ def _frames_of(
                 crop=crop,
                 full_shape=full_shape,
                 tiled=mosaic is not None,
+                part=part,
             )
         )
     return frames
@@ -214,20 +239,24 @@ def _window(
     return low, high
 
 
-def _acquisition_order(dataset: Dataset, frame: int, name: str, located: bool) -> tuple[Any, ...]:
+def _acquisition_order(
+    dataset: Dataset, frame: int, name: str, located: bool, part: Part | None
+) -> tuple[Any, ...]:
     """Return what sorts frames at one position, or all frames where positions are unknown."""
     # Some scanners count the slices of each phase from 1 again.
     times = (_written(dataset, tag) for tag in _TIMES)
-    instance = (_integer(dataset.get("InstanceNumber")), *times, _delay(dataset), name, frame)
+    number = whole_number(dataset, "InstanceNumber")
+    offset = 0 if part is None else part.offset
+    instance = (offset, number, *times, number_of(dataset, "TriggerTime") or 0.0, name, frame)
     if not located:
         return instance
     return (
         "/".join(image_type_words(dataset)),
         _dimensions(dataset, frame),
-        _integer(dataset.get("TemporalPositionIdentifier")),
-        str(dataset.get("EchoNumbers") or ""),
-        float(dataset.get("DiffusionBValue") or 0.0),
-        _integer(dataset.get("AcquisitionNumber")),
+        whole_number(dataset, "TemporalPositionIdentifier"),
+        str(readable(dataset, "EchoNumbers") or ""),
+        number_of(dataset, "DiffusionBValue") or 0.0,
+        whole_number(dataset, "AcquisitionNumber"),
         *instance,
     )
 
@@ -243,18 +272,21 @@ def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
     heart = functional_group(dataset, frame, "CardiacSynchronizationSequence") or Dataset()
     groups = (functional_group(dataset, frame, name) for name in _FRAME_TYPES)
     frame_type = next((group.get("FrameType") for group in groups if group), "")
-    times = (content.get("TemporalPositionIndex"), dataset.get("TemporalPositionIdentifier"))
+    times = (
+        whole_number(content, "TemporalPositionIndex"),
+        whole_number(dataset, "TemporalPositionIdentifier"),
+    )
     return (
         "/".join(image_type_words(dataset)),
         str(frame_type or ""),
         str(content.get("StackID") or ""),
-        tuple(map(_integer, times)),
-        str(dataset.get("EchoNumbers") or ""),
-        str(echo.get("EffectiveEchoTime") or ""),
-        float(diffusion.get("DiffusionBValue") or 0.0),
-        str(heart.get("NominalCardiacTriggerDelayTime") or ""),
+        times,
+        str(readable(dataset, "EchoNumbers") or ""),
+        str(readable(echo, "EffectiveEchoTime") or ""),
+        number_of(diffusion, "DiffusionBValue") or 0.0,
+        str(readable(heart, "NominalCardiacTriggerDelayTime") or ""),
         *(_written(dataset, tag) for tag in _TELLING),
-        _integer(dataset.get("AcquisitionNumber")),
+        whole_number(dataset, "AcquisitionNumber"),
         _written(dataset, _TIMES[0]),
         *_dimensions(dataset, frame),
     )
@@ -262,7 +294,7 @@ def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
 
 def _dimensions(dataset: Dataset, frame: int) -> tuple[int, ...]:
     content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
-    values = content.get("DimensionIndexValues") or ()
+    values = readable(content, "DimensionIndexValues") or ()
     return tuple(map(int, values if not isinstance(values, int) else (values,)))
 
 
@@ -284,15 +316,3 @@ def _written(dataset: Dataset, tag: BaseTag) -> str:
     if isinstance(value, bytes):
         return value.decode("latin-1").strip(" \0")
     return "" if value is None else str(value)
-
-
-def _delay(dataset: Dataset) -> float:
-    """Return the milliseconds from the heart's trigger; 0 where they are not told as a number."""
-    try:
-        return float(dataset.get("TriggerTime") or 0.0)
-    except (TypeError, ValueError):
-        return 0.0
-
-
-def _integer(value: Any) -> int:
-    return 0 if value in (None, "") else int(value)

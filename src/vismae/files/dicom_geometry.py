@@ -8,12 +8,12 @@ affines here are RAS. All lengths are millimetres.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from pydicom import Dataset
 
 from vismae.core.types import Flag, Spacing
+from vismae.files.dicom_numbers import number, numbers, require_numbers, whole_number
 from vismae.files.dicom_ultrasound import ultrasound_pixel_size
 
 SAME_POSITION_MM = 1e-3
@@ -26,6 +26,11 @@ _MULTIPLE_FRACTION = 0.15
 # Slices shifted along themselves by this share of their distance, the tangent of 0.6 degrees.
 _TILT_TANGENT = 0.01
 _TILT_DEGREES = 0.5
+_PLACE = (
+    ("PlanePositionSequence", "ImagePositionPatient"),
+    ("PlaneOrientationSequence", "ImageOrientationPatient"),
+    ("PixelMeasuresSequence", "PixelSpacing"),
+)
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,9 @@ def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
     measures = functional_group(dataset, frame, "PixelMeasuresSequence")
     position = functional_group(dataset, frame, "PlanePositionSequence")
     orientation = functional_group(dataset, frame, "PlaneOrientationSequence")
-    origin = _numbers((position or dataset).get("ImagePositionPatient"), 3)
-    axes = _numbers((orientation or dataset).get("ImageOrientationPatient"), 6)
-    if position is None and int(dataset.get("NumberOfFrames") or 1) > 1:
+    origin = numbers(position or dataset, "ImagePositionPatient", 3)
+    axes = numbers(orientation or dataset, "ImageOrientationPatient", 6)
+    if position is None and whole_number(dataset, "NumberOfFrames") > 1:
         origin = None  # one position for many frames places none of them
     rows, columns = (None, None) if axes is None else (_unit(axes[:3]), _unit(axes[3:]))
     if rows is None or columns is None or abs(rows @ columns) > 0.1:
@@ -105,10 +110,22 @@ def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
         columns=columns,
         row_mm=row_mm,
         column_mm=column_mm,
-        between_mm=_positive((measures or dataset).get("SpacingBetweenSlices")),
-        thickness_mm=_positive((measures or dataset).get("SliceThickness")),
-        tilted=_is_tilted(dataset.get("GantryDetectorTilt")),
+        between_mm=_positive(measures or dataset, "SpacingBetweenSlices"),
+        thickness_mm=_positive(measures or dataset, "SliceThickness"),
+        tilted=abs(number(dataset, "GantryDetectorTilt") or 0.0) > _TILT_DEGREES,
     )
+
+
+def require_place(dataset: Dataset, frame: int, name: str) -> None:
+    """Refuse a cross-section whose place stands in its header, but not in numbers.
+
+    Without it the slice would be put where it does not belong, or taken for one without a place.
+
+    Raises:
+        UnreadableFileError: ``undecodable``, naming the elements.
+    """
+    for group, keyword in _PLACE:
+        require_numbers(functional_group(dataset, frame, group) or dataset, [keyword], name)
 
 
 def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
@@ -192,10 +209,6 @@ def _gap_flags(gaps: np.ndarray, median: float) -> frozenset[Flag]:
     return frozenset(flags)
 
 
-def _is_tilted(value: Any) -> bool:
-    return value not in (None, "") and abs(float(value)) > _TILT_DEGREES
-
-
 def _affine(first: FramePlane, step: np.ndarray) -> np.ndarray | None:
     if first.row_mm is None or first.column_mm is None:
         return None
@@ -215,19 +228,10 @@ def _pixel_size(dataset: Dataset, measures: Dataset | None) -> tuple[float | Non
         (dataset, "ImagerPixelSpacing"),
         (dataset, "NominalScannedPixelSpacing"),
     ):
-        pair = None if holder is None else _numbers(holder.get(tag), 2)
+        pair = None if holder is None else numbers(holder, tag, 2)
         if pair is not None and (pair > 0).all():
             return float(pair[0]), float(pair[1])
     return ultrasound_pixel_size(dataset)
-
-
-def _numbers(value: Any, count: int) -> np.ndarray | None:
-    if value is None or value == "" or isinstance(value, (str, float, int)):
-        return None
-    if len(value) != count or any(part in (None, "") for part in value):
-        return None
-    numbers = np.array([float(part) for part in value])
-    return numbers if np.isfinite(numbers).all() else None
 
 
 def _unit(vector: np.ndarray) -> np.ndarray | None:
@@ -235,10 +239,9 @@ def _unit(vector: np.ndarray) -> np.ndarray | None:
     return vector / length if length > 0.5 else None
 
 
-def _positive(value: Any) -> float | None:
-    if value in (None, "") or not 0.0 < float(value) < np.inf:
-        return None
-    return float(value)
+def _positive(holder: Dataset, keyword: str) -> float | None:
+    value = number(holder, keyword)
+    return value if value is not None and value > 0.0 else None
 
 
 def _known(vector: np.ndarray | None) -> np.ndarray:

@@ -25,7 +25,7 @@ _LAST_TAG = 0x00280100  # BitsAllocated
 _HEAD_BYTES = 2**14
 _TEXTS = (
     *("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
-    "FrameOfReferenceUID",
+    *("FrameOfReferenceUID", "ConcatenationUID"),
 )
 _NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _TAG_OF = {
@@ -37,6 +37,7 @@ _WANTED = frozenset(map(int, _TAGS))
 # A backslash divides values; a tilde is another sign in Japanese character sets.
 _PLAIN_TEXT = re.compile(rb"[ -[\]-}]*")
 _MOST_FRAMES = 2**31 - 1
+_TEXT_FIELDS = ("patient", "study", "series", "instance", "frame_of_reference", "concatenation")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class DicomIdentifiers:
     Attributes:
         patient, study, series, instance: PatientID and the three UIDs.
         frame_of_reference: FrameOfReferenceUID.
+        concatenation: ConcatenationUID of a part of a divided multi-frame object.
         frames: Of a multi-frame object; 1 otherwise.
         pixel_bytes: Size of the decoded pixels; 0 where that is more than is ever read.
         labels: What a segmentation or structure set describes; None for everything else.
@@ -58,28 +60,31 @@ class DicomIdentifiers:
     series: str = ""
     instance: str = ""
     frame_of_reference: str = ""
+    concatenation: str = ""
     frames: int = 1
     pixel_bytes: int = 0
     labels: LabelObject | None = None
 
     def __post_init__(self) -> None:
         """Bring what a header says within bounds."""
-        for name in ("patient", "study", "series", "instance", "frame_of_reference"):
+        for name in _TEXT_FIELDS:
             object.__setattr__(self, name, writable(getattr(self, name)))
         object.__setattr__(self, "frames", max(0, min(self.frames, _MOST_FRAMES)))
         if not 0 <= self.pixel_bytes <= MAX_IMAGE_BYTES:
             object.__setattr__(self, "pixel_bytes", 0)
 
     @property
-    def series_key(self) -> tuple[str, str] | None:
-        """Patient and series of a single-frame file; None for one that stands alone.
+    def series_key(self) -> tuple[str, str, str] | None:
+        """What files share that are read together; None for one that stands alone.
 
-        The patient is part of the key, since anonymisers are known to give one series UID to
-        many.
+        That is the series of single-frame files, and the concatenation of its parts. The patient
+        is part of the key, since anonymisers are known to give one series UID to many.
         """
-        if not self.series or self.frames != 1 or self.labels is not None:
+        if self.labels is not None:
             return None
-        return self.patient, self.series
+        if self.concatenation:
+            return self.patient, self.series, self.concatenation
+        return (self.patient, self.series, "") if self.series and self.frames == 1 else None
 
 
 def read_identifiers(file: SourceFile) -> DicomIdentifiers:
@@ -176,7 +181,7 @@ def _with_size(
     return DicomIdentifiers(*texts, frames=frames, pixel_bytes=pixel_bytes, labels=labels)
 
 
-def _series_key(file: SourceFile) -> tuple[str, str] | None:
+def _series_key(file: SourceFile) -> tuple[str, str, str] | None:
     if file.kind != "dicom":
         return None
     try:
@@ -186,12 +191,13 @@ def _series_key(file: SourceFile) -> tuple[str, str] | None:
 
 
 def group_series(files: Iterable[SourceFile]) -> Iterator[Group]:
-    """Put the single-frame DICOM files of one series into one group; all others stand alone.
+    """Put DICOM files that are read together into one group; all others stand alone.
 
-    Files that are no DICOM, and multi-frame DICOM files, come first in the order given; then the
-    series, each in the order of its first file.
+    These are the single-frame files of a series, and the parts of a divided multi-frame image.
+    Files that are no DICOM, and whole multi-frame DICOM files, come first in the order given; then
+    the groups, each in the order of its first file.
     """
-    series: dict[tuple[str, str], list[SourceFile]] = {}
+    series: dict[tuple[str, str, str], list[SourceFile]] = {}
     for file in files:
         key = _series_key(file)
         if key is None:

@@ -18,6 +18,7 @@ from pydicom import Dataset
 
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_geometry import FramePlane
+from vismae.files.dicom_numbers import number, without_use
 from vismae.files.dicom_objects import image_type_words
 from vismae.files.reasons import Reason
 
@@ -102,8 +103,8 @@ def mosaic_of(dataset: Dataset, shape: tuple[int, ...], name: str) -> Mosaic | N
         raise _not_divided(name, f"{shape[1]}×{shape[2]} pixels do not hold {down}×{across} tiles")
     if "VFRAME" in words:
         return Mosaic(count, down, across, positions=_positions(dataset, count, name))
-    if count > 1 and not float(dataset.get("SpacingBetweenSlices") or 0.0) > 0.0:
-        raise _not_divided(name, "SpacingBetweenSlices is missing")
+    if count > 1 and not (number(dataset, "SpacingBetweenSlices") or 0.0) > 0.0:
+        raise _not_divided(name, without_use(dataset, "SpacingBetweenSlices"))
     return Mosaic(count, down, across, _along_normal(dataset, csa))
 
 
@@ -132,7 +133,10 @@ def _count(
         value = value.decode("ascii", "ignore").strip(" \0")
     if isinstance(value, list):
         value = value[0] if value else None
-    return None if value in (None, "") else int(float(value))
+    try:
+        return None if value in (None, "") else int(float(value))
+    except (TypeError, ValueError):
+        return None
 
 
 def _along_normal(dataset: Dataset, csa: dict[str, Any] | None) -> float:

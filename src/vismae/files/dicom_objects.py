@@ -12,6 +12,7 @@ from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, Modality
+from vismae.files.dicom_numbers import whole_number
 from vismae.files.reasons import Reason
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -96,7 +97,8 @@ _LOCALIZER_SERIES = re.compile(
 )
 # GE and Philips name them by their three planes, "3-Pl T2* FGRE", or for short.
 _MR_LOCALIZER_SERIES = re.compile(r"(\b3|\bthree)[ -]?pl(ane)?s?\b|^loc\b")
-_CROSS_SECTIONS = {Modality.CT, Modality.MR, Modality.PET}
+CROSS_SECTIONS = frozenset({Modality.CT, Modality.MR, Modality.PET})
+"""Images of slices; these may be stacked by their number where they have no position."""
 
 
 def modality_of(dataset: Dataset) -> Modality:
@@ -202,9 +204,9 @@ def _is_secondary_capture(dataset: Dataset) -> bool:
     if any(word.endswith(_SCREEN_ENDS) for word in words):
         return True
     made_by = _MADE_BY.get(uid.removeprefix(_STORAGE))
-    coloured = int(dataset.get("SamplesPerPixel") or 1) > 1
+    coloured = whole_number(dataset, "SamplesPerPixel") > 1
     coloured = coloured or _word(dataset, "PhotometricInterpretation") == "PALETTE COLOR"
-    return made_by in _CROSS_SECTIONS and coloured
+    return made_by in CROSS_SECTIONS and coloured
 
 
 def _readable_text(dataset: Dataset) -> str | None:

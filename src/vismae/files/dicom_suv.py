@@ -9,6 +9,8 @@ PS3.5 6.2 (offsets of date-times), 7.8.1 (private blocks and their creators).
 
 import math
 import re
+from collections import defaultdict
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
@@ -17,6 +19,7 @@ from pydicom.valuerep import DT
 
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_geometry import functional_group
+from vismae.files.dicom_numbers import is_malformed, number, without_use
 from vismae.files.reasons import Reason
 
 # Below this a dose was certainly written in MBq (a mouse gets some 10^6 Bq).
@@ -36,8 +39,50 @@ _CONVERTED = (
 )
 
 
-def suv_factor(dataset: Dataset, name: str) -> float:
+@dataclass
+class BedTimes:
+    """When the beds of PET series were begun, noted while their files are read.
+
+    SeriesTime is the start of the scan unless it is later than the first bed, which is known only
+    when all files have been read: then those of such a series are read again.
+
+    Attributes:
+        first: SeriesInstanceUID -> start of the first bed, of series whose SeriesTime is not the
+            start of the scan; empty until ``settle`` was called.
+    """
+
+    first: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    _begun: defaultdict[str, set[datetime]] = field(default_factory=lambda: defaultdict(set))
+    _relied_on: defaultdict[str, set[datetime]] = field(default_factory=lambda: defaultdict(set))
+    _refused: set[str] = field(default_factory=set[str])
+
+    def note(self, series: str, begun: datetime) -> None:
+        """Remember when the bed of a slice was begun."""
+        self._begun[series].add(begun)
+
+    def rely_on(self, series: str, start: datetime | None) -> None:
+        """Remember what was taken for the start of the scan of a slice; None if nothing was."""
+        if start is None:
+            self._refused.add(series)
+        else:
+            self._relied_on[series].add(start)
+
+    def settle(self) -> bool:
+        """Find the first bed of series with another start than was thought; whether any has."""
+        for series, begun in self._begun.items():
+            latest = max(self._relied_on[series], default=None)
+            if series in self._refused or (latest is not None and latest > min(begun)):
+                self.first[series] = min(begun)
+        return bool(self.first)
+
+
+def suv_factor(dataset: Dataset, name: str, beds: BedTimes | None = None) -> float:
     """Return the number that turns rescaled PET values into SUV by body weight (g/ml).
+
+    Args:
+        dataset: The header.
+        name: Of the file, for messages.
+        beds: Of the series; None for a slice by itself.
 
     Raises:
         UnreadableFileError: ``no-suv``, naming the element that is missing or unusable.
@@ -58,13 +103,15 @@ def suv_factor(dataset: Dataset, name: str) -> float:
             raise no_suv(
                 name, "Units is CNTS and the Philips factors (7053,1000), (7053,1009) are missing"
             )
-        return activity_scale * _per_dose(dataset, name)
+        return activity_scale * _per_dose(dataset, name, beds)
     if units == "BQML":
-        return _per_dose(dataset, name)
+        return _per_dose(dataset, name, beds)
     raise no_suv(name, f"Units is '{units}'" if units else "Units is missing")
 
 
-def suv_of_frame(dataset: Dataset, frame: int, name: str) -> tuple[float, float, float]:
+def suv_of_frame(
+    dataset: Dataset, frame: int, name: str, beds: BedTimes | None = None
+) -> tuple[float, float, float]:
     """Return slope and intercept to SUV, and the factor in them, of a PET image without Units.
 
     Legacy converted images have the classic elements in their converted attributes. Enhanced
@@ -78,18 +125,22 @@ def suv_of_frame(dataset: Dataset, frame: int, name: str) -> tuple[float, float,
     transformation = functional_group(dataset, frame, "PixelValueTransformationSequence")
     if classic.get("Units"):
         holder = transformation or dataset
-        slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
-        if slope in (None, "") or intercept in (None, ""):
-            raise no_suv(name, "RescaleSlope is missing")
-        factor = suv_factor(classic, name)
-        return float(slope) * factor, float(intercept) * factor, factor
+        slope, intercept = number(holder, "RescaleSlope"), number(holder, "RescaleIntercept")
+        if slope is None:
+            raise no_suv(name, without_use(holder, "RescaleSlope"))
+        if intercept is None:
+            raise no_suv(name, without_use(holder, "RescaleIntercept"))
+        factor = suv_factor(classic, name, beds)
+        return slope * factor, intercept * factor, factor
     _require_attenuation_correction(dataset, name)
     mappings = _real_world_mappings(dataset, frame)
     for units, factor_of in ((_SUV_UNITS, None), (_ACTIVITY_UNITS, _per_dose_enhanced)):
         for mapping in mappings:
             if _unit_code(mapping) in units:
                 slope = _number(mapping, "RealWorldValueSlope", name)
-                intercept = float(mapping.get("RealWorldValueIntercept") or 0.0)
+                intercept = number(mapping, "RealWorldValueIntercept") or 0.0
+                if is_malformed(mapping, "RealWorldValueIntercept"):
+                    raise no_suv(name, without_use(mapping, "RealWorldValueIntercept"))
                 factor = 1.0 if factor_of is None else factor_of(dataset, name)
                 return slope * factor, intercept * factor, factor
     found = ", ".join(_unit_code(mapping) for mapping in mappings)
@@ -135,7 +186,7 @@ def _weight_and_tracer(dataset: Dataset, name: str) -> tuple[float, Dataset, flo
     return weight_kg * 1000.0, sequence[0], dose_bq
 
 
-def _per_dose(dataset: Dataset, name: str) -> float:
+def _per_dose(dataset: Dataset, name: str, beds: BedTimes | None) -> float:
     """Return weight in grams over the dose left at the time the image was decay-corrected to."""
     weight_g, tracer, dose_bq = _weight_and_tracer(dataset, name)
     correction = str(dataset.get("DecayCorrection") or "").strip().upper()
@@ -145,7 +196,7 @@ def _per_dose(dataset: Dataset, name: str) -> float:
         raise no_suv(name, f"DecayCorrection is '{correction}', not START or ADMIN")
     half_life = _number(tracer, "RadionuclideHalfLife", name)
     zone = _zone(str(dataset.get("TimezoneOffsetFromUTC") or ""))
-    scan = _scan_start(dataset, half_life, zone, name)
+    scan = _scan_start(dataset, half_life, zone, name, beds or BedTimes())
     injected = _injection(tracer, scan, zone, name)
     return weight_g / _dose_left(dose_bq, half_life, injected, scan, name)
 
@@ -203,12 +254,12 @@ def _unit_code(mapping: Dataset) -> str:
 
 
 def _number(holder: Dataset, tag: str, name: str) -> float:
-    value = holder.get(tag)
-    if value in (None, ""):
-        raise no_suv(name, f"{tag} is missing")
-    if not float(value) > 0.0:
-        raise no_suv(name, f"{tag} is {value}, not above 0")
-    return float(value)
+    value = number(holder, tag)
+    if value is None:
+        raise no_suv(name, without_use(holder, tag))
+    if not value > 0.0:
+        raise no_suv(name, f"{tag} is {value:g}, not above 0")
+    return value
 
 
 def _philips_number(dataset: Dataset, offset: int) -> float | None:
@@ -273,29 +324,40 @@ def _zone(text: str) -> timezone | None:
 
 
 def _scan_start(
-    dataset: Dataset, half_life_seconds: float, zone: tzinfo | None, name: str
+    dataset: Dataset, half_life_seconds: float, zone: tzinfo | None, name: str, beds: BedTimes
 ) -> datetime:
     """Return the moment to which START-corrected activity refers.
 
-    That is the series time, unless later processing has overwritten it: then GE's private scan
-    time, or else the acquisition time moved back by the frame's own reference time.
+    That is the series time, unless later processing has overwritten it, so that it is later than a
+    bed: then GE's private scan time, or else the acquisition time moved back by the frame's own
+    reference time, or else the start of the first bed.
     """
+    uid = str(dataset.get("SeriesInstanceUID") or "")
+    first = beds.first.get(uid)
     series = _moment(dataset.get("SeriesDate"), dataset.get("SeriesTime"))
     acquired = _moment(
         dataset.get("AcquisitionDate") or dataset.get("SeriesDate"), dataset.get("AcquisitionTime")
     )
-    if series is not None and (acquired is None or series <= acquired):
+    if acquired is not None:
+        beds.note(uid, acquired)
+    known = [moment for moment in (acquired, first) if moment is not None]
+    if series is not None and series <= min(known, default=series):
+        beds.rely_on(uid, series)
         return series
     scanned = _ge_scan_time(dataset, zone)
     if scanned is not None:
         return scanned
-    reference_ms = float(dataset.get("FrameReferenceTime") or 0)
-    duration = float(dataset.get("ActualFrameDuration") or 0) / 1000.0
+    reference_ms = number(dataset, "FrameReferenceTime") or 0.0
+    duration = (number(dataset, "ActualFrameDuration") or 0.0) / 1000.0
+    if first is not None and (acquired is None or reference_ms <= 0 or duration <= 0):
+        return first
     if acquired is None or reference_ms <= 0 or duration <= 0:
+        beds.rely_on(uid, None)
         raise no_suv(
             name,
             "the start of the scan is unknown (SeriesTime is missing or later than "
-            "AcquisitionTime, and FrameReferenceTime or ActualFrameDuration is missing)",
+            "AcquisitionTime, FrameReferenceTime or ActualFrameDuration is missing, and no other "
+            "slice of the series tells when it began)",
         )
     decay = math.log(2.0) / half_life_seconds
     lost = decay * duration

@@ -10,6 +10,7 @@ import numpy as np
 from pydicom import Dataset
 
 from vismae.core.errors import UnreadableFileError
+from vismae.files.dicom_numbers import number, whole_number
 from vismae.files.reasons import Reason
 
 _TWO_DIMENSIONAL = 1
@@ -48,7 +49,7 @@ def picture_region(dataset: Dataset, name: str) -> PictureRegion | None:
     regions = _regions(dataset)
     pictures = [region for region in regions if _is_picture(region)]
     if not pictures:
-        formats = [int(region.get("RegionSpatialFormat") or 0) for region in regions]
+        formats = [whole_number(region, "RegionSpatialFormat") for region in regions]
         if formats and set(formats) <= _TRACES:
             raise UnreadableFileError(
                 Reason.ULTRASOUND_TRACE,
@@ -85,10 +86,11 @@ def ultrasound_pixel_size(dataset: Dataset) -> tuple[float | None, float | None]
     regions = _regions(dataset)
     sizes: set[tuple[float, float]] = set()
     for region in [region for region in regions if _is_picture(region)] or regions:
-        units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
-        row, column = region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX")
+        axes = ("PhysicalUnitsXDirection", "PhysicalUnitsYDirection")
+        units = tuple(whole_number(region, axis) for axis in axes)
+        row, column = number(region, "PhysicalDeltaY"), number(region, "PhysicalDeltaX")
         if units == (_CENTIMETRE, _CENTIMETRE) and row and column:
-            sizes.add((round(abs(float(row)) * 10.0, 6), round(abs(float(column)) * 10.0, 6)))
+            sizes.add((round(abs(row) * 10.0, 6), round(abs(column) * 10.0, 6)))
     return sizes.pop() if len(sizes) == 1 else (None, None)
 
 
@@ -102,9 +104,9 @@ def shows_colour_flow(dataset: Dataset, frame: np.ndarray) -> bool:
         dataset: The header.
         frame: One frame, (H, W) or (H, W, 3), 8 bits.
     """
-    if any(int(region.get("RegionDataType") or 0) == _COLOUR_FLOW for region in _regions(dataset)):
+    if any(whole_number(region, "RegionDataType") == _COLOUR_FLOW for region in _regions(dataset)):
         return True
-    if frame.ndim != 3 or int(dataset.get("UltrasoundColorDataPresent") or 0) != 1:
+    if frame.ndim != 3 or whole_number(dataset, "UltrasoundColorDataPresent") != 1:
         return False
     brightest = frame.max(axis=-1)
     coloured = np.count_nonzero(brightest - frame.min(axis=-1) >= _COLOURED_LEVELS)
@@ -118,17 +120,18 @@ def _regions(dataset: Dataset) -> list[Dataset]:
 
 def _is_picture(region: Dataset) -> bool:
     return (
-        int(region.get("RegionSpatialFormat") or 0) == _TWO_DIMENSIONAL
-        and int(region.get("RegionDataType") or 0) in _PICTURE_DATA
+        whole_number(region, "RegionSpatialFormat") == _TWO_DIMENSIONAL
+        and whole_number(region, "RegionDataType") in _PICTURE_DATA
     )
 
 
 def _box(region: Dataset) -> PictureRegion | None:
     tags = ("MinY0", "MaxY1", "MinX0", "MaxX1")
-    values = [region.get(f"RegionLocation{tag}") for tag in tags]
-    if any(value in (None, "") for value in values):
+    found = (number(region, f"RegionLocation{tag}") for tag in tags)
+    values = [int(value) for value in found if value is not None]
+    if len(values) < len(tags):
         return None
-    top, bottom, left, right = (int(value) for value in values if value is not None)
+    top, bottom, left, right = values
     if bottom <= top or right <= left:
         return None
     return PictureRegion(top, bottom + 1, left, right + 1)

@@ -14,8 +14,11 @@ from pydicom.pixels.utils import get_nr_frames
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Modality, PixelUnit
 from vismae.files.dicom_geometry import functional_group
-from vismae.files.dicom_suv import no_suv, suv_factor, suv_of_frame
+from vismae.files.dicom_numbers import is_malformed, number, require_numbers, whole_number
+from vismae.files.dicom_suv import BedTimes, no_suv, suv_factor, suv_of_frame
 from vismae.files.reasons import Reason
+
+_RESCALE = ("RescaleSlope", "RescaleIntercept")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,11 @@ class FrameScale:
 
 
 def frame_scales(
-    dataset: Dataset, modality: Modality, name: str, of_a_screen: bool
+    dataset: Dataset,
+    modality: Modality,
+    name: str,
+    of_a_screen: bool,
+    beds: BedTimes | None = None,
 ) -> Sequence[FrameScale]:
     """Return the scale of every frame.
 
@@ -54,6 +61,7 @@ def frame_scales(
         name: For messages.
         of_a_screen: A secondary capture. It has Hounsfield units or SUV only where its header
             gives a true rescale or Units; else its values are grey levels.
+        beds: Of a PET series; None for a file by itself.
 
     Raises:
         UnreadableFileError: ``no-rescale`` for CT and ``no-suv`` for PET.
@@ -63,22 +71,20 @@ def frame_scales(
     table_kind = str(table[0].get("ModalityLUTType") or "").upper() if table else ""
     if of_a_screen and not _has_unit(dataset, modality):
         return [FrameScale(1.0, 0.0, PixelUnit.DISPLAY)] * count
-    if modality is Modality.CT and int(dataset.get("SamplesPerPixel") or 1) > 1:
+    if modality is Modality.CT and whole_number(dataset, "SamplesPerPixel") > 1:
         raise no_rescale(name, "It is a colour picture")
     if table and modality is Modality.CT and table_kind != "HU":
         raise no_rescale(name, f"Its ModalityLUTType is '{table_kind}'")
     if modality is Modality.PET and not dataset.get("Units"):
-        scales = [suv_of_frame(dataset, frame, name) for frame in range(count)]
+        scales = [suv_of_frame(dataset, frame, name, beds) for frame in range(count)]
         return [FrameScale(m, b, PixelUnit.SUV, factor) for m, b, factor in scales]
-    factor = suv_factor(dataset, name) if modality is Modality.PET else 1.0
+    factor = suv_factor(dataset, name, beds) if modality is Modality.PET else 1.0
     result: list[FrameScale] = []
     for frame in range(count):
         group = functional_group(dataset, frame, "PixelValueTransformationSequence")
         found = Rescale(1.0, 0.0, table_kind) if table else find_rescale(dataset, group)
-        if found is None and modality is Modality.CT:
-            raise no_rescale(name, "RescaleSlope and RescaleIntercept are missing")
-        if found is None and modality is Modality.PET:
-            raise no_suv(name, "RescaleSlope is missing")
+        if found is None:
+            _require_no_rescale(modality, [group or dataset, dataset], name)
         found = found or Rescale(1.0, 0.0, "")
         unit = unit_of(modality, found.kind)
         result.append(FrameScale(found.slope * factor, found.intercept * factor, unit, factor))
@@ -95,12 +101,30 @@ def find_rescale(dataset: Dataset, transformation: Dataset | None) -> Rescale | 
     for holder in (transformation, dataset):
         if holder is None:
             continue
-        slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
-        if slope not in (None, "") and intercept not in (None, ""):
+        slope, intercept = (number(holder, keyword) for keyword in _RESCALE)
+        if slope and intercept is not None and math.isfinite(slope * intercept):
             kind = str(holder.get("RescaleType") or "").strip().upper()
-            if float(slope) != 0.0 and math.isfinite(float(slope) * float(intercept)):
-                return Rescale(float(slope), float(intercept), kind)
+            return Rescale(slope, intercept, kind)
     return None
+
+
+def _require_no_rescale(modality: Modality, holders: Sequence[Dataset], name: str) -> None:
+    """Refuse a frame without a usable rescale if its values mean nothing without it.
+
+    Magnetic resonance needs none; but where there is one that cannot be read, the slice has another
+    scale than its neighbours. Of grey levels for the eye nobody would miss it.
+    """
+    found = f"{' and '.join(_RESCALE)} are missing"
+    for keyword in _RESCALE:
+        if any(is_malformed(holder, keyword) for holder in holders):
+            found = f"{keyword} is no number"
+    if modality is Modality.CT:
+        raise no_rescale(name, found)
+    if modality is Modality.PET:
+        raise no_suv(name, found)
+    if modality is Modality.MR:
+        for holder in holders:
+            require_numbers(holder, _RESCALE, name)
 
 
 def unit_of(modality: Modality, rescale_kind: str) -> PixelUnit:

@@ -14,6 +14,7 @@ import numpy as np
 from pydicom import Dataset
 
 from vismae.files.dicom_geometry import functional_group
+from vismae.files.dicom_numbers import readable
 from vismae.files.dicom_tables import look_up
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def display_window(dataset: Dataset, frame: int) -> tuple[float, float] | None:
     centre -+ width / 2. None without a usable window.
     """
     holder = functional_group(dataset, frame, "FrameVOILUTSequence") or dataset
-    centre, width = _first(holder.get("WindowCenter")), _first(holder.get("WindowWidth"))
+    centre, width = _first(holder, "WindowCenter"), _first(holder, "WindowWidth")
     if centre is None or width is None or not width > 0.0:
         return None
     function = str(holder.get("VOILUTFunction") or "LINEAR").strip().upper()
@@ -55,7 +56,8 @@ def apply_voi_table(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, i
         return None
 
 
-def _first(value: Any) -> float | None:
+def _first(holder: Dataset, keyword: str) -> float | None:
+    value: Any = readable(holder, keyword)
     if value is None or value == "":
         return None
     if not isinstance(value, (str, int, float)):

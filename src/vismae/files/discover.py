@@ -7,12 +7,13 @@ import io
 import os
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from vismae.core.errors import UnreadableFileError
 from vismae.files.archive import MAX_MEMBER_BYTES, no_access, open_archive, read_member
+from vismae.files.nifti_pair import header_beside, is_header_name, voxels_beside
 from vismae.files.reasons import Reason
 from vismae.files.signatures import (
     DETACHED_PIXEL_SUFFIXES,
@@ -167,10 +168,10 @@ class FoundFile:
     Attributes:
         path: The file, or the archive that holds it.
         member: Name inside the archive, or None for a plain file.
-        size: Bytes, unpacked.
+        size: Bytes, unpacked; those of a NIfTI header with those of the voxels beside it.
         change_mark: Another number when the content is another: the time of the last change in
             nanoseconds since 1970, or the CRC-32 of an archive member, since the time of an
-            archive says nothing of one member.
+            archive says nothing of one member. A NIfTI header changes with its voxels.
     """
 
     path: Path
@@ -198,7 +199,8 @@ def walk(
 ) -> Iterator[FoundFile | RejectedFile]:
     """Yield the files of a folder and its subfolders in sorted order, or the one file named.
 
-    No file is opened. Hidden files and companions are passed over.
+    No file is opened but the header beside the voxels of a NIfTI pair, which stands for both.
+    Hidden files and companions are passed over.
 
     Args:
         source: Folder or file.
@@ -221,7 +223,7 @@ def walk(
             yield _no_access_to(str(path), error)
             continue
         if (status.st_dev, status.st_ino) not in apart:
-            yield FoundFile(path, None, status.st_size, status.st_mtime_ns)
+            yield _with_voxels(FoundFile(path, None, status.st_size, status.st_mtime_ns))
 
 
 def find_file(path: Path, member: str | None = None) -> FoundFile:
@@ -235,15 +237,30 @@ def find_file(path: Path, member: str | None = None) -> FoundFile:
     except OSError as error:
         raise no_access(str(path), error) from error
     if member is None:
-        return FoundFile(path, None, status.st_size, status.st_mtime_ns)
+        return _with_voxels(FoundFile(path, None, status.st_size, status.st_mtime_ns))
     try:
-        info = open_archive(path).getinfo(member)
+        return _with_voxels(_member(path, open_archive(path).getinfo(member)))
     except KeyError as error:
         raise UnreadableFileError(
             Reason.NOT_FOUND,
             f"{path}!{member}: the archive has no such member. Check the name.",
         ) from error
-    return FoundFile(path, member, _unpacked_size(info), info.CRC)
+
+
+def _with_voxels(found: FoundFile) -> FoundFile:
+    """Return the header of a NIfTI pair with the size and the changes of both files."""
+    if not is_header_name(found.member or found.path.name):
+        return found
+    place = voxels_beside(*found.place)
+    if place is None:
+        return found
+    voxels = find_file(*place)
+    mark = (found.change_mark * 31 + voxels.change_mark) % 2**63
+    return replace(found, size=found.size + voxels.size, change_mark=mark)
+
+
+def _member(path: Path, info: zipfile.ZipInfo) -> FoundFile:
+    return FoundFile(path, info.filename, _unpacked_size(info), info.CRC)
 
 
 def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
@@ -257,8 +274,10 @@ def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
         yield RejectedFile(str(path), Reason(error.reason), str(error))
         return
     for info in members:
-        if not info.is_dir() and not any(_is_companion(part) for part in info.filename.split("/")):
-            yield FoundFile(path, info.filename, _unpacked_size(info), info.CRC)
+        if info.is_dir() or any(_is_companion(part) for part in info.filename.split("/")):
+            continue
+        if header_beside(path, info.filename) is None:
+            yield _with_voxels(_member(path, info))
 
 
 def _unpacked_size(info: zipfile.ZipInfo) -> int:
@@ -308,7 +327,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path | Re
     if identity in above:
         return
     for path in paths:
-        if _is_companion(path.name):
+        if _is_companion(path.name) or header_beside(path, None) is not None:
             continue
         if path.is_dir():
             yield from _walk(path, above | {identity})
@@ -343,13 +362,21 @@ def _classify(path: Path, member: str | None, head: bytes) -> SourceFile | Rejec
             f"{name}: an archive where an image was expected. Archives inside archives are not "
             f"entered; unpack it first.",
         )
-    if content is None or (content == "nifti" and is_nifti_pair_header(head)):
-        pair = "" if content is None else " (a NIfTI header without its .img pixels)"
+    if (header := header_beside(path, member)) is not None:
         return RejectedFile(
             name,
             Reason.UNKNOWN_FORMAT,
-            f"{name}: not a known image format{pair}. DICOM, NIfTI (.nii, .nii.gz), PNG, JPEG, "
-            f"TIFF and BMP are read; convert it to one of these or leave it out.",
+            f"{name}: the voxels of {header[1] or header[0]}, which is read with them. Name that "
+            "file instead.",
+        )
+    misnamed = is_nifti_pair_header(head) and not is_header_name(member or path.name)
+    if content is None or (content == "nifti" and misnamed):
+        pair = "" if content is None else " (the header of a NIfTI pair, which must end with .hdr)"
+        return RejectedFile(
+            name,
+            Reason.UNKNOWN_FORMAT,
+            f"{name}: not a known image format{pair}. DICOM, NIfTI (.nii, .nii.gz, .hdr with "
+            f".img), PNG, JPEG, TIFF and BMP are read; convert it to one of these or leave it out.",
         )
     return SourceFile(path, member, content)
 

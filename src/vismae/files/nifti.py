@@ -18,6 +18,7 @@ from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, Spacing
 from vismae.files.discover import SourceFile
 from vismae.files.label_place import ImageBlock, lay_on_image
+from vismae.files.nifti_stream import open_nifti
 from vismae.files.orientation import has_three_directions, slice_orientation
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
 from vismae.files.reasons import Reason
@@ -42,9 +43,9 @@ def read_nifti(file: SourceFile, modality: Modality | None = None) -> list[Medic
 
     Raises:
         UnreadableFileError: ``truncated``, ``undecodable``, ``too-large``,
-            ``unsupported-pixels`` or ``not-finite``.
+            ``unsupported-pixels``, ``not-finite``, or ``not-found`` for the voxels of a pair.
     """
-    with file.open() as stream:
+    with open_nifti(file) as stream:
         volumes = _Volumes(stream, file.name)
         made = modality or modality_from_name(file.name)
         return [_image(volumes, index, file.name, made) for index in spread_volumes(volumes.count)]
@@ -67,7 +68,7 @@ def read_nifti_labels(
             that are not whole numbers, ``label-format`` refuses colours and several volumes;
             ``label-geometry`` as ``lay_on_image``.
     """
-    with file.open() as stream:
+    with open_nifti(file) as stream:
         volumes = _Volumes(stream, file.name)
         if volumes.count > 1 or volumes.colour:
             found = "colours" if volumes.colour else f"{volumes.count} volumes"

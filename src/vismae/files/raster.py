@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, PixelUnit
@@ -29,6 +29,25 @@ _PHOTOMETRIC_TAG = 262
 _WHITE_IS_ZERO = 0
 _BITS_TAG, _SAMPLE_FORMAT_TAG = 258, 339
 _UNSIGNED, _SIGNED = 1, 2
+# Pillow unpacks these, but does not know the tags of TIFFs that hold them: byte order, photometric
+# interpretation, sample format (3 is float), fill order and bits. Values become float32.
+_MORE_TIFFS = {
+    (b"II", 0, (3,), 1, (64,), ()): ("F", "F;64F"),
+    (b"II", 1, (3,), 1, (64,), ()): ("F", "F;64F"),
+    (b"MM", 0, (3,), 1, (64,), ()): ("F", "F;64BF"),
+    (b"MM", 1, (3,), 1, (64,), ()): ("F", "F;64BF"),
+    (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
+}
+for _tags, _modes in _MORE_TIFFS.items():
+    TiffImagePlugin.OPEN_INFO.setdefault(_tags, _modes)
+# libtiff hands out compressed numbers in the machine's byte order; Pillow allows for that with
+# unsigned greys of 16 bits only.
+_NATIVE_MODES = {
+    "F;64BF": "F;64NF",
+    "F;32BF": "F;32NF",
+    "I;32BS": "I;32NS",
+    "I;16BS": "I;16NS",
+}
 
 
 def read_raster(file: SourceFile, modality: Modality | None = None) -> MedicalImage:
@@ -101,6 +120,7 @@ def _read_pages(
             pages = []
             for page in ImageSequence.Iterator(image) if count > 1 else [image]:
                 _require_moderate(page, 1, file.name)
+                _settle_byte_order(page)
                 tags = getattr(page, "tag_v2", {})  # turning the page upright loses them
                 white_is_zero = tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
                 pixels = read_page(ImageOps.exif_transpose(page), white_is_zero)
@@ -119,6 +139,20 @@ def _read_pages(
             f"{file.name}: cannot be decoded ({type(error).__name__}: {error}). Copy the file "
             f"again, or save it anew as PNG.",
         ) from error
+
+
+def _settle_byte_order(page: Image.Image) -> None:
+    """Say in which byte order the numbers of a compressed page arrive."""
+    plan: Any = getattr(page, "tile", [])
+    page.tile = [_in_native_order(tile) for tile in plan]  # pyright: ignore
+
+
+def _in_native_order(tile: Any) -> Any:
+    codec, box, offset, args = tile
+    if codec != "libtiff" or args[0] not in _NATIVE_MODES:
+        return tile
+    changed = (codec, box, offset, (_NATIVE_MODES[args[0]], *args[1:]))
+    return changed if type(tile) is tuple else tile._make(changed)  # older Pillow has plain ones
 
 
 def _with_written_sign(pixels: np.ndarray, tags: Mapping[int, Any]) -> np.ndarray:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pydicom
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from vismae.core.errors import DataError, SettingError
+from vismae.files.dicom_numbers import is_malformed
 from vismae.files.discover import SourceFile
 
 # Type 2 in the patient and study modules: they must be there, but may be empty.
@@ -20,6 +22,7 @@ _MAY_BE_EMPTY = (
     *("StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+_NUMBERS = {"DS", "IS", "FD", "FL", "SL", "SS", "UL", "US"}
 _LONGEST_WORDS = 64
 _LARGEST_NUMBER = 2**31 - 1
 _UNICODE = "ISO_IR 192"
@@ -52,6 +55,7 @@ def source_header(file: SourceFile) -> Dataset:
     """
     with file.open() as stream:
         header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+    _leave_out_malformed(header)
     if header.get("SpecificCharacterSet") not in _TAKEN_OVER:
         header.decode()
         header.SpecificCharacterSet = _UNICODE
@@ -68,6 +72,14 @@ def source_header(file: SourceFile) -> Dataset:
             "must refer to. Use --format nifti or png."
         )
     return header
+
+
+def _leave_out_malformed(header: Dataset) -> None:
+    """Remove numbers that are none: highdicom would not make an object of such a header."""
+    for tag in list(header.keys()):
+        keyword = keyword_for_tag(tag)
+        if keyword and dictionary_VR(tag) in _NUMBERS and is_malformed(header, keyword):
+            del header[tag]
 
 
 def in_dicom(words: str) -> str:

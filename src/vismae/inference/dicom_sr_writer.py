@@ -63,16 +63,16 @@ class Finding:
     """What a classifier says of one image or volume.
 
     Attributes:
-        files: Of the images, one for each slice; or one multi-frame file.
+        files: Of the images, one for each slice; or one multi-frame file, or the parts of one.
         probabilities: (K,), of 0 to 1.
         predicted: Classes found; none of several questions may be.
-        frames: Of a multi-frame file, counted from 1; empty for all.
+        frames: Of each multi-frame file, counted from 1; empty for all of all.
     """
 
     files: tuple[SourceFile, ...]
     probabilities: np.ndarray
     predicted: tuple[str, ...]
-    frames: tuple[int, ...] = ()
+    frames: tuple[tuple[int, ...], ...] = ()
 
 
 def write_dicom_sr(path: Path, findings: Sequence[Finding], facts: ReportFacts) -> None:
@@ -144,7 +144,7 @@ def _group(number: int, finding: Finding, headers: list[Any], facts: ReportFacts
             uid=generate_uid(
                 entropy_srcs=[
                     *("group", facts.identity, str(headers[0].SOPInstanceUID)),
-                    *map(str, finding.frames),
+                    *(str(frame) for frames in finding.frames for frame in frames),
                 ]
             ),
             identifier=f"vismae {number}",
@@ -153,9 +153,9 @@ def _group(number: int, finding: Finding, headers: list[Any], facts: ReportFacts
             sr.SourceImageForMeasurementGroup(
                 referenced_sop_class_uid=header.SOPClassUID,
                 referenced_sop_instance_uid=header.SOPInstanceUID,
-                referenced_frame_numbers=list(finding.frames) or None,
+                referenced_frame_numbers=list(frames) or None,
             )
-            for header in headers
+            for header, frames in zip(headers, finding.frames or ((),) * len(headers), strict=True)
         ],
         measurements=measurements,
         qualitative_evaluations=found or None,

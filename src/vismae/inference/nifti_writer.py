@@ -16,6 +16,7 @@ from vismae.core.errors import DataError
 from vismae.core.types import MedicalImage
 from vismae.files.discover import SourceFile
 from vismae.files.nifti import voxel_space
+from vismae.files.nifti_stream import open_nifti
 from vismae.files.orientation import slice_orientation
 from vismae.files.signatures import is_gzip
 from vismae.inference.output_files import whole_or_none
@@ -97,7 +98,7 @@ class _Space:
 
 
 def _read_space(file: SourceFile) -> _Space:
-    with file.open() as stream:
+    with open_nifti(file) as stream:
         start = stream.read(2)
         stream.seek(0)
         data: Any = gzip.GzipFile(fileobj=stream) if is_gzip(start) else stream

@@ -74,6 +74,20 @@ def test_single_files_keep_their_order_and_dicom_is_ordered_by_its_identifiers(
     assert planned(ledger) == [["b"], ["a"], ["lone"], ["x", "z"], ["cine"], ["y"]]
 
 
+def test_the_parts_of_a_divided_object_are_read_together(ledger: Ledger) -> None:
+    of_series = {"patient": "A", "series": "1.2"}
+    for name, uid, frames in (("a2", "9.1", 30), ("b1", "9.2", 30), ("a1", "9.1", 1)):
+        parts = {"concatenation": uid, "frames": frames, "instance": f"5.{name}"}
+        enter_dicom(ledger, name, **of_series, **parts)
+    enter_dicom(ledger, "slice2", **of_series, instance="4.2")
+    enter_dicom(ledger, "slice1", **of_series, instance="4.1")
+    enter_dicom(ledger, "other", patient="B", series="1.2", concatenation="9.1", frames=30)
+
+    plan(ledger)
+
+    assert planned(ledger) == [["slice1", "slice2"], ["a1", "a2"], ["b1"], ["other"]]
+
+
 def test_rows_of_a_volume_are_read_together_and_patients_are_never_mixed(ledger: Ledger) -> None:
     enter(ledger, ["p1"], volume_id="ED", patient_id="1")
     enter(ledger, ["alone"])

@@ -56,6 +56,10 @@ CREATE INDEX rejected_entry ON rejected (entry);
 CREATE INDEX entry_instance ON entry (instance);
 CREATE TABLE stored_before (entry INTEGER PRIMARY KEY, earlier INTEGER NOT NULL);
 """
+# Few files are parts of something, and a ledger may have been begun before they were known.
+_CONCATENATIONS = (
+    "CREATE TABLE IF NOT EXISTS concatenation (entry INTEGER PRIMARY KEY, uid TEXT NOT NULL)"
+)
 # States of files that may be looked at anew, since the store has nothing of them.
 _NOTHING_READ = ("listed", "known", "label", "archive", "opened", "rejected")
 
@@ -71,6 +75,7 @@ class Listed:
         of_table: A table names this very file, so that ``volume_id`` speaks of it (and not of
             the folder it was found in).
         identifiers: Of a DICOM object that is known without being opened.
+        rejection: Why there is no file; the row keeps its place in the volume of its table.
     """
 
     source: int
@@ -79,6 +84,7 @@ class Listed:
     change_mark: int
     of_table: bool = False
     identifiers: DicomIdentifiers | None = None
+    rejection: Rejection | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ class Ledger:
             if fresh:
                 self.db.executescript(_TABLES)
                 self.set_fact("version", _VERSION)
+            self.db.execute(_CONCATENATIONS)
             version = self.fact("version")
         except sqlite3.DatabaseError as error:
             raise DataError(
@@ -206,9 +213,29 @@ class Ledger:
             for found in files:
                 if isinstance(found, Rejection):
                     self.enter_rejection(within, found)
+                elif found.rejection is not None:
+                    self._list_absent(found, found.rejection)
                 else:
                     counts[self._list(found)] += 1
         return NewFiles(**counts)
+
+    def _list_absent(self, found: Listed, why: Rejection) -> None:
+        before = self.db.execute(
+            "SELECT id, state FROM entry WHERE name = ?", (as_blob(found.row.name),)
+        ).fetchone()
+        entry, state = before or (self._add(found, 0), "listed")
+        # What was read while the file was there stays in the store.
+        self.enter_rejection(entry if state in _NOTHING_READ else None, why)
+
+    def _add(self, found: Listed, mark: int) -> int:
+        row, image = found.row, found.row.image
+        place = (as_blob(row.name), as_blob(image.path), as_blob(image.member))
+        added = self.db.execute(
+            "INSERT INTO entry (source, name, path, member, size, changed_ns, row, volume,"
+            " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'listed')",
+            (found.source, *place, found.size, mark, row_to_json(row), _volume_key(found)),
+        )
+        return int(added.lastrowid or 0)
 
     def _list(self, found: Listed) -> str:
         row, image = found.row, found.row.image
@@ -220,16 +247,8 @@ class Ledger:
             (as_blob(row.name),),
         ).fetchone()
         if before is None:
-            added = self.db.execute(
-                "INSERT INTO entry (source, name, path, member, size, changed_ns, row, volume,"
-                " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'listed')",
-                (
-                    *(found.source, as_blob(row.name), as_blob(image.path), as_blob(image.member)),
-                    *(found.size, mark, facts, _volume_key(found)),
-                ),
-            )
+            entry = self._add(found, mark)
             if found.identifiers is not None:
-                entry = int(added.lastrowid or 0)
                 self._enter_identified(Identified(entry, "dicom", found.identifiers))
             return "new"
         entry, path, member, size_before, mark_before, row_before, state = before
@@ -303,6 +322,10 @@ class Ledger:
                 *(key.frame_of_reference, key.frames, key.pixel_bytes, file.entry),
             ),
         )
+        self.db.execute("DELETE FROM concatenation WHERE entry = ?", (file.entry,))
+        if key.concatenation:
+            part = (file.entry, key.concatenation)
+            self.db.execute("INSERT INTO concatenation VALUES (?, ?)", part)
         if key.labels is not None:
             self._enter_labels(file.entry, key.labels)
 

@@ -125,7 +125,10 @@ def _table_files(
         try:
             found = find_file(row.image.path, row.image.member)
         except UnreadableFileError as error:
-            yield Rejection(row.image.text, str(error.reason), str(error))
+            why = Rejection(row.image.text, str(error.reason), str(error))
+            # Of a volume that is a slice between others.
+            absent = Listed(source, row, 0, 0, of_table=True, rejection=why)
+            yield why if row.volume_id is None else absent
             continue
         yield Listed(source, row, found.size, found.change_mark, of_table=True)
 

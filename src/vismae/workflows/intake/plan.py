@@ -39,19 +39,26 @@ _HEADERS_TRIED = 5
 
 _DICOM_BYTES = f"max(size, min(pixel_bytes, {_MOST_UNFOLDING} * size))"
 _BYTES = f"CASE WHEN kind = 'dicom' THEN {_DICOM_BYTES} ELSE {_UNFOLDING} * size END"
-# Each query gives (key, entry, bytes) in the order of rows; neighbours of one key are one item.
-_SINGLE_FILES = f"""SELECT id, id, {_BYTES} FROM entry
+# Each query gives (key, entry, bytes, place) in the order of rows; neighbours of one key are one
+# item. Without a place they are counted.
+_SINGLE_FILES = f"""SELECT id, id, {_BYTES}, NULL FROM entry
     WHERE state = 'known' AND volume IS NULL AND kind != 'dicom' ORDER BY id"""
-_TABLE_VOLUMES = f"""SELECT first, id, bytes FROM (
-    SELECT id, {_BYTES} AS bytes, min(id) OVER (PARTITION BY source, volume) AS first FROM entry
-    WHERE state = 'known' AND volume IS NOT NULL) ORDER BY first, id"""
+# Rows that were left out keep their places in the volume.
+_TABLE_VOLUMES = f"""SELECT first, id, bytes, place FROM (
+    SELECT id, state, {_BYTES} AS bytes, min(id) OVER of_volume AS first,
+        row_number() OVER (of_volume ORDER BY id) - 1 AS place FROM entry
+    WHERE volume IS NOT NULL WINDOW of_volume AS (PARTITION BY source, volume))
+    WHERE state = 'known' ORDER BY first, id"""
 # A series may lie in several sources, but what a table says of it holds for its own files only.
 _TABLE = "CASE WHEN source IN (SELECT source FROM entry WHERE row != '{}') THEN source ELSE -1 END"
+# So may the parts of a divided multi-frame object, which are read together too.
 _DICOM = f"""SELECT
-        CASE WHEN series != '' AND frames = 1
-        THEN {_TABLE} || char(0) || patient || char(0) || series ELSE id END, id, {_BYTES}
-    FROM entry WHERE state = 'known' AND volume IS NULL AND kind = 'dicom'
-    ORDER BY patient, series, {_TABLE}, frames > 1, instance, name"""
+        CASE WHEN uid IS NOT NULL OR (series != '' AND frames = 1)
+        THEN {_TABLE} || char(0) || patient || char(0) || series || char(0) || coalesce(uid, '')
+        ELSE id END, id, {_BYTES}, NULL
+    FROM entry LEFT JOIN concatenation ON concatenation.entry = entry.id
+    WHERE state = 'known' AND volume IS NULL AND kind = 'dicom'
+    ORDER BY patient, series, {_TABLE}, coalesce(uid, ''), frames > 1, instance, name"""
 # One object in several work items: how many files of it stand in earlier ones. (Those within one
 # item are counted, and true copies are dropped, when it is read.)
 _COUNT_COPIES = """UPDATE entry SET copy = counted.earlier FROM (
@@ -97,7 +104,7 @@ def plan(ledger: Ledger) -> None:
         for query in (_SINGLE_FILES, _TABLE_VOLUMES, _DICOM):
             # The rows' order is settled before the first one is marked: "item" decides nothing.
             for _, members in groupby(ledger.db.execute(query), key=lambda row: row[0]):
-                portions.add([(entry, int(size)) for _, entry, size in members])
+                portions.add([(entry, int(size), place) for _, entry, size, place in members])
         portions.close()
         ledger.db.execute(_COUNT_COPIES)
         ledger.db.execute(_FIND_STORED)
@@ -117,13 +124,16 @@ class _Portions:
         self._next = self._number("SELECT coalesce(max(last_item), 0) FROM portion") + 1
         self._first, self._bytes = self._next, 0
 
-    def add(self, entries: list[tuple[int, int]]) -> None:
-        """Make one work item of the entries, given with their bytes."""
+    def add(self, entries: list[tuple[int, int, int | None]]) -> None:
+        """Make one work item of the entries, given with their bytes and, where known, places."""
         self._db.executemany(
             "UPDATE entry SET item = ?, place = ? WHERE id = ?",
-            [(self._next, place, entry) for place, (entry, _) in enumerate(entries)],
+            [
+                (self._next, counted if place is None else place, entry)
+                for counted, (entry, _, place) in enumerate(entries)
+            ],
         )
-        self._bytes += sum(size for _, size in entries)
+        self._bytes += sum(size for _, size, _ in entries)
         self._next += 1
         if self._bytes >= self._target or self._next - self._first >= _MOST_PORTION_ITEMS:
             self.close()
@@ -267,7 +277,8 @@ def items_of(ledger: Ledger, portion: int) -> Iterator[tuple[int, WorkItem]]:
     """Yield number and content of a portion's work items."""
     rows = ledger.db.execute(
         "SELECT entry.item, entry.id, entry.name, entry.path, entry.member, entry.row, entry.kind,"
-        " entry.volume IS NOT NULL, entry.copy, earlier.path, earlier.member FROM entry"
+        " entry.volume IS NOT NULL, entry.copy, earlier.path, earlier.member, entry.place"
+        " FROM entry"
         " JOIN portion ON entry.item BETWEEN first_item AND last_item"
         " LEFT JOIN stored_before ON stored_before.entry = entry.id"
         " LEFT JOIN entry AS earlier ON earlier.id = stored_before.earlier"
@@ -277,10 +288,10 @@ def items_of(ledger: Ledger, portion: int) -> Iterator[tuple[int, WorkItem]]:
     for item, members in groupby(rows, key=lambda row: row[0]):
         entries = []
         of_table = False
-        for _, entry, name, path, member, facts, kind, in_volume, copy, before, inside in members:
+        for _, entry, name, path, member, facts, kind, in_volume, copy, *before, place in members:
             row = stored_row(name, path, member, facts)
-            stored = None if before is None else reopen(before, inside, kind)
-            entries.append(Entry(reopen(path, member, kind), row, entry, copy, stored))
+            stored = None if before[0] is None else reopen(before[0], before[1], kind)
+            entries.append(Entry(reopen(path, member, kind), row, entry, copy, stored, place))
             of_table = of_table or bool(in_volume)
         labels = tuple(_label_files(ledger, item))
         yield item, _item(entries, of_table, labels)
@@ -300,7 +311,10 @@ def _label_files(ledger: Ledger, item: int) -> Iterator[LabelFile]:
 
 def _item(entries: list[Entry], of_table: bool, labels: tuple[LabelFile, ...]) -> WorkItem:
     """Return a series, a file, or the rows of a volume in the order of the table or of space."""
-    if not of_table or len(entries) == 1:
+    first = entries[0]
+    # One picture that came after the others of its volume has a place among them.
+    is_late = first.place > 0 and first.file.kind == "raster"
+    if not of_table or (len(entries) == 1 and not is_late):
         return WorkItem(tuple(entries), labels=labels)
     if all(entry.row.slice_index is not None for entry in entries):
         entries = sorted(entries, key=lambda entry: entry.row.slice_index or 0)

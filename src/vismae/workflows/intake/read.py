@@ -1,5 +1,6 @@
 """One piece of work read: slices with their label maps and facts, or why not."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ def _read_group(
         places: Counter[str] = Counter()
         for slice_number, name in enumerate(names):
             entry = entries.get(name, item.entries[0])
-            volume.slices.append(FoundSlice(image, slice_number, entry, places[name]))
+            found = FoundSlice(image, slice_number, entry, places[name], slice_number)
+            volume.slices.append(found)
             places[name] += 1
     return volumes
 
@@ -159,7 +161,8 @@ def _read_joined(
     begin: Begin,
 ) -> FoundVolume:
     volume = FoundVolume(volume_id=item.entries[0].row.volume_id)
-    for entry in item.entries:
+    more = 0  # slices beyond one of each file so far
+    for entry, index in zip(item.entries, _indices(item.entries), strict=True):
         try:
             images = _read_images((entry,), settings, begin)
         except (UnreadableFileError, MemoryError) as error:
@@ -167,9 +170,26 @@ def _read_joined(
             continue
         frames = [(image, number) for image in images for number in range(len(image.pixels))]
         volume.slices.extend(
-            FoundSlice(image, number, entry, place) for place, (image, number) in enumerate(frames)
+            FoundSlice(image, number, entry, place, index + more + place)
+            for place, (image, number) in enumerate(frames)
         )
+        more += len(frames) - 1
     return volume
+
+
+def _indices(entries: Sequence[Entry]) -> list[int]:
+    """Return where each file stands in its volume: by its number, or else by its row in the table.
+
+    Numbers may count otherwise than by one, as where every second slice was exported.
+    """
+    numbers = [entry.row.slice_index for entry in entries if entry.row.slice_index is not None]
+    if len(numbers) < len(entries):
+        return [entry.place for entry in entries]
+    steps = np.diff(numbers)
+    if (steps < 1).any():  # a number that occurs twice tells no places
+        return list(range(len(entries)))
+    step = math.gcd(*steps.tolist()) or 1
+    return [number // step for number in numbers]
 
 
 def _read_images(

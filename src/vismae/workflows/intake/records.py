@@ -49,6 +49,7 @@ class FoundSlice:
         number: Which slice of the image.
         entry: The file it came from.
         place: Which slice of the file.
+        index: Where it stands in its volume; slices that were left out keep their places empty.
         label_map: (H, W) class numbers, or None.
         flags: What was noticed beside the reader's flags.
     """
@@ -57,6 +58,7 @@ class FoundSlice:
     number: int
     entry: Entry
     place: int
+    index: int
     label_map: np.ndarray | None = None
     flags: frozenset[Flag] = frozenset()
 
@@ -91,6 +93,7 @@ class _Shared:
     volume_id: str
     own_group: str
     scale: tuple[float, float]
+    flags: frozenset[Flag]
 
 
 def finish_volume(
@@ -121,12 +124,13 @@ def finish_volume(
     own_group = group_id or ids[0]
     if group_id is None and identity.keep_ids and any(map(_is_of_nobody_known, volume.slices)):
         own_group = _group_of_pixels(stored)
-    shared = _Shared(volume_id, own_group, _volume_range(volume, stored))
+    # Neighbours and scores by volume must not take what lies on both sides of a gap for adjacent.
+    gaps = np.diff([part.index for part in volume.slices]) > 1
+    flags = frozenset([Flag.MISSING_SLICES] if gaps.any() else ())
+    shared = _Shared(volume_id, own_group, _volume_range(volume, stored), flags)
     return [
-        _finish_slice(part, pixels, image_id, index, shared, settings)
-        for index, (part, pixels, image_id) in enumerate(
-            zip(volume.slices, stored, ids, strict=True)
-        )
+        _finish_slice(part, pixels, image_id, shared, settings)
+        for part, pixels, image_id in zip(volume.slices, stored, ids, strict=True)
     ]
 
 
@@ -193,7 +197,6 @@ def _finish_slice(
     part: FoundSlice,
     pixels: np.ndarray,
     image_id: str,
-    index: int,
     shared: _Shared,
     settings: ReadSettings,
 ) -> ReadSlice:
@@ -212,7 +215,7 @@ def _finish_slice(
         volume_id=shared.volume_id,
         study_id=_hashed(identity, "study", details.get("study_uid")),
         series_id=_hashed(identity, "series", details.get("series_uid")),
-        slice_index=index,
+        slice_index=part.index,
         slope=image.slope,
         intercept=image.intercept,
         scale_low=shared.scale[0],
@@ -226,7 +229,7 @@ def _finish_slice(
         sex=details.get("sex"),
         age_band=details.get("age_band"),
         manufacturer=details.get("manufacturer"),
-        flags=_flags(part, pixels, smaller=wanted != shape),
+        flags=_flags(part, pixels, shared, smaller=wanted != shape),
         original_height=shape[0] if wanted != shape else None,
         original_width=shape[1] if wanted != shape else None,
         label=part.entry.row.label,
@@ -252,9 +255,11 @@ def _patient(part: FoundSlice, shared: _Shared, identity: Identity) -> tuple[str
     return identity.pseudonym("study", part.image.details["study_uid"]), "group"
 
 
-def _flags(part: FoundSlice, pixels: np.ndarray, smaller: bool) -> tuple[Flag, ...]:
+def _flags(
+    part: FoundSlice, pixels: np.ndarray, shared: _Shared, smaller: bool
+) -> tuple[Flag, ...]:
     details = part.image.details
-    flags = set(part.flags) | set(details.get("flags", ()))
+    flags = set(part.flags) | shared.flags | set(details.get("flags", ()))
     if "slice_flags" in details:
         flags |= set(details["slice_flags"][part.number])
     if is_nearly_blank(pixels):

@@ -91,6 +91,7 @@ class Entry:
         number: Of its entry in the ledger.
         copy: How many files with the same DICOM identifiers stand in earlier work items.
         stored: The file from which the store has the same DICOM object since an earlier ingest.
+        place: Of a table's volume, which of its rows; those that were left out count.
     """
 
     file: SourceFile
@@ -98,6 +99,7 @@ class Entry:
     number: int = 0
     copy: int = 0
     stored: SourceFile | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from vismae.files.dicom_identifiers import group_series
 from vismae.files.discover import Group, RejectedFile, SourceFile, discover, find_file, inode
+from vismae.files.nifti_pair import header_beside
 from vismae.files.reasons import Reason
 
 # Found in a folder these are no inputs that went wrong, only no images to predict.
@@ -16,8 +17,8 @@ _NO_INPUT = {
     *(Reason.BURNED_IN, Reason.ULTRASOUND_TRACE, Reason.COPY),
 }
 _SUFFIXES = (
-    *(".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr", ".dcm", ".dicom", ".ima"),
-    *(".png", ".jpeg", ".jpg", ".tiff", ".tif", ".bmp", ".gz"),
+    *(".nii.gz", ".nii", ".hdr.gz", ".hdr", ".mha", ".mhd", ".nrrd", ".nhdr"),
+    *(".dcm", ".dicom", ".ima", ".png", ".jpeg", ".jpg", ".tiff", ".tif", ".bmp", ".gz"),
 )
 _RESERVED = {"records"}
 _LONGEST_NAME_BYTES = 200
@@ -104,7 +105,11 @@ def find_inputs(
     apart = frozenset[tuple[int, int]]() if own is None else frozenset([own])
     single: dict[Path, tuple[int, SourceFile]] = {}
     found: list[tuple[int, Input]] = []
+    files_named = {source.resolve() for source in sources}
     for place, source in enumerate(sources):
+        header = header_beside(source, None)
+        if header is not None and header[0].resolve() in files_named:
+            continue  # as where a shell wrote out a folder with pairs
         named = not source.is_dir()
         files: list[SourceFile] = []
         for file in discover(source, apart):

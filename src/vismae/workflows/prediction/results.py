@@ -1,6 +1,7 @@
 """The results of one input on the disk: label maps, maps of values, and rows for the tables."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -61,18 +62,17 @@ class Results:
         """Which reader took the input."""
         return self.read.item.group.kind
 
-    def place(self, ending: str, number: int | None = None) -> Path:
+    def place(self, ending: str, number: int = 1, count: int = 1) -> Path:
         """Return where a result belongs, such as of ``_uncertainty.nii.gz``.
 
         Args:
             ending: What follows the name.
-            number: Of the volume, where each has a file of its own.
+            number, count: Which of how many volumes or files that each have a result of their own.
 
         Raises:
             DataError: Another input's result lies there.
         """
-        several = number is not None and len(self.read.volumes) > 1
-        name = f"{self.name}_{number:02d}{ending}" if several else f"{self.name}{ending}"
+        name = f"{self.name}_{number:02d}{ending}" if count > 1 else f"{self.name}{ending}"
         return self.records.claim(self.records.folder / name, self.read.item.identity)
 
 
@@ -256,13 +256,14 @@ def _add_slices(
         write_nifti_like(path, results.read.item.group.files[0], found, slope)
         results.outputs.append(path)
         return
-    for number, (volume, slices) in enumerate(zip(results.read.volumes, found, strict=True), 1):
+    volumes = results.read.volumes
+    for number, (volume, slices) in enumerate(zip(volumes, found, strict=True), 1):
         if wanted == "nifti":
-            path = results.place(f"{ending}.nii.gz", number)
+            path = results.place(f"{ending}.nii.gz", number, len(volumes))
             write_nifti_of(path, volume.image, slices, slope)
             results.outputs.append(path)
         else:
-            path = results.place(f"{ending}.png", number)
+            path = results.place(f"{ending}.png", number, len(volumes))
             results.outputs.extend(write_pictures(path, slices, palette=of_classes))
 
 
@@ -272,15 +273,19 @@ def _add_segmentations(
     _require_dicom(results, "segmentation", "Use --format nifti or png.")
     facts = SegmentationFacts(task.classes, results.request, device)
     files = results.read.item.group.files
-    if len(files) == 1:
-        path = results.place(".dcm")
-        write_dicom_seg(path, files, _frames_in_order(results.read.volumes, label_maps), facts)
-        results.outputs.append(path)
+    if _is_of_frames(results):
+        # A segmentation refers to the frames of one instance; a divided image gets one for each.
+        of_files = _frames_in_order(results.read.volumes, label_maps)
+        for number, file in enumerate(files, 1):
+            if file.name in of_files:
+                path = results.place(".dcm", number, len(files))
+                write_dicom_seg(path, (file,), of_files[file.name], facts)
+                results.outputs.append(path)
         return
     for number, (own, labels) in enumerate(
         zip(_files_of_volumes(results), label_maps, strict=True), 1
     ):
-        path = results.place(".dcm", number)
+        path = results.place(".dcm", number, len(label_maps))
         write_dicom_seg(path, own, labels, facts)
         results.outputs.append(path)
 
@@ -288,9 +293,9 @@ def _add_segmentations(
 def _add_report(results: Results, means: list[np.ndarray], task: TaskCard, device: str) -> None:
     _require_dicom(results, "report", "Leave --format out; the table has the probabilities.")
     volumes = results.read.volumes
-    stacks = len(volumes) > 1 and len(results.read.item.group.files) == 1
+    stacks = len(volumes) > 1 and _is_of_frames(results)
     findings = [
-        Finding(own, mean, predicted_classes(mean, task), _frames_of(volume) if stacks else ())
+        Finding(own, mean, predicted_classes(mean, task), _frames_of(volume, own) if stacks else ())
         for own, volume, mean in zip(_files_of_volumes(results), volumes, means, strict=True)
     ]
     modality = volumes[0].image.modality
@@ -307,28 +312,47 @@ def _require_dicom(results: Results, what: str, cure: str) -> None:
         )
 
 
+def _is_of_frames(results: Results) -> bool:
+    """Tell whether slices are frames of one multi-frame image, rather than files of their own."""
+    details = results.read.volumes[0].image.details
+    return len(results.read.item.group.files) == 1 or details["concatenated"]
+
+
 def _files_of_volumes(results: Results) -> list[tuple[SourceFile, ...]]:
-    """Return the files of each volume in the order of its slices; of frames their one file."""
-    files = results.read.item.group.files
-    if len(files) == 1:
-        return [files for _ in results.read.volumes]
-    by_name = {file.name: file for file in files}
-    return [
-        tuple(by_name[name] for name in volume.image.details["slice_sources"])
-        for volume in results.read.volumes
-    ]
+    """Return the files of each volume in the order of its slices; of frames each file once."""
+    by_name = {file.name: file for file in results.read.item.group.files}
+    of_frames = _is_of_frames(results)
+    found: list[tuple[SourceFile, ...]] = []
+    for volume in results.read.volumes:
+        names = volume.image.details["slice_sources"]
+        found.append(
+            tuple(by_name[name] for name in (dict.fromkeys(names) if of_frames else names))
+        )
+    return found
 
 
-def _frames_of(volume: Volume) -> tuple[int, ...]:
-    """Return which frames of a multi-frame file the slices are, counted from 1."""
-    return tuple(int(key.rsplit(":", 1)[1]) for key in volume.image.details["slice_keys"])
+def _frame_numbers(volume: Volume) -> list[tuple[str, int]]:
+    """Return file and number of the frame, counted from 1, that each slice is."""
+    details = volume.image.details
+    numbers = (int(key.rsplit(":", 1)[1]) for key in details["slice_keys"])
+    return list(zip(details["slice_sources"], numbers, strict=True))
 
 
-def _frames_in_order(volumes: list[Volume], label_maps: list[np.ndarray]) -> np.ndarray:
-    """Return the slices of all stacks of a multi-frame file in the order of its frames."""
-    order = {
-        frame: (stack, number)
-        for stack, volume in enumerate(volumes)
-        for number, frame in enumerate(_frames_of(volume))
+def _frames_of(volume: Volume, files: Sequence[SourceFile]) -> tuple[tuple[int, ...], ...]:
+    """Return which frames of each file the slices are."""
+    frames = _frame_numbers(volume)
+    return tuple(tuple(frame for name, frame in frames if name == file.name) for file in files)
+
+
+def _frames_in_order(
+    volumes: Sequence[Volume], label_maps: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the slices of all stacks by the file they are of, in the order of its frames."""
+    of_files: dict[str, dict[int, np.ndarray]] = {}
+    for volume, slices in zip(volumes, label_maps, strict=True):
+        for (name, frame), labels in zip(_frame_numbers(volume), slices, strict=True):
+            of_files.setdefault(name, {})[frame] = labels
+    return {
+        name: np.stack([labels for _, labels in sorted(frames.items())])
+        for name, frames in of_files.items()
     }
-    return np.stack([label_maps[stack][number] for _, (stack, number) in sorted(order.items())])
