@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from vismae.core.errors import DataError
 from vismae.data.dataset_json import DatasetFacts, read_dataset_json
 from vismae.data.labels import NOT_ANNOTATED
 
@@ -20,7 +21,7 @@ def test_the_decathlon_and_nnunet_are_both_understood(tmp_path: Path) -> None:
         "channel_names": {"0": "T1", "1": "FLAIR", "2": "PET", "3": "noNorm"},
     }
 
-    assert facts(tmp_path, decathlon) == DatasetFacts({1: "liver"}, {0: "ct"})
+    assert facts(tmp_path, decathlon) == DatasetFacts({1: "liver"}, {0: "CT"}, {0: "ct"})
     found = facts(tmp_path, nnunet)
     assert found.class_names == {1: "core", 2: "edema"}
     assert found.modalities == {0: "mr", 1: "mr", 2: "pet"}
@@ -32,12 +33,24 @@ def test_pixels_that_nobody_annotated_are_told_from_classes(tmp_path: Path) -> N
 
 
 def test_the_modality_of_a_file_is_that_of_its_channel_or_of_all() -> None:
-    several = DatasetFacts({}, {0: "mr", 1: "pet"})
+    several = DatasetFacts(modalities={0: "mr", 1: "pet"})
 
     assert several.modality(1) == "pet"
     assert several.modality(None) is None
     assert several.modality(7) is None
-    assert DatasetFacts({}, {0: "mr", 1: "mr"}).modality(None) == "mr"
+    assert DatasetFacts(modalities={0: "mr", 1: "mr"}).modality(None) == "mr"
+
+
+def test_a_channel_is_chosen_by_name_or_number() -> None:
+    several = DatasetFacts(channels={0: "FLAIR", 1: "T1w", 2: "t1gd", 3: "T1W"})
+    assert [several.number_of(wanted, "t") for wanted in ("flair", "T1gd", "3", 1)] == [0, 2, 3, 1]
+    assert DatasetFacts(channels={0: "CT"}).number_of(None, "t") == 0
+    assert DatasetFacts().number_of("7", "t") == 7
+    with pytest.raises(DataError, match=r"4 channels .0 FLAIR, 1 T1w.* --channel and its name"):
+        several.number_of(None, "t")
+    for wrong, found in (("T2", 0), ("T1w", 2), (4, 0), (-1, 0)):
+        with pytest.raises(DataError, match=f"'{wrong}' is the name or number of {found} channels"):
+            several.number_of(wrong, "t")
 
 
 @pytest.mark.parametrize("table", ["", "[1]", "{broken", '{"labels": 3, "modality": []}'])

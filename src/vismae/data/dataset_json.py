@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vismae.core.errors import DataError
 from vismae.core.types import Modality
 from vismae.data.labels import NOT_ANNOTATED
 
@@ -30,11 +31,13 @@ class DatasetFacts:
     Attributes:
         class_names: Value in the label maps -> name, background left out; ``NOT_ANNOTATED`` for
             one that is no class.
+        channels: Channel -> its name as written, such as ``FLAIR``.
         modalities: Channel -> ``ct``, ``mr``, ``pet``, ``xr`` or ``us``; unknown words are left
             out.
     """
 
     class_names: dict[int, str] = field(default_factory=dict)
+    channels: dict[int, str] = field(default_factory=dict)
     modalities: dict[int, str] = field(default_factory=dict)
 
     def modality(self, channel: int | None) -> str | None:
@@ -43,6 +46,36 @@ class DatasetFacts:
             return self.modalities.get(channel)
         words = set(self.modalities.values())
         return words.pop() if len(words) == 1 else None
+
+    def number_of(self, wanted: int | str | None, where: str) -> int:
+        """Return the number of the channel that becomes the image.
+
+        Args:
+            wanted: Its number, or its name in any case; None where there is but one.
+            where: The table, for messages.
+
+        Raises:
+            DataError: There are several to choose from, or none of that number or name.
+        """
+        found = ", ".join(f"{number} {name}" for number, name in sorted(self.channels.items()))
+        if wanted is None:
+            if len(self.channels) > 1:
+                raise DataError(
+                    f"{where}: an image has {len(self.channels)} channels ({found}), and a network "
+                    "sees one of them. Choose it with --channel and its name or number."
+                )
+            return 0
+        text = str(wanted).strip()
+        numbers = [number for number, name in self.channels.items() if _same(name, text)]
+        if not numbers and text.isdecimal():
+            numbers = [int(text)] if not self.channels or int(text) in self.channels else []
+        if len(numbers) != 1:
+            raise DataError(
+                f"{where}: channel '{text}' is the name or number of {len(numbers)} channels; "
+                f"expected one of {found or 'the numbers of the files (0 is case_0000)'}. "
+                "Correct --channel."
+            )
+        return numbers[0]
 
 
 def read_dataset_json(folder: Path) -> DatasetFacts:
@@ -60,7 +93,8 @@ def read_dataset_json(folder: Path) -> DatasetFacts:
         logger.info("%s is not understood (%s); classes stay without names", path, error)
         return DatasetFacts()
     names = _class_names(table.get("labels"))
-    return DatasetFacts(names, _modalities(table.get("channel_names") or table.get("modality")))
+    channels = _channels(table.get("channel_names") or table.get("modality"))
+    return DatasetFacts(names, channels, _modalities(channels))
 
 
 def _class_names(labels: Any) -> dict[int, str]:
@@ -80,14 +114,24 @@ def _class_names(labels: Any) -> dict[int, str]:
     return {value: name for value, name in sorted(names.items()) if value != 0}
 
 
-def _modalities(channels: Any) -> dict[int, str]:
-    if not isinstance(channels, dict):
+def _channels(table: Any) -> dict[int, str]:
+    if not isinstance(table, dict):
         return {}
+    return {
+        int(number): word.strip()
+        for number, word in table.items()
+        if str(number).isdecimal() and isinstance(word, str)
+    }
+
+
+def _modalities(channels: dict[int, str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for number, word in channels.items():
-        if not (str(number).isdecimal() and isinstance(word, str)):
-            continue
-        modality = Modality.MR if _MR_WORDS.fullmatch(word.strip()) else Modality.parse(word)
+        modality = Modality.MR if _MR_WORDS.fullmatch(word) else Modality.parse(word)
         if modality is not Modality.OTHER:
-            found[int(number)] = modality.value
+            found[number] = modality.value
     return found
+
+
+def _same(name: str, text: str) -> bool:
+    return name.casefold() == text.casefold()

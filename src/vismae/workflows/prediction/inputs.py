@@ -33,11 +33,13 @@ class Told:
         spacing: Of files that say none.
         volume: Name of the volume whose slices the files are, in their order; None where they
             form none, or say themselves how they lie.
+        channel: Which volume of a file of several is meant, counted from 0.
     """
 
     modality: str | None
     spacing: Spacing
     volume: str | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Input:
         """Tell this input from every other, whatever its files hold."""
         first = self.group.files[0]
         text = f"{len(self.group.files)}|{first.path.resolve()}|{first.member}"
-        if self.told is not None and self.told.volume is not None:
-            text += f"|{self.told.volume}"
+        if self.told is not None and (self.told.volume, self.told.channel) != (None, None):
+            text += f"|{self.told.volume}|{self.told.channel}"
         return hashlib.sha256(_as_bytes(text)).hexdigest()
 
     def fingerprint(self) -> str:

@@ -64,7 +64,11 @@ def _add_listed(
         except UnreadableFileError as error:
             failures.append(Failure(row.image.text, str(error.reason), str(error)))
             continue
-        if row.volume_id is None:
+        if row.channel is not None:
+            # One file may be listed once for each of its channels.
+            name = result_name(PurePosixPath(row.name), "image")
+            inputs.append(Input(Group(file.kind, (file,)), name, True, told=_told(row)))
+        elif row.volume_id is None:
             single.setdefault(file, row)
         else:
             volumes.setdefault((row.volume_id, row.patient_id), []).append((row, file))
@@ -90,4 +94,4 @@ def _volume(members: list[tuple[ManifestRow, SourceFile]]) -> Input:
 
 
 def _told(row: ManifestRow) -> Told:
-    return Told(row.modality, row.spacing)
+    return Told(row.modality, row.spacing, channel=row.channel)

@@ -115,7 +115,7 @@ def read_input(
         for card in cards:
             require_known(image, card)
     count = images[0].details.get("volumes_in_file", len(images))
-    if count != len(images):
+    if count != len(images) and (item.told is None or item.told.channel is None):
         raise UnreadableFileError(
             Reason.TOO_LARGE,
             f"{item.source}: holds {count} volumes; at most {len(images)} of one file are "
@@ -214,12 +214,17 @@ def _read_images(
 ) -> list[MedicalImage]:
     """Read with a table's modality; the wanted one counts only where the files are silent."""
     wanted = None if word is None else Modality.parse(word)
+    channel = None if told is None else told.channel
+
+    def read(modality: Modality | None) -> list[MedicalImage]:
+        return read_image(group, modality, keep, channel=channel)
+
     if told is not None and told.modality is not None:
-        images = read_image(group, Modality.parse(told.modality), keep)
+        images = read(Modality.parse(told.modality))
     elif group.kind == "raster":
-        images = read_image(group, wanted, keep)
+        images = read(wanted)
     else:
-        images = read_where_silent(lambda modality: read_image(group, modality, keep), wanted)
+        images = read_where_silent(read, wanted)
     if told is not None and group.kind == "raster":
         images = [replace(image, spacing=told.spacing) for image in images]
     return images
