@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from vismae.core.errors import DataError
-from vismae.data.dataset_json import DatasetFacts, read_dataset_json
+from vismae.data.dataset_json import DatasetFacts, _class_names, read_dataset_json
 from vismae.data.labels import NOT_ANNOTATED
 
 
@@ -21,10 +21,57 @@ def test_the_decathlon_and_nnunet_are_both_understood(tmp_path: Path) -> None:
         "channel_names": {"0": "T1", "1": "FLAIR", "2": "PET", "3": "noNorm"},
     }
 
-    assert facts(tmp_path, decathlon) == DatasetFacts({1: "liver"}, {0: "CT"}, {0: "ct"})
+    assert facts(tmp_path, decathlon) == DatasetFacts({1: "liver"}, {}, {0: "CT"}, {0: "ct"})
     found = facts(tmp_path, nnunet)
     assert found.class_names == {1: "core", 2: "edema"}
     assert found.modalities == {0: "mr", 1: "mr", 2: "pet"}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"0": "background", "1": "liver", "2": "2nd tumour"},
+        {"0.0": "background", "1.0": "liver", " 2 ": "2nd tumour"},
+        {"background": 0, "liver": "1", "2nd tumour": 2.0},
+        {"background": "0", "liver": "1.0", "2nd tumour": " 2"},
+        {"background": 0, "air": 0, "liver": 1, "2nd tumour": 2},
+    ],
+)
+def test_values_may_be_texts_and_floats_on_either_side(
+    tmp_path: Path, labels: dict[str, Any]
+) -> None:
+    assert facts(tmp_path, {"labels": labels}) == DatasetFacts({1: "liver", 2: "2nd tumour"})
+
+
+def test_a_number_may_be_a_name_where_the_value_is_none() -> None:
+    assert _class_names({"0": 0, "7": 1, "2": "2"}) == ({1: "7", 2: "2"}, {})
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "why"),
+    [
+        ("whole", [1, 2], "the region [1, 2]"),
+        ("core", [3], "the region [3]"),
+        ("3", "4", "'4', and either may be the value"),
+        ("edema", "many", "'many', and neither is a whole number"),
+        ("half", 1.5, "1.5, which is no whole number"),
+        ("minus", -1, "-1, which is no whole number"),
+        ("yes", True, "True, which is no whole number"),
+        ("none", None, "None, which is no whole number"),
+        ("odd", float("nan"), "nan, which is no whole number"),
+    ],
+)
+def test_what_stands_for_no_single_value_is_told(
+    tmp_path: Path, label: str, value: Any, why: str
+) -> None:
+    found = facts(tmp_path, {"labels": {"background": 0, label: value, "liver": 9}})
+    assert found == DatasetFacts({9: "liver"}, {label: why})
+
+
+def test_two_names_of_one_value_are_told(tmp_path: Path) -> None:
+    found = facts(tmp_path, {"labels": {"liver": 1, "tumour": "1", "spleen": 2}})
+    assert found.class_names == {2: "spleen"}
+    assert set(found.unclear) == {"liver", "tumour"}
 
 
 def test_pixels_that_nobody_annotated_are_told_from_classes(tmp_path: Path) -> None:

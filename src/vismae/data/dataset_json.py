@@ -2,7 +2,7 @@
 
 The Decathlon writes ``"labels": {"1": "liver"}`` and ``"modality": {"0": "CT"}``; nnU-Net version
 2 ``"labels": {"liver": 1}`` and ``"channel_names": {"0": "CT"}``. Its label ``ignore`` marks pixels
-that nobody annotated.
+that nobody annotated. Values are also met as texts and as floats (``"1"``, ``1.0``).
 """
 
 import json
@@ -19,6 +19,7 @@ from vismae.data.labels import NOT_ANNOTATED
 DATASET_JSON = "dataset.json"
 
 _MOST_BYTES = 16 * 1024**2
+_WHOLE = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 _MR_WORDS = re.compile(r"t1.*|t2.*|flair|pd|adc|dwi|swi|mri?.*|cine.*", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
@@ -31,12 +32,15 @@ class DatasetFacts:
     Attributes:
         class_names: Value in the label maps -> name, background left out; ``NOT_ANNOTATED`` for
             one that is no class.
+        unclear: Name of a label -> why it stands for no value of the label maps, such as a region
+            (a union of classes).
         channels: Channel -> its name as written, such as ``FLAIR``.
         modalities: Channel -> ``ct``, ``mr``, ``pet``, ``xr`` or ``us``; unknown words are left
             out.
     """
 
     class_names: dict[int, str] = field(default_factory=dict)
+    unclear: dict[str, str] = field(default_factory=dict)
     channels: dict[int, str] = field(default_factory=dict)
     modalities: dict[int, str] = field(default_factory=dict)
 
@@ -92,26 +96,55 @@ def read_dataset_json(folder: Path) -> DatasetFacts:
     except (OSError, ValueError, RecursionError) as error:
         logger.info("%s is not understood (%s); classes stay without names", path, error)
         return DatasetFacts()
-    names = _class_names(table.get("labels"))
+    names, unclear = _class_names(table.get("labels"))
     channels = _channels(table.get("channel_names") or table.get("modality"))
-    return DatasetFacts(names, channels, _modalities(channels))
+    return DatasetFacts(names, unclear, channels, _modalities(channels))
 
 
-def _class_names(labels: Any) -> dict[int, str]:
+def _class_names(labels: Any) -> tuple[dict[int, str], dict[str, str]]:
+    """Return value -> name without background, and what no single value can be told of."""
     if not isinstance(labels, dict):
-        return {}
-    names: dict[int, str] = {}
+        return {}, {}
+    unclear: dict[str, str] = {}
+    named: dict[int, list[str]] = {}
     for left, right in labels.items():
-        # Regions of nnU-Net are lists of values: unions of classes, and no classes themselves.
-        if isinstance(right, str) and left.isdecimal():
-            names[int(left)] = right
-        elif isinstance(right, int):
-            names[right] = left
-    names = {
-        value: NOT_ANNOTATED if name.strip().lower() == NOT_ANNOTATED else name
-        for value, name in names.items()
-    }
-    return {value: name for value, name in sorted(names.items()) if value != 0}
+        found = _value_and_name(left, right)
+        if isinstance(found, str):
+            unclear[left] = found
+        else:
+            named.setdefault(found[0], []).append(found[1])
+    names: dict[int, str] = {}
+    for value, several in sorted(named.items()):
+        if len(several) > 1 and value != 0:
+            unclear |= {name: f"the value {value}, as {several}" for name in several}
+        elif value != 0:
+            is_none = several[0].strip().lower() == NOT_ANNOTATED
+            names[value] = NOT_ANNOTATED if is_none else several[0]
+    return names, unclear
+
+
+def _value_and_name(left: str, right: Any) -> tuple[int, str] | str:
+    """Return value and name of a label, or why they cannot be told apart."""
+    if isinstance(right, list):
+        return f"the region {right}"
+    old, new = _whole(left), _whole(right)
+    if isinstance(right, str) and new is None:
+        return (old, right) if old is not None else f"'{right}', and neither is a whole number"
+    if new is None:
+        return f"{right!r}, which is no whole number"
+    if isinstance(right, str) and old is not None and old != new:
+        return f"'{right}', and either may be the value"
+    return new, left
+
+
+def _whole(value: Any) -> int | None:
+    """Return a class number written as number, float or text; None if it is none."""
+    if isinstance(value, str):
+        found = _WHOLE.fullmatch(value.strip())
+        return None if found is None else int(found[1])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if value >= 0 and float(value).is_integer() else None
 
 
 def _channels(table: Any) -> dict[int, str]:

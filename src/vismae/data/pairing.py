@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vismae.data.dataset_json import DatasetFacts, read_dataset_json
+from vismae.data.dataset_json import DATASET_JSON, DatasetFacts, read_dataset_json
 from vismae.data.labels import NOT_ANNOTATED, join_class_names
 from vismae.data.manifest import SPLIT_WORDS
 from vismae.data.pairing_names import (
@@ -154,6 +154,12 @@ class _Search:
             self._add_twins(found, folder / images, label_folder, split, facts)
         if found.pairs:
             self.class_tables.append(facts.class_names)
+            if facts.unclear:
+                logger.warning(
+                    "%s: labels that stand for no single value give no names: %s",
+                    folder / DATASET_JSON,
+                    ", ".join(f"'{name}' is {why}" for name, why in facts.unclear.items()),
+                )
             if len(facts.channels) > 1:
                 self.channels = self.channels or tuple(facts.channels.values())
         self._add_neighbours(found, folder, files)

@@ -401,8 +401,16 @@ def test_one_of_several_channels_is_chosen_and_never_taken_for_all(tmp_path: Pat
 
 def test_nnunet_refuses_regions_by_name(tmp_path: Path) -> None:
     root = _nnunet(tmp_path, {"background": 0, "whole tumour": [1, 2], "core": 2})
-    with pytest.raises(DataError, match="whole tumour"):
-        read_nnunet(root)
+    with pytest.raises(DataError, match=r"'whole tumour' is the region \[1, 2\]. List each value"):
+        read_nnunet(root, channel=0)
+
+
+def test_nnunet_reads_values_written_as_texts_and_floats(tmp_path: Path) -> None:
+    root = _nnunet(tmp_path, {"background": "0", "edema": "1", "core": 4.0})
+    (task,) = read_nnunet(root, channel=0)
+    assert (task.classes, task.label_values) == (("edema", "core"), {0: 0, 1: 1, 4: 2})
+    with pytest.raises(DataError, match="'core' is 'four', and neither is a whole number"):
+        read_nnunet(_nnunet(tmp_path, {"background": 0, "core": "four"}), channel=0)
 
 
 @pytest.mark.parametrize("layout", sorted(set(READERS) - {"medmnist"}))

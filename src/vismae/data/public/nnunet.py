@@ -41,13 +41,14 @@ def read_nnunet(
     labels = table.get("labels", {})
     if not isinstance(labels, dict):
         raise DataError(f"{root / DATASET_JSON}: labels is no table of names and values.")
-    regions = [name for name, value in labels.items() if isinstance(value, list)]
-    if regions:
-        raise DataError(
-            f"{root / DATASET_JSON}: the labels {', '.join(regions)} are regions (unions of "
-            "classes). List each value of the label maps as a class of its own."
-        )
     facts = read_dataset_json(root)
+    if facts.unclear:
+        found = "; ".join(f"'{name}' is {why}" for name, why in facts.unclear.items())
+        raise DataError(
+            f"{root / DATASET_JSON}: labels that stand for no single value of the label maps: "
+            f'{found}. List each value as a class of its own, such as "labels": {{"background": 0, '
+            '"liver": 1}; regions (unions of classes) are not trained on.'
+        )
     refuse_not_annotated(facts.class_names, str(root / DATASET_JSON))
     number = facts.number_of(channel, str(root / DATASET_JSON))
     pairing = find_pairs(root)
