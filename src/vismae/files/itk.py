@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, Spacing
 from vismae.files.discover import SourceFile
@@ -140,7 +141,10 @@ def _simple_itk(name: str) -> Any:
         raise UnreadableFileError(
             Reason.NEEDS_EXTRA,
             f"{name}: MetaImage and NRRD files are read by SimpleITK, which is not installed. "
-            f"Run: pip install 'vismae[itk]'",
+            + advice(
+                "Run: pip install 'vismae[itk]'",
+                "Convert it to NIfTI, or ask who runs the server for the extra 'itk'.",
+            ),
         ) from error
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     return sitk

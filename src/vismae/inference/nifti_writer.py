@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from vismae.core.advice import advice
 from vismae.core.errors import DataError
 from vismae.core.types import MedicalImage
 from vismae.files.discover import SourceFile
@@ -55,7 +56,7 @@ def write_nifti_like(
     if data.shape[:3] != (first, second, third) or data.size != np.prod(shape, dtype=int):
         raise DataError(
             f"{file.name}: {data.shape} voxels were predicted, but the file now has {space.shape}. "
-            "It changed while it was read; run again with --resume."
+            f"It changed while it was read; {advice('run again with --resume', 'send it again')}."
         )
     made: Any = space.kind(data.reshape(shape), space.affine, space.header)
     _save(path, made, data.dtype, slope)
@@ -72,8 +73,8 @@ def write_nifti_of(path: Path, image: MedicalImage, slices: np.ndarray, slope: f
     if image.affine is None or not regular:
         what = "has no known place in space" if image.affine is None else "has irregular slices"
         raise DataError(
-            f"{image.source}: {what}, so no NIfTI file can say where its voxels lie. Use --format "
-            "png, or dicomseg for DICOM."
+            f"{image.source}: {what}, so no NIfTI file can say where its voxels lie. "
+            + advice("Use --format png, or dicomseg for DICOM.", "All but this file is there.")
         )
     data = np.ascontiguousarray(slices.transpose(2, 1, 0))
     made = nib.Nifti1Image(data, image.affine)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
+from vismae.core.advice import advice
 from vismae.core.errors import DataError, PreprocessingError, UnreadableFileError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
@@ -238,8 +239,9 @@ def require_known(image: MedicalImage, card: ModelCard) -> None:
     """
     if card.modalities and image.modality not in card.modalities:
         known = ", ".join(card.modalities)
+        how = advice(f"--modality {card.modalities[0]}", "Read as; field modality")
         cure = (
-            f"If it is one of these, say which (--modality {card.modalities[0]}; Read as on a page)"
+            f"If it is one of these, say which ({how})"
             if image.modality is Modality.OTHER
             else "Use a model that knows this modality"
         )
