@@ -256,7 +256,7 @@ def predict(
 
     Args:
         model: Model folder; several answer together.
-        inputs: Images, folders and zip archives.
+        inputs: Images, folders, zip archives and manifests.
         config: YAML file or ``PredictConfig``.
         set: Dotted names with values.
         **settings: ``out`` is needed; see ``PredictConfig``.

@@ -24,7 +24,7 @@ def embed(
 
     Args:
         model: Model folder.
-        inputs: A store, or images, folders and zip archives.
+        inputs: A store, or images, folders, zip archives and manifests.
         config: YAML file or ``EmbedConfig``.
         set: Dotted names with values.
         **settings: ``out`` is needed; see ``EmbedConfig``.

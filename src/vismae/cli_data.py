@@ -152,8 +152,8 @@ def convert(
         typer.Option(help="Fold of splits_final.json, counted from 0 (nnunet).", metavar="K"),
     ] = None,
     channel: Annotated[
-        int | None,
-        typer.Option(help="Channel that becomes the image (nnunet).", metavar="N"),
+        str | None,
+        typer.Option(help="Channel that becomes the image (nnunet).", metavar="NAME|N"),
     ] = None,
     overwrite: Overwrite = None,
     config: ConfigFile = None,

@@ -28,7 +28,7 @@ def embed(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="A store, or images, DICOM series, folders and zip archives.",
+            help="A store, or images, DICOM series, folders, zip archives and manifests.",
             metavar="STORE|FILES...",
             show_default=False,
         ),

@@ -29,7 +29,7 @@ def predict(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Images, DICOM series, folders, zip archives, or dicomweb+https://host/path.",
+            help="Images, series, folders, zip archives, manifests, or dicomweb+https://host/path.",
             metavar="INPUT...",
             show_default=False,
         ),

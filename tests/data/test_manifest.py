@@ -135,6 +135,8 @@ def test_a_table_can_be_gone_through_again_and_is_not_held_in_memory(tmp_path: P
         (["path,split", "a,holdout"], "line 2: split 'holdout' is not known"),
         (["path,spacing_mm", "a,1;2;3;4"], "line 2: spacing_mm '1;2;3;4'"),
         (["path,spacing_mm", "a,-1"], "spacing_mm '-1'"),
+        (["path,channel", "a,FLAIR"], "channel 'FLAIR' is not a whole number"),
+        (["path,channel", "a,-1"], "channel -1 is negative"),
         (["path,slice_index", "a,first"], "slice_index 'first' is not a whole number"),
     ],
 )

@@ -173,3 +173,17 @@ def test_simpleitk_agrees_on_real_ct_pet_and_mr(test_data: Path) -> None:
             ours = image.pixels[slice_, row, column] * image.slope + image.intercept
             padded = name.startswith("dicom_clinical/ct") and value < -2000
             assert ours == (-1024.0 if padded else pytest.approx(value)), name
+
+
+def test_one_channel_of_a_file_of_several_volumes_is_read(tmp_path: Path) -> None:
+    volumes = np.random.default_rng(0).integers(0, 900, (6, 5, 3, 40)).astype(np.int16)
+    file = source_file(write_nifti(tmp_path / "brain.nii.gz", volumes))
+    [image] = read_image(file, channel=37)
+    [alone] = read_image(source_file(write_nifti(tmp_path / "one.nii.gz", volumes[..., 37])))
+    assert np.array_equal(image.pixels, alone.pixels)
+    assert image.details["volume_index"] == 37
+    picture = source_file(write_png(tmp_path / "a.png", np.zeros((4, 4), np.uint8)))
+    for wrong, channel in ((file, 40), (picture, 0)):
+        with pytest.raises(UnreadableFileError, match=f"channel {channel} is wanted") as caught:
+            read_image(wrong, channel=channel)
+        assert caught.value.reason is Reason.NO_CHANNEL

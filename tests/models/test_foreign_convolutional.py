@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vismae.core.errors import ModelError
 from vismae.models import ComparisonClassifier, load_checkpoint, plan_network, transfer
+from vismae.models.foreign import IMAGENET
 
 State = dict[str, Tensor]
 PARTS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
@@ -55,6 +56,7 @@ def test_torchvision_names_give_the_same_numbers(network: str, tmp_path: Path):
     torch.testing.assert_close(again(images), model(images))
     assert again.origin is not None
     assert (again.origin.unused, again.origin.absent) == ((), ())
+    assert again.origin.normalisation == IMAGENET
 
 
 def test_torchvisions_own_densenet_file_has_older_names(tmp_path: Path):
@@ -81,6 +83,7 @@ def test_radimagenet_files_fill_the_encoder(network: str, tmp_path: Path):
     torch.testing.assert_close(again.features(images), model.features(images))
     assert again.origin is not None
     assert again.origin.absent == ("head.weight", "head.bias")
+    assert again.origin.normalisation == (0.5, 0.5)
     target = ComparisonClassifier(network, model.config.with_channels(1), 2).eval()
     report = transfer(again, target)
     grey = torch.randn(2, 1, 64, 50)

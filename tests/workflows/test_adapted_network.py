@@ -137,6 +137,8 @@ def test_foreign_weights_start_networks_of_their_kind(
     assert (model.config.norm_eps, model.config.shift_single_window) == (1e-5, False)
     assert model.card is not None
     assert "Microsoft names" in model.card.provenance["transfer"]
+    assert model.preprocessing is not None
+    assert (model.preprocessing.mean, model.preprocessing.std) == (0.449, 0.226)
     resnet = ComparisonClassifier("resnet18", plan_network("resnet18", 3, (32, 32), 8), 4)
     names = {n.removeprefix("encoder."): v.clone() for n, v in resnet.encoder.state_dict().items()}
     torch.save(names, tmp_path / "resnet.pt")

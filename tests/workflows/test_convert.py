@@ -1,13 +1,15 @@
+import json
 import shlex
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
 
 import vismae
 from factories import write_nifti, write_png
-from vismae.core.errors import SettingError
+from vismae.core.errors import DataError, SettingError
 from vismae.data.store import Store
 
 
@@ -91,6 +93,55 @@ def test_two_tasks_of_one_data_set_lie_side_by_side(tmp_path: Path) -> None:
     manifest = (tmp_path / "task" / "classify" / "manifest.csv").read_text()
     assert "../../busi/benign/benign (1).png" in manifest
     assert len(list((tmp_path / "task" / "segment" / "label_maps").iterdir())) == 3
+
+
+@pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
+def test_one_channel_of_several_is_trained_on_and_predicted(layout: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    flair = {}
+    for case in ("case_001", "case_002", "case_003"):
+        channels = generator.integers(0, 900, (32, 24, 3, 4)).astype(np.int16)
+        flair[case] = channels[..., 1]
+        label_map = np.zeros(channels.shape[:3], dtype=np.uint8)
+        label_map[8:20, 6:15] = 1
+        write_nifti(tmp_path / "in" / "labelsTr" / f"{case}.nii.gz", label_map)
+        images = tmp_path / "in" / "imagesTr"
+        if layout == "decathlon":
+            write_nifti(images / f"{case}.nii.gz", channels)
+        else:
+            for number in range(4):
+                write_nifti(images / f"{case}_{number:04d}.nii.gz", channels[..., number])
+    table = {
+        "modality": {"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"},
+        "labels": {"0": "background", "1": "tumour"},
+    }
+    (tmp_path / "in" / "dataset.json").write_text(json.dumps(table))
+    with pytest.raises(DataError, match="Choose it with --channel"):
+        vismae.convert("nnunet", tmp_path / "in", out=tmp_path / "task")
+    (task,) = vismae.convert(
+        "nnunet", tmp_path / "in", out=tmp_path / "task", channel="flair"
+    ).tasks
+    assert task.images == 3
+    run = vismae.finetune(
+        "segment",
+        config=task.config,
+        out=tmp_path / "run",
+        model={"size": "nano"},
+        trainer={"max_steps": 1},
+        **{"data.image_size": 32, "data.batch_size": 2, "data.workers": 0},
+    )
+    store = Store(next((tmp_path / "run").glob("**/manifest.json")).parent)
+    assert len(store) == 9
+    kept = {store.read(row).pixels.tobytes() for row in range(len(store))}
+    wanted = [volume[:, :, number] for volume in flair.values() for number in range(3)]
+    turned = {view.tobytes() for part in wanted for view in (part.T, part.T[::-1, ::-1])}
+    turned |= {view.tobytes() for part in wanted for view in (part.T[::-1], part.T[:, ::-1])}
+    assert kept <= turned
+    manifest = task.config.parent / "manifest.csv"
+    result = vismae.predict(model=run.model, inputs=manifest, out=tmp_path / "out", device="cpu")
+    assert (result.predicted, result.failures) == (3, ())
+    for [path] in result.outputs.values():
+        assert nib.Nifti1Image.from_filename(path).shape == (32, 24, 3)
 
 
 def test_a_link_is_referred_to_by_its_own_name(tmp_path: Path) -> None:

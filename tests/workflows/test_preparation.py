@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -9,7 +10,10 @@ from vismae.core.errors import DataError, PreprocessingError, SettingError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.sections import PreprocessingSettings
 from vismae.core.types import Modality, PixelUnit
+from vismae.data.intensity import normalise
 from vismae.data.store import Store
+from vismae.models import SwinClassifier
+from vismae.models.foreign import ForeignAccount
 from vismae.workflows.preparation import (
     load_start,
     network_config,
@@ -36,6 +40,22 @@ def test_what_is_not_wished_follows_the_start_model():
     assert resolve_preprocessing(PreprocessingSettings(), None, None, START) == START
     same = resolve_preprocessing(PreprocessingSettings(mean=0.0), (32, 32), 1, START)
     assert same == START.model_copy(update={"image_size": (32, 32), "in_channels": 1})
+
+
+def test_weights_of_another_project_are_given_images_as_in_their_training():
+    source = SwinClassifier.from_size("nano", 3, num_classes=2)
+    ours = resolve_preprocessing(PreprocessingSettings(), None, None, None, source=source)
+    assert (ours.mean, ours.std) == (0.223, 0.202)
+    source.origin = ForeignAccount("timm", 3)
+    theirs = resolve_preprocessing(PreprocessingSettings(), None, 3, None, source=source)
+    assert theirs == ours.model_copy(update={"mean": 0.449, "std": 0.226, "in_channels": 3})
+    pixels = np.linspace(0, 1, 5, dtype=np.float32)
+    each = [(pixels - m) / s for m, s in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
+    assert max(np.abs(normalise(pixels, theirs) - one).max() for one in each) < 0.25
+    wished = PreprocessingSettings(mean=0.5)
+    found = resolve_preprocessing(wished, None, None, None, source=source)
+    assert (found.mean, found.std) == (0.5, 0.226)
+    assert resolve_preprocessing(PreprocessingSettings(), None, None, START, source=source) == START
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from vismae.core.errors import DataError, SettingError
 from vismae.core.settings import build_config
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.store import StoreWriter
+from vismae.workflows import inspect, select
 
 NEEDED = {"model": "model", "store": "store", "out": "out"}
 
@@ -125,3 +128,26 @@ def test_nobody_left_is_an_error_that_says_why(tmp_path: Path) -> None:
     # What the message says to give can be given.
     assignment = str(caught.value).rpartition("--set ")[2].rstrip(".").replace("val", "test")
     assert build_config(SelectConfig, "select", None, [assignment], NEEDED).split == ("test",)
+
+
+def test_only_pictures_that_are_shown_are_read_and_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _store(tmp_path / "store")
+    model = write_mae(tmp_path / "model")
+    seen: list[weakref.ref[np.ndarray]] = []
+
+    def picture_of(*args: Any) -> np.ndarray:
+        assert sum(reference() is not None for reference in seen) <= 1
+        picture = inspect.picture_of(*args)
+        seen.append(weakref.ref(picture))
+        return picture
+
+    monkeypatch.setattr(select, "picture_of", picture_of)
+    monkeypatch.setattr(select, "_MOST_PICTURES", 4)
+    options = {"model": model, "store": store, "strategy": "random"}
+    result = vismae.select(**options, n=9, out=tmp_path / "out")
+    assert (len(result.patients), len(seen)) == (9, 4)
+    vismae.select(**options, n=4, out=tmp_path / "four")
+    sheets = [(tmp_path / out / "contact_sheet.png").read_bytes() for out in ("out", "four")]
+    assert sheets[0] == sheets[1]

@@ -196,7 +196,7 @@ class PredictConfig(Settings):
     model: Paths = Field(min_length=1)
     """Model folder; several answer together, as the mean of their probabilities."""
     inputs: Paths = Field(min_length=1)
-    """Images, folders and zip archives to predict, or ``dicomweb+https://host/path``."""
+    """Images, folders, zip archives, manifests, or ``dicomweb+https://host/path``."""
     query: dict[str, str] = Field(default_factory=dict)
     """What to ask a DICOMweb server for: DICOM keyword -> value."""
     send: bool = False

@@ -123,7 +123,7 @@ class ConvertConfig(Settings):
     """Folder for the manifest and the settings of each task."""
     fold: int | None = Field(default=None, ge=0)
     """Fold of splits_final.json that validates, counted from 0 (nnunet)."""
-    channel: int = Field(default=0, ge=0)
-    """Channel of several that becomes the image (nnunet)."""
+    channel: int | str | None = None
+    """Channel of several that becomes the image, by name or number from 0 (nnunet)."""
     overwrite: bool = False
     """Empty ``out`` first."""

@@ -18,7 +18,7 @@ class EmbedConfig(Settings):
     model: Path
     """Model folder."""
     inputs: Paths = Field(min_length=1)
-    """A store, or images, folders and zip archives."""
+    """A store, or images, folders, zip archives and manifests."""
     out: Path
     """Folder for the results."""
     modality: str | None = None

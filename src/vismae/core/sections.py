@@ -201,9 +201,9 @@ class PreprocessingSettings(Settings):
     pet_range_suv: Window | None = None
     """SUV mapped to 0 and 1; else 0 to 10."""
     mean: float | None = None
-    """Subtracted after scaling to 0..1; else 0.223."""
+    """Subtracted after scaling to 0..1; else 0.223, or as weights of another project want it."""
     std: float | None = Field(default=None, gt=0)
-    """Divided by after that; else 0.202."""
+    """Divided by after that; else 0.202, or as weights of another project want it."""
 
 
 class PretrainDataSettings(DataSettings):

@@ -2,7 +2,7 @@
 
 The Decathlon writes ``"labels": {"1": "liver"}`` and ``"modality": {"0": "CT"}``; nnU-Net version
 2 ``"labels": {"liver": 1}`` and ``"channel_names": {"0": "CT"}``. Its label ``ignore`` marks pixels
-that nobody annotated.
+that nobody annotated. Values are also met as texts and as floats (``"1"``, ``1.0``).
 """
 
 import json
@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vismae.core.errors import DataError
 from vismae.core.types import Modality
 from vismae.data.labels import NOT_ANNOTATED
 
 DATASET_JSON = "dataset.json"
 
 _MOST_BYTES = 16 * 1024**2
+_WHOLE = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 _MR_WORDS = re.compile(r"t1.*|t2.*|flair|pd|adc|dwi|swi|mri?.*|cine.*", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
@@ -30,11 +32,16 @@ class DatasetFacts:
     Attributes:
         class_names: Value in the label maps -> name, background left out; ``NOT_ANNOTATED`` for
             one that is no class.
+        unclear: Name of a label -> why it stands for no value of the label maps, such as a region
+            (a union of classes).
+        channels: Channel -> its name as written, such as ``FLAIR``.
         modalities: Channel -> ``ct``, ``mr``, ``pet``, ``xr`` or ``us``; unknown words are left
             out.
     """
 
     class_names: dict[int, str] = field(default_factory=dict)
+    unclear: dict[str, str] = field(default_factory=dict)
+    channels: dict[int, str] = field(default_factory=dict)
     modalities: dict[int, str] = field(default_factory=dict)
 
     def modality(self, channel: int | None) -> str | None:
@@ -43,6 +50,36 @@ class DatasetFacts:
             return self.modalities.get(channel)
         words = set(self.modalities.values())
         return words.pop() if len(words) == 1 else None
+
+    def number_of(self, wanted: int | str | None, where: str) -> int:
+        """Return the number of the channel that becomes the image.
+
+        Args:
+            wanted: Its number, or its name in any case; None where there is but one.
+            where: The table, for messages.
+
+        Raises:
+            DataError: There are several to choose from, or none of that number or name.
+        """
+        found = ", ".join(f"{number} {name}" for number, name in sorted(self.channels.items()))
+        if wanted is None:
+            if len(self.channels) > 1:
+                raise DataError(
+                    f"{where}: an image has {len(self.channels)} channels ({found}), and a network "
+                    "sees one of them. Choose it with --channel and its name or number."
+                )
+            return 0
+        text = str(wanted).strip()
+        numbers = [number for number, name in self.channels.items() if _same(name, text)]
+        if not numbers and text.isdecimal():
+            numbers = [int(text)] if not self.channels or int(text) in self.channels else []
+        if len(numbers) != 1:
+            raise DataError(
+                f"{where}: channel '{text}' is the name or number of {len(numbers)} channels; "
+                f"expected one of {found or 'the numbers of the files (0 is case_0000)'}. "
+                "Correct --channel."
+            )
+        return numbers[0]
 
 
 def read_dataset_json(folder: Path) -> DatasetFacts:
@@ -59,35 +96,75 @@ def read_dataset_json(folder: Path) -> DatasetFacts:
     except (OSError, ValueError, RecursionError) as error:
         logger.info("%s is not understood (%s); classes stay without names", path, error)
         return DatasetFacts()
-    names = _class_names(table.get("labels"))
-    return DatasetFacts(names, _modalities(table.get("channel_names") or table.get("modality")))
+    names, unclear = _class_names(table.get("labels"))
+    channels = _channels(table.get("channel_names") or table.get("modality"))
+    return DatasetFacts(names, unclear, channels, _modalities(channels))
 
 
-def _class_names(labels: Any) -> dict[int, str]:
+def _class_names(labels: Any) -> tuple[dict[int, str], dict[str, str]]:
+    """Return value -> name without background, and what no single value can be told of."""
     if not isinstance(labels, dict):
-        return {}
-    names: dict[int, str] = {}
+        return {}, {}
+    unclear: dict[str, str] = {}
+    named: dict[int, list[str]] = {}
     for left, right in labels.items():
-        # Regions of nnU-Net are lists of values: unions of classes, and no classes themselves.
-        if isinstance(right, str) and left.isdecimal():
-            names[int(left)] = right
-        elif isinstance(right, int):
-            names[right] = left
-    names = {
-        value: NOT_ANNOTATED if name.strip().lower() == NOT_ANNOTATED else name
-        for value, name in names.items()
-    }
-    return {value: name for value, name in sorted(names.items()) if value != 0}
+        found = _value_and_name(left, right)
+        if isinstance(found, str):
+            unclear[left] = found
+        else:
+            named.setdefault(found[0], []).append(found[1])
+    names: dict[int, str] = {}
+    for value, several in sorted(named.items()):
+        if len(several) > 1 and value != 0:
+            unclear |= {name: f"the value {value}, as {several}" for name in several}
+        elif value != 0:
+            is_none = several[0].strip().lower() == NOT_ANNOTATED
+            names[value] = NOT_ANNOTATED if is_none else several[0]
+    return names, unclear
 
 
-def _modalities(channels: Any) -> dict[int, str]:
-    if not isinstance(channels, dict):
+def _value_and_name(left: str, right: Any) -> tuple[int, str] | str:
+    """Return value and name of a label, or why they cannot be told apart."""
+    if isinstance(right, list):
+        return f"the region {right}"
+    old, new = _whole(left), _whole(right)
+    if isinstance(right, str) and new is None:
+        return (old, right) if old is not None else f"'{right}', and neither is a whole number"
+    if new is None:
+        return f"{right!r}, which is no whole number"
+    if isinstance(right, str) and old is not None and old != new:
+        return f"'{right}', and either may be the value"
+    return new, left
+
+
+def _whole(value: Any) -> int | None:
+    """Return a class number written as number, float or text; None if it is none."""
+    if isinstance(value, str):
+        found = _WHOLE.fullmatch(value.strip())
+        return None if found is None else int(found[1])
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if value >= 0 and float(value).is_integer() else None
+
+
+def _channels(table: Any) -> dict[int, str]:
+    if not isinstance(table, dict):
         return {}
+    return {
+        int(number): word.strip()
+        for number, word in table.items()
+        if str(number).isdecimal() and isinstance(word, str)
+    }
+
+
+def _modalities(channels: dict[int, str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for number, word in channels.items():
-        if not (str(number).isdecimal() and isinstance(word, str)):
-            continue
-        modality = Modality.MR if _MR_WORDS.fullmatch(word.strip()) else Modality.parse(word)
+        modality = Modality.MR if _MR_WORDS.fullmatch(word) else Modality.parse(word)
         if modality is not Modality.OTHER:
-            found[int(number)] = modality.value
+            found[number] = modality.value
     return found
+
+
+def _same(name: str, text: str) -> bool:
+    return name.casefold() == text.casefold()

@@ -2,7 +2,7 @@
 
 Columns of a manifest (any order, any case): ``path`` or ``image``; optionally ``label_map``,
 ``mask`` or ``mask_path``; ``label``; ``patient_id`` or ``group_id``; ``volume_id``,
-``slice_index``, ``spacing_mm``; ``modality``; ``split``; others only where asked for.
+``slice_index``, ``spacing_mm``; ``channel``; ``modality``; ``split``; others only where asked for.
 
 A path is relative to the csv, or absolute. It is looked for on disk, then in an ``images.zip``
 beside the csv; ``archive.zip!member`` names a member of any other archive. Whether a file exists
@@ -65,6 +65,7 @@ class ManifestRow:
             no id column at all, so that the file itself may say.
         volume_id, slice_index: Rows that form one volume, and their order in it.
         spacing: Millimetres.
+        channel: Which volume of a file of several is meant, counted from 0.
         modality: Word as written.
         split: ``train``, ``val``, ``test`` or ``pretrain``.
         extra: Further columns that were asked for.
@@ -79,6 +80,7 @@ class ManifestRow:
     volume_id: str | None = None
     slice_index: int | None = None
     spacing: Spacing = field(default_factory=Spacing)
+    channel: int | None = None
     modality: str | None = None
     split: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
@@ -180,8 +182,9 @@ def _parse_row(
         patient_id=patient_id,
         group_kind=group_kind,
         volume_id=cells.get("volume_id") or None,
-        slice_index=_parse_index(cells.get("slice_index", ""), where),
+        slice_index=_parse_whole(cells.get("slice_index", ""), "slice_index", where),
         spacing=parse_spacing(cells.get("spacing_mm", ""), where),
+        channel=_parse_channel(cells.get("channel", ""), where),
         modality=cells.get("modality") or None,
         split=parse_split(cells.get("split", ""), where),
         extra={name: cells[name.lower()] for name in keep_columns},
@@ -264,12 +267,19 @@ def parse_spacing(text: str, where: str) -> Spacing:
     return Spacing(*numbers) if len(numbers) == 3 else Spacing(None, *numbers)
 
 
-def _parse_index(text: str, where: str) -> int | None:
+def _parse_channel(text: str, where: str) -> int | None:
+    channel = _parse_whole(text, "channel", where)
+    if channel is not None and channel < 0:
+        raise DataError(f"{where}: channel {channel} is negative. Channels count from 0.")
+    return channel
+
+
+def _parse_whole(text: str, column: str, where: str) -> int | None:
     if not text:
         return None
     try:
         return int(float(text)) if float(text).is_integer() else int(text)
     except (ValueError, OverflowError):
         raise DataError(
-            f"{where}: slice_index '{text}' is not a whole number. Correct it or leave it empty."
+            f"{where}: {column} '{text}' is not a whole number. Correct it or leave it empty."
         ) from None

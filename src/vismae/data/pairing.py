@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vismae.data.dataset_json import DatasetFacts, read_dataset_json
+from vismae.data.dataset_json import DATASET_JSON, DatasetFacts, read_dataset_json
 from vismae.data.labels import NOT_ANNOTATED, join_class_names
 from vismae.data.manifest import SPLIT_WORDS
 from vismae.data.pairing_names import (
@@ -72,12 +72,14 @@ class Pairing:
         rest: Folders without any pair, and single files of other kinds that may be images.
         class_names: Value -> name, background left out; empty if not known. Where tables differ,
             only values that one of them calls ``NOT_ANNOTATED``.
+        channels: Names of the channels of a case, where a ``dataset.json`` says several.
     """
 
     images: list[PairedImage] = field(default_factory=list)
     unpaired: list[Path] = field(default_factory=list)
     rest: list[PairedImage] = field(default_factory=list)
     class_names: dict[int, str] = field(default_factory=dict)
+    channels: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> int:
@@ -97,6 +99,7 @@ def find_pairs(root: Path) -> Pairing | None:
         return None
     found.unpaired += [path for paths in search.derived.values() for path in paths]
     found.unpaired.sort()
+    found.channels = search.channels
     tables = [names for names in search.class_tables if names]
     if all(names == tables[0] for names in tables):
         found.class_names = tables[0] if tables else {}
@@ -120,6 +123,7 @@ class _Search:
     Attributes:
         derived: BIDS label maps not yet paired, by the folder and entities of their image.
         class_tables: Class names of every ``dataset.json`` met.
+        channels: Names of the channels of the first one that has several.
     """
 
     def __init__(self, root: Path) -> None:
@@ -127,6 +131,7 @@ class _Search:
         self.derived = _bids_label_maps(root)
         self._bids = bool(self.derived)
         self.class_tables: list[dict[int, str]] = []
+        self.channels: tuple[str, ...] = ()
 
     def visit(self, folder: Path, above: frozenset[tuple[int, int]]) -> Pairing:
         """Return what a folder holds; itself as ``rest`` if it holds no pair."""
@@ -149,6 +154,14 @@ class _Search:
             self._add_twins(found, folder / images, label_folder, split, facts)
         if found.pairs:
             self.class_tables.append(facts.class_names)
+            if facts.unclear:
+                logger.warning(
+                    "%s: labels that stand for no single value give no names: %s",
+                    folder / DATASET_JSON,
+                    ", ".join(f"'{name}' is {why}" for name, why in facts.unclear.items()),
+                )
+            if len(facts.channels) > 1:
+                self.channels = self.channels or tuple(facts.channels.values())
         self._add_neighbours(found, folder, files)
         if folder == self._root and self._bids:
             taken.add(_DERIVATIVES)

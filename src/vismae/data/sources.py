@@ -127,6 +127,13 @@ def _resolve(
         return _class_folders(source)
     pairing = find_pairs(source)
     if pairing is not None:
+        if task == "segment" and pairing.channels:
+            logger.warning(
+                "%s: each of the channels %s becomes an image of its own, with the label map of "
+                "its case. To learn from one of them: vismae convert nnunet FOLDER --channel NAME",
+                source,
+                ", ".join(pairing.channels),
+            )
         return [_paired(source, pairing)]
     return [PlainSource(source, source.resolve().name)]
 

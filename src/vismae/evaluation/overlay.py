@@ -6,7 +6,7 @@ with values 0 to 1, or uint8; what lies outside 0 to 1 is cut off. Results are u
 
 import colorsys
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,7 @@ def draw_fill_in(
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray],
+    images: Iterable[np.ndarray],
     captions: Sequence[str] | None = None,
     columns: int = 5,
     cell_px: int = 192,
@@ -140,7 +140,8 @@ def contact_sheet(
     """Put images on one sheet, row by row, each shrunk or enlarged to its cell.
 
     Args:
-        images: Grey or colour, of any sizes; shapes keep their proportions.
+        images: Grey or colour, of any sizes; shapes keep their proportions. Each is let go when it
+            has been shrunk, so that of an iterator one at a time is in memory.
         captions: One below each image, cut to the cell's width.
         columns: Images in a row.
         cell_px: Width of a cell; its height is that of the tallest picture in it, at most the same.
@@ -148,17 +149,17 @@ def contact_sheet(
     Raises:
         DataError: There is no image, or not one caption for each.
     """
-    if not images or (captions is not None and len(captions) != len(images)):
+    pictures = [_fit(to_rgb(image), cell_px) for image in images]
+    if not pictures or (captions is not None and len(captions) != len(pictures)):
         raise DataError(
-            f"{len(images)} images and {len(captions or ())} captions for a contact sheet; at "
+            f"{len(pictures)} images and {len(captions or ())} captions for a contact sheet; at "
             "least one image and a caption for each (or none at all) are needed."
         )
     font = ImageFont.load_default(_CAPTION_PX)
-    columns = min(columns, len(images))
-    pictures = [_fit(to_rgb(image), cell_px) for image in images]
+    columns = min(columns, len(pictures))
     cell_height = max(picture.height for picture in pictures)
     height = cell_height + (_CAPTION_PX + 8 if captions is not None else 0)
-    rows = -(-len(images) // columns)
+    rows = -(-len(pictures) // columns)
     step_x, step_y = cell_px + _GAP_PX, height + _GAP_PX
     size = (columns * step_x + _GAP_PX, rows * step_y + _GAP_PX)
     sheet = Image.new("RGB", size, (24, 24, 24))

@@ -32,6 +32,7 @@ from pydicom.uid import (
 )
 from rle.rle import decode_frame
 
+from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_bits import settle_stored_bits
 from vismae.files.dicom_codestream import codestream_size
@@ -298,7 +299,10 @@ def _decode_ybr(dataset: Dataset) -> np.ndarray:
 
 def _cure(syntax: UID, bits_stored: int, codecs: ModuleType | None) -> str:
     if syntax in _JPEG and bits_stored > 8 and codecs is None:
-        return "12-bit JPEG needs imagecodecs: pip install 'vismae[codecs]'."
+        return advice(
+            "12-bit JPEG needs imagecodecs: pip install 'vismae[codecs]'.",
+            "12-bit JPEG needs the extra 'codecs' on the server; ask who runs it, or convert it.",
+        )
     return (
         "Convert it to Explicit VR Little Endian (such as with gdcmconv --raw or dcmdjpeg), or "
         "leave it out if it is damaged."

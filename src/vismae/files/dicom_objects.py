@@ -10,6 +10,7 @@ import re
 from pydicom import Dataset
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit
 
+from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, Modality
 from vismae.files.dicom_numbers import whole_number
@@ -157,9 +158,11 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
         kinds.append((Flag.BURNED_IN, Reason.BURNED_IN, text))
     for flag, reason, text in kinds:
         if flag not in keep:
-            raise UnreadableFileError(
-                reason, f"{name}: {text}. Leave it out, or ask for such images with keep: {flag}."
+            cure = advice(
+                f"Leave it out, or ask for such images with keep: {flag}.",
+                "Choose images of the examination itself; such ones are not taken here.",
             )
+            raise UnreadableFileError(reason, f"{name}: {text}. {cure}")
     return frozenset(flag for flag, _, _ in kinds) | _noted(dataset, syntax)
 
 

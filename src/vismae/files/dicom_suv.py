@@ -17,6 +17,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.valuerep import DT
 
+from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_geometry import functional_group
 from vismae.files.dicom_numbers import is_malformed, number, without_use
@@ -154,10 +155,11 @@ def suv_of_frame(
 
 def no_suv(name: str, found: str) -> UnreadableFileError:
     """Return the error for a PET image without SUV; ``found`` says what is wrong."""
+    cure = advice("pass --modality other", "choose 'other' under Read as (field modality)")
     return UnreadableFileError(
         Reason.NO_SUV,
         f"{name}: uptake cannot be turned into SUV: {found}. Fetch the original with its dose, "
-        f"weight and times, or pass --modality other to treat it as a plain scale.",
+        f"weight and times, or {cure} to treat it as a plain scale.",
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 from pydicom.pixels.utils import get_nr_frames
 
+from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Modality, PixelUnit
 from vismae.files.dicom_geometry import functional_group
@@ -142,11 +143,11 @@ def unit_of(modality: Modality, rescale_kind: str) -> PixelUnit:
 
 def no_rescale(name: str, found: str) -> UnreadableFileError:
     """Return the error for a CT image without a usable rescale; ``found`` says what it has."""
+    cure = advice("Pass --modality xr", "Choose 'xr' under Read as (field modality)")
     return UnreadableFileError(
         Reason.NO_RESCALE,
-        f"{name}: pixel values have no unit. {found}, so "
-        f"HU cannot be computed. Pass --modality xr to treat it as plain grey levels, or leave "
-        f"the file out.",
+        f"{name}: pixel values have no unit. {found}, so HU cannot be computed. {cure} to treat "
+        f"it as plain grey levels, or leave the file out.",
     )
 
 

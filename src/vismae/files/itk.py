@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, Spacing
 from vismae.files.discover import SourceFile
@@ -21,13 +22,17 @@ from vismae.files.label_place import ImageBlock, lay_on_image
 from vismae.files.orientation import SliceOrientation, slice_orientation
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
 from vismae.files.reasons import Reason
-from vismae.files.volume_customs import customary_unit, modality_from_name, spread_volumes
+from vismae.files.volume_customs import customary_unit, modality_from_name, wanted_volumes
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def read_itk(file: SourceFile, modality: Modality | None = None) -> list[MedicalImage]:
+def read_itk(
+    file: SourceFile, modality: Modality | None = None, channel: int | None = None
+) -> list[MedicalImage]:
     """Read an image, a volume, or each volume of a 4-D file (``MAX_VOLUMES``, evenly spread).
+
+    With ``channel`` only that volume is read, counted from 0.
 
     The modality is the given one, else the header's, else that of the name as for NIfTI; CT is
     taken to hold Hounsfield units, PET to hold SUV. Floats become float32; 8-bit colours are kept.
@@ -38,14 +43,14 @@ def read_itk(file: SourceFile, modality: Modality | None = None) -> list[Medical
     Raises:
         UnreadableFileError: ``needs-extra`` without SimpleITK, ``not-found`` if the file of a
             detached header is missing, ``truncated``, ``undecodable``, ``too-large``,
-            ``unsupported-pixels`` or ``not-finite``.
+            ``unsupported-pixels``, ``not-finite`` or ``no-channel``.
     """
     header, volumes, orientation, colour = _read(file)
     made = modality or header.modality
     if made is Modality.OTHER and modality is None:
         made = modality_from_name(file.name)
     images = []
-    for index in spread_volumes(len(volumes)):
+    for index in wanted_volumes(len(volumes), channel, file.name):
         pixels = orientation.to_slices(native_numbers(volumes[index], file.name))
         if colour:
             pixels = grey_if_equal(pixels)
@@ -136,7 +141,10 @@ def _simple_itk(name: str) -> Any:
         raise UnreadableFileError(
             Reason.NEEDS_EXTRA,
             f"{name}: MetaImage and NRRD files are read by SimpleITK, which is not installed. "
-            f"Run: pip install 'vismae[itk]'",
+            + advice(
+                "Run: pip install 'vismae[itk]'",
+                "Convert it to NIfTI, or ask who runs the server for the extra 'itk'.",
+            ),
         ) from error
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     return sitk

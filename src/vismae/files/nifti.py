@@ -23,14 +23,18 @@ from vismae.files.orientation import has_three_directions, slice_orientation
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
 from vismae.files.reasons import Reason
 from vismae.files.signatures import is_gzip
-from vismae.files.volume_customs import customary_unit, modality_from_name, spread_volumes
+from vismae.files.volume_customs import customary_unit, modality_from_name, wanted_volumes
 
 _MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _COLOUR_FIELDS = ("R", "G", "B")
 
 
-def read_nifti(file: SourceFile, modality: Modality | None = None) -> list[MedicalImage]:
+def read_nifti(
+    file: SourceFile, modality: Modality | None = None, channel: int | None = None
+) -> list[MedicalImage]:
     """Read a volume, or each volume of a 4-D file (``MAX_VOLUMES`` of them, evenly spread).
+
+    With ``channel`` only that volume is read, counted from 0.
 
     NIfTI does not say how an image was made: without ``modality`` a name as in BIDS (``_T1w``,
     ``_bold``, ``_ct``, ``_pet``) decides, else it counts as ``other``. A CT is taken to hold
@@ -43,12 +47,14 @@ def read_nifti(file: SourceFile, modality: Modality | None = None) -> list[Medic
 
     Raises:
         UnreadableFileError: ``truncated``, ``undecodable``, ``too-large``,
-            ``unsupported-pixels``, ``not-finite``, or ``not-found`` for the voxels of a pair.
+            ``unsupported-pixels``, ``not-finite``, ``no-channel``, or ``not-found`` for the voxels
+            of a pair.
     """
     with open_nifti(file) as stream:
         volumes = _Volumes(stream, file.name)
         made = modality or modality_from_name(file.name)
-        return [_image(volumes, index, file.name, made) for index in spread_volumes(volumes.count)]
+        wanted = wanted_volumes(volumes.count, channel, file.name)
+        return [_image(volumes, index, file.name, made) for index in wanted]
 
 
 def read_nifti_labels(

@@ -49,6 +49,7 @@ def read_image(
     modality: Modality | None = None,
     keep: frozenset[Flag] = frozenset(),
     on_file: Callable[[SourceFile], None] | None = None,
+    channel: int | None = None,
 ) -> list[MedicalImage]:
     """Read the files of one group: a DICOM series, or one file of any kind.
 
@@ -57,6 +58,7 @@ def read_image(
         modality: Overrides what the files say, and with it the pixel unit.
         keep: Of ``KEEPABLE``, what is to be read all the same.
         on_file: Called with each file before it is read.
+        channel: Of a file of several volumes (NIfTI, MetaImage, NRRD) the only one to read.
 
     Raises:
         UnreadableFileError: Whatever a library raised; the reason codes are listed in
@@ -66,6 +68,12 @@ def read_image(
     members = _members(files)
     name = members[0].name
     try:
+        if channel is not None and members[0].kind not in ("nifti", "itk"):
+            raise UnreadableFileError(
+                Reason.NO_CHANNEL,
+                f"{name}: channel {channel} is wanted, but only NIfTI, MetaImage and NRRD files "
+                "hold volumes as channels. Leave the column channel of the table empty.",
+            )
         if members[0].kind == "dicom":
             return read_dicom(members, modality, keep, on_file)
         if on_file is not None:
@@ -77,9 +85,9 @@ def read_image(
                 f"series have several files; read each of these by itself.",
             )
         if members[0].kind == "nifti":
-            return read_nifti(members[0], modality)
+            return read_nifti(members[0], modality, channel)
         if members[0].kind == "itk":
-            return read_itk(members[0], modality)
+            return read_itk(members[0], modality, channel)
         return [read_raster(members[0], modality)]
     except UnreadableFileError:
         raise

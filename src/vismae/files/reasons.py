@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NO_PIXELS = "no-pixels"
     NO_RESCALE = "no-rescale"
     NO_SUV = "no-suv"
+    NO_CHANNEL = "no-channel"
     TRUNCATED = "truncated"
     UNDECODABLE = "undecodable"
     UNSUPPORTED_PIXELS = "unsupported-pixels"
@@ -60,6 +61,7 @@ REASONS: dict[Reason, str] = {
     Reason.NO_PIXELS: "The DICOM object holds no pixel data.",
     Reason.NO_RESCALE: "A CT image whose values cannot be turned into Hounsfield units.",
     Reason.NO_SUV: "A PET image whose values cannot be turned into SUV by body weight.",
+    Reason.NO_CHANNEL: "The file does not have the channel that its table wants.",
     Reason.TRUNCATED: "The file ends before its pixel data does.",
     Reason.UNDECODABLE: "The pixel data or header is damaged, or no decoder is installed for it.",
     Reason.UNSUPPORTED_PIXELS: "Pixels of a type without a grey or colour meaning, as complex.",
@@ -94,6 +96,7 @@ CURES: dict[Reason, str] = {
     Reason.NO_PIXELS: "Fetch it again with its pixels.",
     Reason.NO_RESCALE: "`--modality xr` takes it as plain grey levels; better fetch the original.",
     Reason.NO_SUV: "Fetch the original with weight, dose and times; anonymisers take them out.",
+    Reason.NO_CHANNEL: "Mend the column `channel` of the table; channels count from 0.",
     Reason.TRUNCATED: "Copy or fetch the file again.",
     Reason.UNDECODABLE: "Fetch it again, install what the message names, or convert it.",
     Reason.UNSUPPORTED_PIXELS: "Convert it to whole or real numbers, such as the magnitude.",

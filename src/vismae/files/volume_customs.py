@@ -4,7 +4,9 @@ import re
 
 import numpy as np
 
+from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Modality, PixelUnit
+from vismae.files.reasons import Reason
 
 MAX_VOLUMES = 32
 """Volumes taken from a 4-D file, spread evenly from first to last: neighbours in time are nearly
@@ -35,6 +37,28 @@ def customary_unit(modality: Modality, unscaled_8_bit: bool) -> PixelUnit:
     """
     unit = {Modality.CT: PixelUnit.HU, Modality.PET: PixelUnit.SUV}.get(modality)
     return PixelUnit.ARBITRARY if unit is None or unscaled_8_bit else unit
+
+
+def wanted_volumes(count: int, channel: int | None, name: str) -> list[int]:
+    """Return the numbers of the volumes of a file to read: all (``spread_volumes``), or one.
+
+    Args:
+        count: Volumes in the file.
+        channel: The one that is wanted, counted from 0.
+        name: Of the file, for messages.
+
+    Raises:
+        UnreadableFileError: ``no-channel``: the file has fewer.
+    """
+    if channel is None:
+        return spread_volumes(count)
+    if channel >= count:
+        raise UnreadableFileError(
+            Reason.NO_CHANNEL,
+            f"{name}: channel {channel} is wanted, but it holds {count} volume(s), counted from 0. "
+            "Correct the column channel of the table.",
+        )
+    return [channel]
 
 
 def spread_volumes(count: int) -> list[int]:

@@ -12,6 +12,7 @@ import pydicom
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
+from vismae.core.advice import advice
 from vismae.core.errors import DataError, SettingError
 from vismae.files.dicom_numbers import is_malformed
 from vismae.files.discover import SourceFile
@@ -29,6 +30,7 @@ _UNICODE = "ISO_IR 192"
 # highdicom takes over these as they are. It refuses the empty first value of sets with extensions,
 # as headers from Japan and Korea have them, and whatever is misspelt.
 _TAKEN_OVER = (None, "ISO_IR 100", _UNICODE)
+_ANOTHER_FORMAT = ("Use --format nifti or png.", "All but this file is there.")
 
 
 def require_highdicom() -> Any:
@@ -42,7 +44,10 @@ def require_highdicom() -> Any:
     except ImportError as error:
         raise SettingError(
             "DICOM segmentations and reports are written by highdicom, which is not installed. "
-            "Run: pip install 'vismae[dicomseg]', or choose --format nifti or png."
+            + advice(
+                "Run: pip install 'vismae[dicomseg]', or choose --format nifti or png.",
+                "All but these files is there; who runs the server can install 'vismae[dicomseg]'.",
+            )
         ) from error
 
 
@@ -69,7 +74,7 @@ def source_header(file: SourceFile) -> Dataset:
     if missing:
         raise DataError(
             f"{file.name}: the header lacks {', '.join(missing)}, which a DICOM object made of it "
-            "must refer to. Use --format nifti or png."
+            f"must refer to. {advice(*_ANOTHER_FORMAT)}"
         )
     return header
 
@@ -107,5 +112,5 @@ def refused(name: str, error: Exception) -> DataError:
     # Its own message may quote a header value, which may be a name.
     return DataError(
         f"{name}: its header does not carry a DICOM object made of it ({type(error).__name__}). "
-        "Use --format nifti or png."
+        f"{advice(*_ANOTHER_FORMAT)}"
     )

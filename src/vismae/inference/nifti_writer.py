@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from vismae.core.advice import advice
 from vismae.core.errors import DataError
 from vismae.core.types import MedicalImage
 from vismae.files.discover import SourceFile
@@ -26,7 +27,13 @@ _MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 _FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name")
 
 
-def write_nifti_like(path: Path, file: SourceFile, volumes: list[np.ndarray], slope: float) -> None:
+def write_nifti_like(
+    path: Path,
+    file: SourceFile,
+    volumes: list[np.ndarray],
+    slope: float,
+    one_of_several: bool = False,
+) -> None:
     """Write slices back into the space of the NIfTI file they came from.
 
     Args:
@@ -34,6 +41,7 @@ def write_nifti_like(path: Path, file: SourceFile, volumes: list[np.ndarray], sl
         file: The image, as ``read_nifti`` read it.
         volumes: One (S, H, W) for each volume of the file.
         slope: What one step of the stored numbers means; 1 for class numbers.
+        one_of_several: A single volume of the file was read; the result has three axes.
 
     Raises:
         DataError: The file has changed since it was read.
@@ -45,12 +53,13 @@ def write_nifti_like(path: Path, file: SourceFile, volumes: list[np.ndarray], sl
     orientation = slice_orientation((first, second, third), in_mm)
     back = [orientation.to_volume(slices) for slices in volumes]
     data = back[0] if len(back) == 1 else np.stack(back, axis=-1)
-    if data.shape[:3] != (first, second, third) or data.size != np.prod(space.shape, dtype=int):
+    shape = (first, second, third) if one_of_several else space.shape
+    if data.shape[:3] != (first, second, third) or data.size != np.prod(shape, dtype=int):
         raise DataError(
             f"{file.name}: {data.shape} voxels were predicted, but the file now has {space.shape}. "
-            "It changed while it was read; run again with --resume."
+            f"It changed while it was read; {advice('run again with --resume', 'send it again')}."
         )
-    made: Any = space.kind(data.reshape(space.shape), space.affine, space.header)
+    made: Any = space.kind(data.reshape(shape), space.affine, space.header)
     _save(path, made, data.dtype, slope)
 
 
@@ -65,8 +74,8 @@ def write_nifti_of(path: Path, image: MedicalImage, slices: np.ndarray, slope: f
     if image.affine is None or not regular:
         what = "has no known place in space" if image.affine is None else "has irregular slices"
         raise DataError(
-            f"{image.source}: {what}, so no NIfTI file can say where its voxels lie. Use --format "
-            "png, or dicomseg for DICOM."
+            f"{image.source}: {what}, so no NIfTI file can say where its voxels lie. "
+            + advice("Use --format png, or dicomseg for DICOM.", "All but this file is there.")
         )
     data = np.ascontiguousarray(slices.transpose(2, 1, 0))
     made = nib.Nifti1Image(data, image.affine)

@@ -9,6 +9,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+IMAGENET = (0.449, 0.226)
+"""Mean and spread of values of 0 to 1 in ImageNet trainings: the means over three colours.
+
+Those of each are 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225: an input differs by at most 0.2.
+"""
+
 Naming = Literal["Microsoft", "timm", "Hugging Face", "torchvision"]
 
 
@@ -22,6 +28,7 @@ class ForeignAccount:
         unused: Names that have no counterpart here, or follow from the sizes.
         absent: Names of this network that the file does not have; they keep their initial values.
         adapted: Name and what was done, where a tensor was changed to fit.
+        normalisation: Mean and spread of 0..1 values that the project trained with.
     """
 
     naming: Naming
@@ -29,6 +36,7 @@ class ForeignAccount:
     unused: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     adapted: tuple[tuple[str, str], ...] = ()
+    normalisation: tuple[float, float] = IMAGENET
 
     def text(self) -> str:
         """Say it in a few lines for a log."""
@@ -38,6 +46,8 @@ class ForeignAccount:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 lines.append(f"{said}: {', '.join(names[:5])}{more}")
         lines += [f"adapted {name}: {change}" for name, change in self.adapted]
+        mean, spread = self.normalisation
+        lines.append(f"images had mean {mean:g} and spread {spread:g} taken off in its training")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vismae.core.errors import ModelError
 from vismae.models.comparison import ComparisonClassifier
 from vismae.models.comparison_plan import ComparisonConfig
-from vismae.models.foreign import ForeignAccount, without_wrapper
+from vismae.models.foreign import IMAGENET, ForeignAccount, without_wrapper
 from vismae.models.weights import list_first, state_differences
 
 # The files that torchvision publishes are older than its names: "norm.1" there is "norm1" now.
@@ -31,6 +31,8 @@ _NUMBERED = (
     (r"^backbone\.7\.", "layer4."),
 )
 _STEMS = ("conv1.weight", "features.conv0.weight")
+# (image - 127.5) * 2 / 255 in the project's own example for these files.
+_RADIMAGENET = (0.5, 0.5)
 # A count that batch norms keep and never compute with; older files have none.
 _COUNT = "num_batches_tracked"
 
@@ -88,7 +90,14 @@ def load_foreign_classifier(found: Mapping[str, Tensor], path: Path) -> Comparis
             "or of a variant."
         )
     module.load_state_dict(ours, strict=not absent)
-    module.origin = ForeignAccount("torchvision", len(ours), tuple(unused), absent)
+    numbered = any(re.match(pattern, name) for name in found for pattern, _ in _NUMBERED)
+    module.origin = ForeignAccount(
+        "torchvision",
+        len(ours),
+        tuple(unused),
+        absent,
+        normalisation=_RADIMAGENET if numbered else IMAGENET,
+    )
     return module.eval()
 
 

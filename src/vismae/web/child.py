@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
+from vismae.core.advice import on_page
 from vismae.core.errors import ModelError, VismaeError
 from vismae.core.types import Flag
 from vismae.inference.ensemble import Ensemble, load_ensemble
@@ -47,7 +48,8 @@ def do(task: Served | UploadTask, step: Step) -> Any:
     torch.set_num_threads(task.threads if isinstance(task, Served) else task.served.threads)
     if isinstance(task, Served):
         return _describe(task, step)
-    return _ACTIONS[task.action](task, step)
+    with on_page():
+        return _ACTIONS[task.action](task, step)
 
 
 def _describe(served: Served, step: Step) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from vismae.data.public.tasks import PublicTask, TaskRow
 TASK_FILE = "task.yaml"
 _COLUMNS = (
     *("path", "label_map", "label", "patient_id", "group_id", "volume_id", "slice_index"),
-    *("split", "modality"),
+    *("channel", "split", "modality"),
 )
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def convert(config: ConvertConfig) -> ConvertResult:
 def _read(config: ConvertConfig) -> list[PublicTask]:
     if config.layout == "nnunet":
         return read_nnunet(config.source, config.fold, config.channel)
-    if config.fold is not None or config.channel:
+    if config.fold is not None or config.channel is not None:
         raise SettingError(
             f"fold and channel belong to the layout nnunet; {config.layout} has neither. Choose "
             "the fold of vismae finetune (--fold) instead."
@@ -158,6 +158,7 @@ class _Writer:
             "group_id": row.group_id or "",
             "volume_id": row.volume_id or "",
             "slice_index": "" if row.slice_index is None else row.slice_index,
+            "channel": "" if row.channel is None else row.channel,
             "split": row.split or "",
             "modality": row.modality or "",
             **row.more,

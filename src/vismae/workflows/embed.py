@@ -27,7 +27,8 @@ from vismae.models.weights import Model
 from vismae.workflows.embedding.looks import MAP_PICTURE, NEIGHBOURS, write_map, write_neighbours
 from vismae.workflows.embedding.pieces import PIECES, Piece, Pieces, read_features
 from vismae.workflows.embedding.stored import is_store, stored_pieces, usable_rows
-from vismae.workflows.prediction.inputs import Failure, Input, failure_of, find_inputs
+from vismae.workflows.prediction.inputs import Failure, Input, failure_of
+from vismae.workflows.prediction.listed import find_listed_inputs
 from vismae.workflows.prediction.progress import progress_bar
 from vismae.workflows.prediction.reading import ReadInput, prepared_slices, read_input
 from vismae.workflows.prediction.results_folder import open_results
@@ -185,7 +186,7 @@ def _embed_store(run: _Run, store: Store) -> None:
 
 
 def _embed_files(run: _Run) -> None:
-    inputs, found = find_inputs(run.config.inputs, run.config.out)
+    inputs, found = find_listed_inputs(run.config.inputs, run.config.out)
     run.failures.extend(found)
 
     def slices(count_one: Callable[[], None]) -> Iterator[Slice[Piece]]:

@@ -222,6 +222,7 @@ class _Finetuning:
             settings.in_channels,
             self.contract,
             settings.neighbours,
+            source,
         )
         preprocessing, _ = with_units(wanted, self.data.training_index, self.data.store.address)
         network, report = build_network(

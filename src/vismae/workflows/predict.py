@@ -28,8 +28,8 @@ from vismae.workflows.prediction.inputs import (
     Input,
     allot_names,
     failure_of,
-    find_inputs,
 )
+from vismae.workflows.prediction.listed import find_listed_inputs
 from vismae.workflows.prediction.progress import progress_bar
 from vismae.workflows.prediction.reading import (
     ReadInput,
@@ -148,7 +148,7 @@ def predict(config: PredictConfig) -> PredictResult:
 
 def _find_all(config: PredictConfig, scratch: Path) -> tuple[list[Input], list[Failure]]:
     servers, on_disk = servers_of(config.inputs, config.query)
-    inputs, failures = find_inputs(on_disk, config.out)
+    inputs, failures = find_listed_inputs(on_disk, config.out)
     for address, server in servers.items():
         for found in remote_inputs(address, server, config.query, _kept(config), scratch):
             if isinstance(found, Failure):
@@ -186,7 +186,7 @@ def _predict_into(
         if run.alone:
             logger.warning(
                 "%d inputs were single slices, but the model was trained to see %d on each side: "
-                "it saw each slice repeated. Give a volume as one file or one series.",
+                "it saw each slice repeated. Give a volume as one file, a series or a manifest.",
                 run.alone,
                 ensemble.preprocessing.neighbours,
             )

@@ -14,6 +14,7 @@ from vismae.data.sources import Task
 from vismae.data.store import Store
 from vismae.data.store_files import is_remote
 from vismae.models.backbone import SwinConfig, config_for_size
+from vismae.models.foreign import ForeignAccount
 from vismae.models.reference import load_checkpoint
 from vismae.models.weights import Model, network_of
 from vismae.workflows.ingest import open_or_ingest
@@ -72,14 +73,23 @@ def resolve_preprocessing(
     in_channels: int | None,
     start: Preprocessing | None,
     neighbours: int | None = None,
+    source: Model | None = None,
 ) -> Preprocessing:
     """Return the contract of a run: the start model's, or ours with the user's wishes.
+
+    Args:
+        wishes: The user's.
+        image_size, in_channels: The same; None leaves them open.
+        start: The start model's contract.
+        neighbours: As in the contract.
+        source: The start model. Weights of another project have no contract, but images are
+            normalised as in its training unless the user wishes otherwise.
 
     Raises:
         PreprocessingError: A wish contradicts the start model; names the field.
         SettingError: Neighbouring slices are asked for with colour.
     """
-    base = start or Preprocessing(image_size=DEFAULT_IMAGE_SIZE, in_channels=1)
+    base = start or _without_contract(source)
     given = wishes.model_dump(exclude_none=True)
     if image_size is not None:
         given["image_size"] = image_size
@@ -99,6 +109,15 @@ def resolve_preprocessing(
             f"model.in_channels is {wanted.in_channels}. Set one of them to 0 or 1."
         )
     return wanted
+
+
+def _without_contract(source: Model | None) -> Preprocessing:
+    ours = Preprocessing(image_size=DEFAULT_IMAGE_SIZE, in_channels=1)
+    origin = getattr(source, "origin", None)
+    if not isinstance(origin, ForeignAccount):
+        return ours
+    mean, std = origin.normalisation
+    return ours.model_copy(update={"mean": mean, "std": std})
 
 
 def with_units(

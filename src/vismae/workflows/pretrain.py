@@ -178,6 +178,7 @@ def _train(
         config.model.in_channels,
         start,
         neighbours=0,
+        source=source,
     )
     preprocessing, modalities = with_units(wanted, rows, store.address)
     model = build_pretraining(config, source)

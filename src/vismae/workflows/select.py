@@ -41,6 +41,7 @@ CONTACT_SHEET = "contact_sheet.png"
 
 _COLUMNS = ("modality", "split", "label", "has_label_map", "volume_id", "slice_index")
 _PICTURES_IN_A_ROW = 5
+_MOST_PICTURES = 100
 
 logger = logging.getLogger(__name__)
 
@@ -268,7 +269,8 @@ def _write_pictures(
     chosen: list[str],
     looks: dict[str, _Look],
 ) -> None:
-    """Draw one image of every chosen patient, with its rank."""
-    pictures = [picture_of(store, looks[patient].row, preprocessing) for patient in chosen]
-    captions = [f"{rank}: {patient[:16]}" for rank, patient in enumerate(chosen, start=1)]
+    """Draw one image of each of the first chosen patients, with its rank."""
+    shown = chosen[:_MOST_PICTURES]
+    pictures = (picture_of(store, looks[patient].row, preprocessing) for patient in shown)
+    captions = [f"{rank}: {patient[:16]}" for rank, patient in enumerate(shown, start=1)]
     save_png(path, contact_sheet(pictures, captions, _PICTURES_IN_A_ROW))

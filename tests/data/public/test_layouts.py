@@ -326,7 +326,7 @@ def test_nnunet_takes_one_channel_and_the_published_folds(tmp_path: Path) -> Non
     assert (task.classes, task.label_values) == (("edema", "core"), {0: 0, 1: 1, 4: 2})
     assert {row.modality for row in rows.values()} == {"mr"}
     with pytest.raises(DataError, match="fold 3 of 1"):
-        read_nnunet(root, fold=3)
+        read_nnunet(root, fold=3, channel=0)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_nnunet_names_the_table_that_is_none(
     root = _nnunet(tmp_path, {"background": 0, "edema": 1})
     (root / file).write_text(text)
     with pytest.raises(DataError, match=message):
-        read_nnunet(root, fold=0)
+        read_nnunet(root, fold=0, channel=0)
 
 
 def test_nnunet_refuses_pixels_that_nobody_annotated(tmp_path: Path) -> None:
@@ -367,14 +367,50 @@ def test_a_number_that_the_label_map_has_too_is_no_channel(tmp_path: Path) -> No
         ("word_0002", "train", "ct"),
         ("word_0030", "val", "ct"),
     ]
+    with pytest.raises(DataError, match="channel '1' is the name or number of 0 channels"):
+        read_nnunet(tmp_path, channel=1)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"liver": 1}}))
     with pytest.raises(DataError, match="no image of channel 1"):
         read_nnunet(tmp_path, channel=1)
 
 
+def test_one_of_several_channels_is_chosen_and_never_taken_for_all(tmp_path: Path) -> None:
+    labels: dict[str, object] = {"background": 0, "core": 1}
+    numbered = _nnunet(tmp_path / "numbered", labels)
+    for root in (numbered, _nnunet(tmp_path / "unnamed", labels)):
+        (task,) = read_nnunet(root, channel=1)
+        assert [(row.group_id, row.channel) for row in task.rows] == [("a", None), ("b", None)]
+        (root / "dataset.json").write_text(json.dumps({"labels": labels}))
+        with pytest.raises(DataError, match="channels 0, 1, and a network sees one"):
+            read_nnunet(root)
+    table = {"modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}, "labels": labels}
+    (numbered / "dataset.json").write_text(json.dumps(table))
+    with pytest.raises(DataError, match=r"4 channels .* Choose it with --channel"):
+        read_nnunet(numbered)
+    decathlon = tmp_path / "Task01_BrainTumour"
+    for case in ("BRATS_001", "BRATS_0002"):
+        for folder in ("imagesTr", "labelsTr"):
+            _touch(decathlon / folder / f"{case}.nii.gz")
+    (decathlon / "dataset.json").write_text(json.dumps(table))
+    (task,) = read_nnunet(decathlon, channel="T1Gd")
+    assert [(row.group_id, row.channel, row.modality) for row in task.rows] == [
+        ("BRATS_0002", 2, "mr"),
+        ("BRATS_001", 2, "mr"),
+    ]
+
+
 def test_nnunet_refuses_regions_by_name(tmp_path: Path) -> None:
     root = _nnunet(tmp_path, {"background": 0, "whole tumour": [1, 2], "core": 2})
-    with pytest.raises(DataError, match="whole tumour"):
-        read_nnunet(root)
+    with pytest.raises(DataError, match=r"'whole tumour' is the region \[1, 2\]. List each value"):
+        read_nnunet(root, channel=0)
+
+
+def test_nnunet_reads_values_written_as_texts_and_floats(tmp_path: Path) -> None:
+    root = _nnunet(tmp_path, {"background": "0", "edema": "1", "core": 4.0})
+    (task,) = read_nnunet(root, channel=0)
+    assert (task.classes, task.label_values) == (("edema", "core"), {0: 0, 1: 1, 4: 2})
+    with pytest.raises(DataError, match="'core' is 'four', and neither is a whole number"):
+        read_nnunet(_nnunet(tmp_path, {"background": 0, "core": "four"}), channel=0)
 
 
 @pytest.mark.parametrize("layout", sorted(set(READERS) - {"medmnist"}))

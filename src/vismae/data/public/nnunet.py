@@ -1,7 +1,8 @@
 """A folder as nnU-Net (version 2) and the Medical Segmentation Decathlon want it.
 
 ``dataset.json``, ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz``, perhaps ``imagesTs`` with
-``labelsTs``; ``splits_final.json`` beside it gives the folds of a published cross-validation. Whose
+``labelsTs``; the Decathlon has all channels of a case in one file of four dimensions.
+``splits_final.json`` beside it gives the folds of a published cross-validation. Whose
 case it is the folder does not say, so a case is a group of images and no patient.
 Isensee et al., Nature Methods 2021;18:203-211.
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vismae.core.errors import DataError
-from vismae.data.dataset_json import DATASET_JSON, read_dataset_json
+from vismae.data.dataset_json import DATASET_JSON, DatasetFacts, read_dataset_json
 from vismae.data.labels import refuse_not_annotated
 from vismae.data.pairing import PairedImage, find_pairs
 from vismae.data.pairing_names import channel_of, stem_of
@@ -21,14 +22,17 @@ from vismae.data.public.tasks import PublicTask, TaskRow, require_file
 SPLITS = "splits_final.json"
 
 
-def read_nnunet(root: Path, fold: int | None = None, channel: int = 0) -> list[PublicTask]:
+def read_nnunet(
+    root: Path, fold: int | None = None, channel: int | str | None = None
+) -> list[PublicTask]:
     """Return the segmentation task.
 
     Args:
         root: The folder with ``dataset.json``.
         fold: Fold of ``splits_final.json`` that validates, counted from 0 as nnU-Net does; None
             leaves train and val to be divided.
-        channel: Which of several channels (sequences) becomes the image.
+        channel: Which of several channels (sequences) becomes the image, by number or name; may
+            be None where there is one.
 
     Raises:
         DataError: The folder does not fit; says why.
@@ -37,39 +41,43 @@ def read_nnunet(root: Path, fold: int | None = None, channel: int = 0) -> list[P
     labels = table.get("labels", {})
     if not isinstance(labels, dict):
         raise DataError(f"{root / DATASET_JSON}: labels is no table of names and values.")
-    regions = [name for name, value in labels.items() if isinstance(value, list)]
-    if regions:
-        raise DataError(
-            f"{root / DATASET_JSON}: the labels {', '.join(regions)} are regions (unions of "
-            "classes). List each value of the label maps as a class of its own."
-        )
     facts = read_dataset_json(root)
+    if facts.unclear:
+        found = "; ".join(f"'{name}' is {why}" for name, why in facts.unclear.items())
+        raise DataError(
+            f"{root / DATASET_JSON}: labels that stand for no single value of the label maps: "
+            f'{found}. List each value as a class of its own, such as "labels": {{"background": 0, '
+            '"liver": 1}; regions (unions of classes) are not trained on.'
+        )
     refuse_not_annotated(facts.class_names, str(root / DATASET_JSON))
+    number = facts.number_of(channel, str(root / DATASET_JSON))
     pairing = find_pairs(root)
     if pairing is None:
         raise DataError(f"{root}: imagesTr and labelsTr hold no pair of the same name.")
     splits = None if fold is None else _fold(root, fold)
     numbers = sorted(facts.class_names)
-    values = {0: 0, **{value: number for number, value in enumerate(numbers, start=1)}}
-    rows = tuple(_rows(pairing.images, facts.modality(channel), splits, channel))
+    values = {0: 0, **{value: place for place, value in enumerate(numbers, start=1)}}
+    if channel is None:
+        _require_one_channel(root, pairing.images)
+    rows = tuple(_rows(pairing.images, facts, splits, number))
     if not rows:
-        raise DataError(f"{root}: no image of channel {channel} has a label map. Check --channel.")
+        raise DataError(f"{root}: no image of channel {number} has a label map. Check --channel.")
     names = tuple(facts.class_names[value] for value in numbers)
     return [PublicTask("segment", rows, names, values if numbers else None)]
 
 
 def _rows(
-    images: list[PairedImage], modality: str | None, splits: dict[str, str] | None, channel: int
+    images: list[PairedImage], facts: DatasetFacts, splits: dict[str, str] | None, channel: int
 ) -> Iterator[TaskRow]:
+    several = len(facts.channels) > 1
     tested = any(found.split == "test" and found.label_map is not None for found in images)
     for found in images:
         if found.label_map is None:
             continue
-        stem = stem_of(found.image.name) or found.image.name
-        # Where "word_0002" has a label map of its own name the number is no channel.
-        own_name = stem_of(found.label_map.name) == stem
-        case, number = (None if own_name else channel_of(stem)) or (stem, 0)
-        if number != channel:
+        case, number = _case_of(found)
+        # The Decathlon's way: no channel in the name, since the file holds all of them.
+        inside = channel if number is None and several else None
+        if inside is None and (number or 0) != channel:
             continue
         split = found.split
         if split != "test":
@@ -78,7 +86,33 @@ def _rows(
                 split = splits.get(case)
                 if split is None:
                     continue
-        yield TaskRow(found.image, found.label_map, group_id=case, split=split, modality=modality)
+        yield TaskRow(
+            found.image,
+            found.label_map,
+            group_id=case,
+            channel=inside,
+            split=split,
+            modality=facts.modality(channel),
+        )
+
+
+def _case_of(found: PairedImage) -> tuple[str, int | None]:
+    """Return the case of an image, and its channel if the name says one."""
+    stem = stem_of(found.image.name) or found.image.name
+    # Where "word_0002" has a label map of its own name the number is no channel.
+    own_name = found.label_map is not None and stem_of(found.label_map.name) == stem
+    return (None if own_name else channel_of(stem)) or (stem, None)
+
+
+def _require_one_channel(root: Path, images: list[PairedImage]) -> None:
+    """Refuse to choose between channels that only the names of files tell apart."""
+    numbers = {_case_of(found)[1] or 0 for found in images if found.label_map is not None}
+    if len(numbers) > 1:
+        found = ", ".join(map(str, sorted(numbers)))
+        raise DataError(
+            f"{root / 'imagesTr'}: cases have the channels {found}, and a network sees one of "
+            "them. Choose it with --channel."
+        )
 
 
 def _fold(root: Path, fold: int) -> dict[str, str]:

@@ -28,6 +28,7 @@ class TaskRow:
             case, or the image itself. It is written even then, so that every ingest divides the
             images alike, whatever its salt.
         volume_id, slice_index: Images that form a volume, and their order in it.
+        channel: Which volume of a file of several is the image, counted from 0.
         split: ``train``, ``val``, ``test``, or None where it is to be decided.
         modality: ``ct``, ``mr``, ``pet``, ``xr``, ``us``, or a word of its own.
         more: Further columns, such as a pathology, for subgroups.
@@ -40,6 +41,7 @@ class TaskRow:
     group_id: str | None = None
     volume_id: str | None = None
     slice_index: int | None = None
+    channel: int | None = None
     split: str | None = None
     modality: str | None = None
     more: dict[str, str] = field(default_factory=dict)

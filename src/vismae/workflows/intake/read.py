@@ -203,7 +203,13 @@ def _read_images(
     numbers = {entry.file.name: entry.number for entry in entries}
 
     def read(modality: Modality | None) -> list[MedicalImage]:
-        return read_image(group, modality, settings.keep, lambda file: begin(numbers[file.name]))
+        return read_image(
+            group,
+            modality,
+            settings.keep,
+            lambda file: begin(numbers[file.name]),
+            entries[0].row.channel,
+        )
 
     if word is not None:
         return read(Modality.parse(word))

@@ -3,9 +3,10 @@
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from vismae.core.types import Spacing
 from vismae.files.dicom_identifiers import group_series
 from vismae.files.discover import Group, RejectedFile, SourceFile, discover, find_file, inode
 from vismae.files.nifti_pair import header_beside
@@ -25,18 +26,38 @@ _LONGEST_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a manifest says of an input.
+
+    Attributes:
+        modality: Word that counts whatever the files say, as in ingest; None leaves it to them.
+        spacing: Of files that say none.
+        volume: Name of the volume whose slices the files are, in their order; None where they
+            form none, or say themselves how they lie.
+        channel: Which volume of a file of several is meant, counted from 0.
+    """
+
+    modality: str | None
+    spacing: Spacing
+    volume: str | None = None
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
 class Input:
-    """Files that are predicted together: a DICOM series, or one file.
+    """Files that are predicted together: a DICOM series, a volume of a table, or one file.
 
     Attributes:
         group: The files.
         wanted_name: What its results would best be called: a relative path without suffix.
         named: The user named this very file, rather than a folder or archive that holds it.
+        told: What a manifest says of it.
     """
 
     group: Group
     wanted_name: str
     named: bool
+    told: Told | None = field(default=None, kw_only=True)
 
     @property
     def source(self) -> str:
@@ -48,15 +69,19 @@ class Input:
         """Tell this input from every other, whatever its files hold."""
         first = self.group.files[0]
         text = f"{len(self.group.files)}|{first.path.resolve()}|{first.member}"
+        if self.told is not None and (self.told.volume, self.told.channel) != (None, None):
+            text += f"|{self.told.volume}|{self.told.channel}"
         return hashlib.sha256(_as_bytes(text)).hexdigest()
 
     def fingerprint(self) -> str:
         """Return a hash over sizes and times of change (of archive members, checksums).
 
+        What a manifest says counts too.
+
         Raises:
             UnreadableFileError: One is gone.
         """
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"" if self.told is None else _as_bytes(repr(self.told)))
         for file in self.group.files:
             found = find_file(file.path, file.member)
             digest.update(_as_bytes(f"{file.name}|{found.size}|{found.change_mark}\n"))
@@ -182,8 +207,18 @@ def _wanted_name(group: Group, source: Path) -> str:
         alone = source.is_file() and first.member is None
         home = source.resolve().parent if alone else source.resolve()
         inside = inside.parent if inside.parent.name else PurePosixPath(home.name)
-    parts = [part for part in inside.parts if part not in ("..", ".", "/") and ":" not in part]
-    parts = parts or [source.resolve().name or "image"]
+    return result_name(inside, source.resolve().name or "image")
+
+
+def result_name(path: PurePosixPath, otherwise: str) -> str:
+    """Return what results of a path may be called: below their folder, without its suffix.
+
+    Args:
+        path: Of the image.
+        otherwise: The name where nothing of the path can be used.
+    """
+    parts = [part for part in path.parts if part not in ("..", ".", "/") and ":" not in part]
+    parts = parts or [otherwise]
     return "/".join([*parts[:-1], _short(_without_suffix(parts[-1]))])
 
 

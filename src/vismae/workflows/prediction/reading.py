@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
-from vismae.core.errors import PreprocessingError, UnreadableFileError
+from vismae.core.advice import advice
+from vismae.core.errors import DataError, PreprocessingError, UnreadableFileError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Flag, MedicalImage, Modality, PixelUnit
@@ -23,7 +24,7 @@ from vismae.files.discover import Group, RejectedFile
 from vismae.files.read import read_image, read_where_silent
 from vismae.files.reasons import Reason
 from vismae.inference.slices import Slice
-from vismae.workflows.prediction.inputs import Input
+from vismae.workflows.prediction.inputs import Input, Told
 
 # These are windowed by the contract, and need no range of their own.
 _WINDOWED = (PixelUnit.HU, PixelUnit.SUV)
@@ -99,9 +100,12 @@ def read_input(
     Raises:
         UnreadableFileError: The files cannot be read; ``mosaic`` where slices are tiles.
         PreprocessingError: Another modality, or values without the unit of the contract.
-        DataError: Pixels of a type that is not read.
+        DataError: Pixels of a type that is not read, or slices of a manifest's volume that do not
+            lie on one another.
     """
-    images = _read_images(item.group, modality, keep)
+    if item.told is not None and item.told.volume is not None:
+        return _read_volume(item, item.told, cards, modality)
+    images = _read_images(item.group, modality, keep, item.told)
     if any(image.details.get("tiled") for image in images):
         raise UnreadableFileError(
             Reason.MOSAIC,
@@ -112,7 +116,7 @@ def read_input(
         for card in cards:
             require_known(image, card)
     count = images[0].details.get("volumes_in_file", len(images))
-    if count != len(images):
+    if count != len(images) and (item.told is None or item.told.channel is None):
         raise UnreadableFileError(
             Reason.TOO_LARGE,
             f"{item.source}: holds {count} volumes; at most {len(images)} of one file are "
@@ -162,6 +166,43 @@ def prepared_slice(
     return to_channels(values, contract.in_channels)
 
 
+def _read_volume(
+    item: Input, told: Told, cards: tuple[ModelCard, ...], modality: str | None
+) -> ReadInput:
+    """Read pictures that a manifest makes one volume; those that cannot be read are left out."""
+    images: list[MedicalImage] = []
+    rejected: list[RejectedFile] = []
+    for file in item.group.files:
+        if file.kind != "raster":
+            raise DataError(
+                f"{file.name}: one of {len(item.group.files)} files of the volume {told.volume}. "
+                "Only pictures, or DICOM files alone, can be slices of a volume; write it as one "
+                "file."
+            )
+        try:
+            images += _read_images(Group(file.kind, (file,)), modality, frozenset(), told)
+        except UnreadableFileError as error:
+            rejected.append(RejectedFile(file.name, Reason(error.reason), str(error)))
+    if not images:
+        raise UnreadableFileError(rejected[0].reason, rejected[0].message)
+    sizes = {image.pixels.shape[1:3]: image.source for image in images}
+    if len(sizes) > 1:
+        found = ", ".join(f"{name} has {h}×{w} pixels" for (h, w), name in sizes.items())
+        raise DataError(
+            f"The slices of the volume {told.volume} differ in size: {found}. Give those of each "
+            "size a volume_id of their own."
+        )
+    for image in images:
+        for card in cards:
+            require_known(image, card)
+    # A list keeps the type of each: grey levels of 8 bit are not scaled as those of 16 bit are.
+    stored = [storable_pixels(pixels) for image in images for pixels in image.pixels]
+    (height, width), shared = next(iter(sizes)), {**images[0].details, "slices_in_space": True}
+    facts = replace(images[0], pixels=np.empty((0, height, width)), details=shared)
+    volume = Volume(facts, (len(stored), height, width), stored)
+    return ReadInput(item, [volume], tuple(rejected))
+
+
 def _volume(image: MedicalImage) -> Volume:
     slices, height, width = image.pixels.shape[:3]
     stored = [storable_pixels(pixels) for pixels in image.pixels]
@@ -169,12 +210,25 @@ def _volume(image: MedicalImage) -> Volume:
     return Volume(without_pixels, (slices, height, width), stored)
 
 
-def _read_images(group: Group, word: str | None, keep: frozenset[Flag]) -> list[MedicalImage]:
-    """Read with the wanted modality only where the files are silent, as ingest does."""
+def _read_images(
+    group: Group, word: str | None, keep: frozenset[Flag], told: Told | None
+) -> list[MedicalImage]:
+    """Read with a table's modality; the wanted one counts only where the files are silent."""
     wanted = None if word is None else Modality.parse(word)
-    if group.kind == "raster":
-        return read_image(group, wanted, keep)
-    return read_where_silent(lambda modality: read_image(group, modality, keep), wanted)
+    channel = None if told is None else told.channel
+
+    def read(modality: Modality | None) -> list[MedicalImage]:
+        return read_image(group, modality, keep, channel=channel)
+
+    if told is not None and told.modality is not None:
+        images = read(Modality.parse(told.modality))
+    elif group.kind == "raster":
+        images = read(wanted)
+    else:
+        images = read_where_silent(read, wanted)
+    if told is not None and group.kind == "raster":
+        images = [replace(image, spacing=told.spacing) for image in images]
+    return images
 
 
 def require_known(image: MedicalImage, card: ModelCard) -> None:
@@ -185,8 +239,9 @@ def require_known(image: MedicalImage, card: ModelCard) -> None:
     """
     if card.modalities and image.modality not in card.modalities:
         known = ", ".join(card.modalities)
+        how = advice(f"--modality {card.modalities[0]}", "Read as; field modality")
         cure = (
-            f"If it is one of these, say which (--modality {card.modalities[0]}; Read as on a page)"
+            f"If it is one of these, say which ({how})"
             if image.modality is Modality.OTHER
             else "Use a model that knows this modality"
         )

@@ -253,7 +253,9 @@ def _add_slices(
     slope = 1.0 if of_classes else _FULL_SLOPE
     if wanted == "nifti" and results.kind == "nifti":
         path = results.place(f"{ending}.nii.gz")
-        write_nifti_like(path, results.read.item.group.files[0], found, slope)
+        item = results.read.item
+        alone = item.told is not None and item.told.channel is not None
+        write_nifti_like(path, item.group.files[0], found, slope, one_of_several=alone)
         results.outputs.append(path)
         return
     volumes = results.read.volumes
