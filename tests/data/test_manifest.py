@@ -138,6 +138,7 @@ def test_a_table_can_be_gone_through_again_and_is_not_held_in_memory(tmp_path: P
         (["path,channel", "a,FLAIR"], "channel 'FLAIR' is not a whole number"),
         (["path,channel", "a,-1"], "channel -1 is negative"),
         (["path,slice_index", "a,first"], "slice_index 'first' is not a whole number"),
+        (["path,slice_index", "a,5e9"], "slice_index 5000000000 is beyond 1000000000"),
     ],
 )
 def test_what_cannot_be_understood_is_an_error_with_its_line(

@@ -294,6 +294,16 @@ def test_a_series_time_before_the_first_bed_is_the_start_of_the_scan(tmp_path: P
     assert found == pytest.approx([SUV_AFTER_AN_HOUR] * 2)
 
 
+def test_a_bed_behind_midnight_without_a_date_of_its_own_is_of_the_next_day(
+    tmp_path: Path,
+) -> None:
+    start = DicomSequence([tracer(RadiopharmaceuticalStartTime="225500")])
+    tags = {"AcquisitionDate": "", "RadiopharmaceuticalInformationSequence": start}
+    found = suv_of_beds(tmp_path, "235500", ("235500", "000100"), **tags)
+
+    assert found == pytest.approx([SUV_AFTER_AN_HOUR] * 2)
+
+
 def test_reference_times_tell_the_start_for_every_bed_of_such_a_series(tmp_path: Path) -> None:
     decay = np.log(2.0) / 6586.2
     lost = decay * 120.0

@@ -22,6 +22,7 @@ from vismae.core.errors import DataError
 from vismae.core.types import Spacing
 
 MANIFEST_FILE = "manifest.csv"
+_LARGEST_NUMBER = 10**9  # the store keeps 32 bits
 IMAGE_ARCHIVE = "images.zip"
 PATH_COLUMNS = ("path", "image")
 LABEL_MAP_COLUMNS = ("label_map", "mask", "mask_path")
@@ -278,8 +279,13 @@ def _parse_whole(text: str, column: str, where: str) -> int | None:
     if not text:
         return None
     try:
-        return int(float(text)) if float(text).is_integer() else int(text)
+        number = int(float(text)) if float(text).is_integer() else int(text)
     except (ValueError, OverflowError):
         raise DataError(
             f"{where}: {column} '{text}' is not a whole number. Correct it or leave it empty."
         ) from None
+    if abs(number) > _LARGEST_NUMBER:
+        raise DataError(
+            f"{where}: {column} {number} is beyond {_LARGEST_NUMBER}. Correct it or leave it empty."
+        )
+    return number

@@ -341,6 +341,9 @@ def _scan_start(
         dataset.get("AcquisitionDate") or dataset.get("SeriesDate"), dataset.get("AcquisitionTime")
     )
     if acquired is not None:
+        # No scan takes two hours: a time without a date so long before the series is behind midnight.
+        if series is not None and not dataset.get("AcquisitionDate"):
+            acquired += timedelta(days=int(series - acquired > timedelta(hours=22)))
         beds.note(uid, acquired)
     known = [moment for moment in (acquired, first) if moment is not None]
     if series is not None and series <= min(known, default=series):

@@ -249,12 +249,13 @@ def find_file(path: Path, member: str | None = None) -> FoundFile:
 
 def _with_voxels(found: FoundFile) -> FoundFile:
     """Return the header of a NIfTI pair with the size and the changes of both files."""
-    if not is_header_name(found.member or found.path.name):
-        return found
     place = voxels_beside(*found.place)
     if place is None:
         return found
-    voxels = find_file(*place)
+    try:
+        voxels = find_file(*place)
+    except UnreadableFileError:  # gone meanwhile: whoever reads the pair says so
+        return found
     mark = (found.change_mark * 31 + voxels.change_mark) % 2**63
     return replace(found, size=found.size + voxels.size, change_mark=mark)
 
