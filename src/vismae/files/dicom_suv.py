@@ -341,7 +341,7 @@ def _scan_start(
         dataset.get("AcquisitionDate") or dataset.get("SeriesDate"), dataset.get("AcquisitionTime")
     )
     if acquired is not None:
-        # No scan takes two hours: a time without a date so long before the series is behind midnight.
+        # Scans take less than two hours: a time without a date so far before is behind midnight.
         if series is not None and not dataset.get("AcquisitionDate"):
             acquired += timedelta(days=int(series - acquired > timedelta(hours=22)))
         beds.note(uid, acquired)
