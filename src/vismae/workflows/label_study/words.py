@@ -42,8 +42,10 @@ def design(config: StudyConfig, scores: Sequence[TaskScores], cells: Sequence[Ce
     tested = "; ".join(
         f"{task.task}: {len(task.patients)} {task.unit}s, {task.metric}" for task in scores
     )
+    count = len(config.starts)
     return (
-        f"{len(config.starts)} starts ({starts}) were fine-tuned on {len(scores)} tasks with "
+        f"{count} {'start was' if count == 1 else 'starts were'} fine-tuned ({starts}) on "
+        f"{len(scores)} task{'' if len(scores) == 1 else 's'} with "
         f"{repeated}; each repetition ('run') draws its own labelled patients, the smaller label "
         f"budgets within the larger ones, and its own first weights, alike for all starts."
         f"{_choosing(config)} The weights of a run are chosen on validation patients. All runs of "
