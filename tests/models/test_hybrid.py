@@ -3,17 +3,20 @@ from dataclasses import replace
 import pytest
 import torch
 from learning import dice_after
+from torch import Tensor
 
 from vismae.core.errors import ModelError, SettingError
 from vismae.models import HybridUNet, SwinConfig, SwinMAE, SwinUNet, segmentation_loss, transfer
-from vismae.models.convolutional_decoder import stage_outputs
+from vismae.models.backbone import SwinEncoder
+from vismae.models.convolutional_decoder import ConvolutionalDecoder, stage_outputs
 from vismae.models.transfer import parts_in_common
 
 
+@pytest.mark.parametrize("branch", [True, False])
 @pytest.mark.parametrize("patch_size", [1, 2, 4, 8])
-def test_any_size_and_any_channels_work(small: SwinConfig, patch_size: int):
+def test_any_size_and_any_channels_work(small: SwinConfig, patch_size: int, branch: bool):
     config = replace(small, in_channels=5, patch_size=patch_size)
-    network = HybridUNet(config, 3, deep_supervision=True)
+    network = HybridUNet(config, 3, deep_supervision=True, branch=branch)
     images = torch.randn(2, 5, 21, 38)
     outputs = network(images)
     assert [tuple(output.shape) for output in outputs] == [
@@ -51,6 +54,7 @@ def test_a_convolutional_decoder_arrives_too(small: SwinConfig):
     for name, value in network.decoder.state_dict().items():
         assert torch.equal(value, source.decoder.state_dict()[name]), name
     assert parts_in_common(source, HybridUNet(small, 2, width=16)) == ("encoder",)
+    assert parts_in_common(source, HybridUNet(small, 2, width=24, branch=False)) == ("encoder",)
     assert parts_in_common(SwinMAE(small), network) == ("encoder",)
 
 
@@ -64,6 +68,38 @@ def test_a_decoder_begins_with_its_slice_among_neighbours(small: SwinConfig):
     expected = source.decoder(images[:, 1:2], tokens)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_branch_sees_the_image_on_the_coarsest_grid(small: SwinConfig):
+    images = torch.randn(1, 1, 32, 32)
+    tokens = stage_outputs(*_encoder_and_tokens(small, images))
+    far = images.clone()
+    far[..., :8, :8] += 1.0  # more than the finer levels look across
+    for branch, sees in ((True, True), (False, False)):
+        decoder = ConvolutionalDecoder(replace(small, patch_size=4), 8, branch)
+        before, after = (decoder(seen, tokens)[-1] for seen in (images, far))
+        assert torch.equal(before, after) != sees
+
+
+def test_without_tokens_the_branch_is_a_unet(small: SwinConfig):
+    decoder = ConvolutionalDecoder(small, 8)
+    images = torch.randn(2, 1, 32, 32)
+    tokens = stage_outputs(*_encoder_and_tokens(small, images))
+    for skip in decoder.skips:
+        torch.nn.init.zeros_(skip[1].weight)
+    features = []
+    x = images
+    for block in decoder.stem:
+        x = block(x)
+        features.append(x)
+    for block, skip in zip(decoder.expanding, reversed(features[:-1]), strict=True):
+        x = block(x, skip)
+    torch.testing.assert_close(decoder(images, tokens)[0], x)
+
+
+def _encoder_and_tokens(config: SwinConfig, images: Tensor) -> tuple[SwinEncoder, Tensor]:
+    encoder = SwinEncoder(config)
+    return encoder, encoder.embed(images)
 
 
 def test_features_are_what_the_encoder_gives_out(small: SwinConfig):

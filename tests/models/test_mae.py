@@ -177,6 +177,7 @@ def test_defaults_are_the_papers_and_unknown_settings_name_the_nearest():
         ({"normalise_side_px": 16}, "normalise_patches is false"),
         ({"decoder_kind": "unet"}, "decoder_kind 'unet' is unknown"),
         ({"decoder_width": 8}, "decoder_width is 8, but a decoder of the kind 'swin'"),
+        ({"decoder_branch": True}, "decoder_branch is True, but a decoder of the kind 'swin'"),
         ({"decoder_kind": "convolutional", "encoder_input": "visible"}, "Use 'dense'"),
     ],
 )

@@ -215,6 +215,16 @@ def test_folders_from_before_there_were_other_networks_still_open(small: SwinCon
     assert "network" not in architecture_of(SwinUNet(small, 2))
 
 
+def test_folders_from_before_the_branch_open_without_one(small: SwinConfig):
+    mae = SwinMAE(small, decoder_kind="convolutional", decoder_branch=False)
+    for model in (HybridUNet(small, 2, branch=False), mae, SwinMAE(small)):
+        old = architecture_of(model)
+        del old["decoder_branch" if isinstance(model, SwinMAE) else "branch"]
+        again = build_module(kind_of(model), old)
+        assert again.state_dict().keys() == model.state_dict().keys()
+        assert architecture_of(again) == architecture_of(model)
+
+
 def test_a_card_that_names_two_networks_is_an_error(small: SwinConfig):
     task = TaskCard(classes=("background", "organ"), network="hybrid")
     with pytest.raises(ModelError, match=r"'hybrid', but architecture.network is 'swin_unet'"):

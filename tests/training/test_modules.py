@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from vismae.core.augment_section import AugmentSettings
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.sections import TaskSettings
+from vismae.core.task_section import TaskSettings
 from vismae.data.augment_labelled import UNCHANGED
 from vismae.models import segmentation_loss
 from vismae.training.modules import augmented, classification_objective, segmentation_objective

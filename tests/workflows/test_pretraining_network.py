@@ -114,10 +114,11 @@ def test_a_decoder_goes_on_as_the_start_s(
         in_channels=1,
         decoder_kind="convolutional",
         decoder_width=24,
+        decoder_branch=False,
         normalise_patches=normalised,
     )
     settings = {"model.normalise_patches": True}
     model = build_pretraining(pretrain_config(tmp_path, unlabelled, **settings), source)
     assert isinstance(model, SwinMAE)
     assert f"decoder_pred copied: {said}" in start_from(source, model)
-    assert model.decoder_width == 24
+    assert (model.decoder_width, model.decoder_branch) == (24, False)

@@ -29,11 +29,11 @@ from vismae.core.sections import (
     PretrainDataSettings,
     Settings,
     Size2D,
-    TaskSettings,
     TrainerSettings,
     Words,
 )
 from vismae.core.study_config import StudyConfig
+from vismae.core.task_section import TaskSettings
 
 __all__ = [
     "AugmentSettings",

@@ -268,6 +268,9 @@ class MAESettings(Settings):
     decoder_width: int | None = Field(default=None, ge=1)
     """Channels at full resolution of a convolutional decoder; the start model's when unset, else by
     the network's size."""
+    decoder_branch: bool | None = None
+    """Let a convolutional decoder's stem go on beside the encoder, down to its coarsest grid; the
+    start model's when unset, else true."""
     encoder_input: Literal["dense", "visible"] = "dense"
     """Whole images, a learned token in place of hidden patches (VIS-MAE), or visible patches
     alone, which is faster and another network."""
@@ -307,6 +310,9 @@ class NetworkSettings(Settings):
     width: int | None = Field(default=None, ge=1)
     """Channels of the finest level (hybrid and the networks of the extra compare); the network's
     own when unset."""
+    branch: bool | None = None
+    """Let the hybrid's convolutions go on beside the encoder, down to its coarsest grid; when unset
+    as in the start model's decoder where that is taken, else true."""
     deep_supervision: bool | None = None
     """Also judge coarser outputs in training (hybrid, dynunet); when unset only dynunet does."""
     train: str = Field(default="all", pattern=r"^(all|head|lora|last_[1-9][0-9]*)$")
@@ -348,6 +354,7 @@ class NetworkSettings(Settings):
     def _refuse_ignored(self, network: NetworkName) -> None:
         rules = (
             (self.width is not None, "width", ("hybrid", *FROM_MONAI)),
+            (self.branch is not None, "branch", ("hybrid",)),
             (self.deep_supervision is True, "deep_supervision", ("hybrid", "dynunet")),
             (self.train == "head", "train=head", (*WITH_SWIN_ENCODER, *CONVOLUTIONAL_CLASSIFIERS)),
             (self.train not in ("all", "head"), f"train={self.train}", WITH_SWIN_ENCODER),
@@ -357,42 +364,3 @@ class NetworkSettings(Settings):
                 raise SettingError(
                     f"{setting} does not go with network {network}; it is for {', '.join(networks)}"
                 )
-
-
-class TaskSettings(Settings):
-    """What is to be predicted."""
-
-    kind: Literal["segment", "classify"]
-    """A class for each pixel, or for each image."""
-    classes: Words = ()
-    """Class names in order (segmentation: without background); found in the data when empty."""
-    label_values: dict[int, int] | None = None
-    """Value in label map files -> class index; 0, 1, 2 ... in order when unset."""
-    multi_label: bool = False
-    """Several classes, joined by | in the manifest, may be true of one image."""
-    class_weights: Literal["none", "inverse", "sqrt"] | None = None
-    """Weight of each class in the loss by its rarity (classification); chosen by the recipe when
-    unset."""
-    dice_weight: float = Field(default=0.6, ge=0.0)
-    """Weight of Dice in the loss (segmentation)."""
-    cross_entropy_weight: float = Field(default=0.4, ge=0.0)
-    """Weight of cross-entropy in the loss (segmentation)."""
-    focal_weight: float = Field(default=0.0, ge=0.0)
-    """Weight of the focal loss (segmentation)."""
-    focal_gamma: float = Field(default=2.0, ge=0.0)
-    """How strongly the focal loss turns to pixels that are still wrong."""
-    tversky_weight: float = Field(default=0.0, ge=0.0)
-    """Weight of the Tversky loss (segmentation)."""
-    tversky_alpha: float = Field(default=0.3, ge=0.0)
-    """Its weight of what is predicted but not there."""
-    tversky_beta: float = Field(default=0.7, ge=0.0)
-    """Its weight of what is missed."""
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Smoothing of the labels (classification)."""
-
-    @model_validator(mode="after")
-    def _some_loss(self) -> "TaskSettings":
-        weights = ("dice_weight", "cross_entropy_weight", "focal_weight", "tversky_weight")
-        if self.kind == "segment" and not any(getattr(self, name) for name in weights):
-            raise ValueError(f"nothing would be learnt: {', '.join(weights)} are all 0")
-        return self

@@ -1,8 +1,10 @@
-"""Convolutional decoder over a Swin encoder, with a stem that sees the image at full resolution.
+"""Convolutional decoder over a Swin encoder, with convolutions of its own that see the image.
 
-The layout of SwinUNETR (Hatamizadeh et al. 2022, arXiv 2201.01266) in 2D, with two changes: the
-skips are what the stages of the encoder give out rather than what they take in, and a stem of
-convolutions sees the image at every resolution finer than the patches.
+The layout of SwinUNETR (Hatamizadeh et al. 2022, arXiv 2201.01266) in 2D, with changes: the skips
+are what the stages of the encoder give out rather than what they take in, and a stem of
+convolutions sees the image at every resolution finer than the patches. With ``branch`` the stem
+goes on down to the coarsest grid, and what a stage gives out is added to it there: a whole U-Net,
+which learns from many labels as one does, and from few by what the encoder has learnt.
 
 Shapes: B batch, H×W pixels, h×w token grid (of a stage), C channels.
 """
@@ -32,12 +34,13 @@ class ConvolutionalDecoder(nn.Module):
         config: Of the encoder; its patch size is a power of two.
         width: Channels at full resolution, doubled with each halving of the stem; half of
             ``embed_dim``, between 16 and 32, when None.
+        branch: Let the stem go on beside the encoder's stages.
 
     Raises:
         ModelError: A setting is outside its range.
     """
 
-    def __init__(self, config: SwinConfig, width: int | None = None) -> None:
+    def __init__(self, config: SwinConfig, width: int | None = None, branch: bool = True) -> None:
         super().__init__()
         width = max(16, min(32, config.embed_dim // 2)) if width is None else width
         halvings = config.patch_size.bit_length() - 1
@@ -49,18 +52,20 @@ class ConvolutionalDecoder(nn.Module):
             )
         self.config = config
         self.width = width
+        self.branch = branch
         stem_dims = [width * 2**level for level in range(halvings)]
         stage_dims = [config.stage_dim(stage) for stage in range(len(config.depths))]
+        self.dims = [*stem_dims, *stage_dims]
+        """Channels of the outputs, and of the last stage behind them, finest first."""
+        convolved = self.dims if branch else stem_dims
         self.stem = nn.ModuleList(
             ResidualBlock(before, after, stride=1 if level == 0 else 2)
             for level, (before, after) in enumerate(
-                zip([config.in_channels, *stem_dims], stem_dims, strict=False)
+                zip([config.in_channels, *convolved], convolved, strict=False)
             )
         )
         # The encoder's residual stream is not normalised; its scale differs from stage to stage.
         self.skips = nn.ModuleList(normalised_convolution(dim, dim, 1) for dim in stage_dims)
-        self.dims = [*stem_dims, *stage_dims]
-        """Channels of the outputs, and of the last stage behind them, finest first."""
         self.expanding = nn.ModuleList(
             UpBlock(self.dims[level + 1], self.dims[level], self.dims[level])
             for level in reversed(range(len(self.dims) - 1))
@@ -77,13 +82,15 @@ class ConvolutionalDecoder(nn.Module):
             tokens: What each stage gave out, as from ``stage_outputs``.
         """
         x = pad_to_patches(images, self.config.patch_size)
-        features: list[Tensor] = []
-        for block in self.stem:
-            x = block(x)
-            features.append(x)
-        features += [
+        given = [
             skip(grid.permute(0, 3, 1, 2)) for skip, grid in zip(self.skips, tokens, strict=True)
         ]
+        finer = len(self.dims) - len(given)  # levels without tokens
+        features: list[Tensor] = []
+        for level, block in enumerate(self.stem):
+            x = block(x) if level < finer else block(x) + given[level - finer]
+            features.append(x)
+        features += given[len(features) - finer :]
         x = features[-1]
         decoded: list[Tensor] = []
         for block, skip in zip(self.expanding, reversed(features[:-1]), strict=True):

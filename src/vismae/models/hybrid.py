@@ -1,10 +1,10 @@
-"""Hybrid segmentation network: a pre-trained Swin encoder in a convolutional U-Net.
+"""Hybrid segmentation network: a pre-trained Swin encoder inside a convolutional U-Net.
 
 Shapes: B batch, H×W pixels, C channels, K classes (0 is background).
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -29,13 +29,16 @@ class HybridUNet(nn.Module):
         num_classes: K, with the background, at least 2.
         width: Of the decoder, see ``ConvolutionalDecoder``.
         deep_supervision: In training, also predict at the next coarser resolutions.
+        branch: Convolutions go on beside the encoder, see ``ConvolutionalDecoder``.
 
     Raises:
         ModelError: A setting is outside its range.
     """
 
-    SETTINGS = ("num_classes", "width", "deep_supervision")
+    SETTINGS = ("num_classes", "width", "deep_supervision", "branch")
     """Settings beside the network's, as ``model.json`` keeps them."""
+    UNNAMED: ClassVar[dict[str, Any]] = {"branch": False}
+    """What a ``model.json`` means that does not name a setting: it is older than the setting."""
     network: Literal["hybrid"] = "hybrid"
     """Name among the segmentation networks."""
     preprocessing: Preprocessing | None = None
@@ -49,6 +52,7 @@ class HybridUNet(nn.Module):
         num_classes: int,
         width: int | None = None,
         deep_supervision: bool = False,
+        branch: bool = True,
     ) -> None:
         super().__init__()
         if num_classes < 2:
@@ -57,8 +61,9 @@ class HybridUNet(nn.Module):
         self.num_classes = num_classes
         self.deep_supervision = deep_supervision
         self.encoder = SwinEncoder(config)
-        self.decoder = ConvolutionalDecoder(config, width)
+        self.decoder = ConvolutionalDecoder(config, width, branch)
         self.width = self.decoder.width
+        self.branch = branch
         levels = len(self.decoder.expanding)
         outputs = min(1 + COARSE_OUTPUTS, levels) if deep_supervision else 1
         self.heads = nn.ModuleList(

@@ -8,7 +8,7 @@ Shapes: B batch, H×W pixels, K image channels, p patch side, h×w patch grid, L
 D = p·p·K pixel values of a patch.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -89,6 +89,7 @@ class SwinMAE(nn.Module):
             ``HybridUNet``, whose stem sees the image with its hidden pixels at 0, so that a
             hybrid starts with a trained decoder too.
         decoder_width: Of a convolutional decoder, see ``ConvolutionalDecoder``.
+        decoder_branch: Likewise; with one when None.
 
     Raises:
         SettingError: A setting is outside its range.
@@ -105,8 +106,11 @@ class SwinMAE(nn.Module):
         "normalise_side_px",
         "decoder_kind",
         "decoder_width",
+        "decoder_branch",
     )
     """Settings beside the network's, as ``model.json`` keeps them."""
+    UNNAMED: ClassVar[dict[str, Any]] = {"decoder_branch": False}
+    """What a ``model.json`` means that does not name a setting: it is older than the setting."""
     preprocessing: Preprocessing | None = None
     """How images become its input, once known."""
     card: ModelCard | None = None
@@ -125,6 +129,7 @@ class SwinMAE(nn.Module):
         normalise_side_px: int | None = None,
         decoder_kind: str = "swin",
         decoder_width: int | None = None,
+        decoder_branch: bool | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 < mask_ratio < 1.0:
@@ -155,11 +160,12 @@ class SwinMAE(nn.Module):
                 f"encoder_input is '{encoder_input}', but a convolutional decoder joins the whole "
                 "grid of every stage. Use 'dense', or the decoder 'swin'."
             )
-        if decoder_kind == "swin" and decoder_width is not None:
-            raise SettingError(
-                f"decoder_width is {decoder_width}, but a decoder of the kind 'swin' has the "
-                "encoder's widths. Leave it out, or use 'convolutional'."
-            )
+        for name, value in (("decoder_width", decoder_width), ("decoder_branch", decoder_branch)):
+            if decoder_kind == "swin" and value is not None and value is not False:
+                raise SettingError(
+                    f"{name} is {value}, but a decoder of the kind 'swin' mirrors the encoder. "
+                    "Leave it out, or use 'convolutional'."
+                )
         if normalise_side_px is not None and normalise_side_px < 2:
             raise SettingError(f"normalise_side_px is {normalise_side_px}; use 2 or more.")
         if normalise_side_px is not None and not normalise_patches:
@@ -187,14 +193,15 @@ class SwinMAE(nn.Module):
         self.decoder: SwinDecoder | ConvolutionalDecoder
         self.decoder_pred: nn.Linear | nn.Conv2d
         self.decoder_width: int | None = None
+        self.decoder_branch: bool | None = None
         if decoder_kind == "swin":
             self.decoder = SwinDecoder(config)
             values = config.patch_size**2 * config.in_channels
             self.decoder_pred = nn.Linear(config.embed_dim, values)
             initialise(self.decoder_pred)
         else:
-            self.decoder = ConvolutionalDecoder(config, decoder_width)
-            self.decoder_width = self.decoder.width
+            self.decoder = ConvolutionalDecoder(config, decoder_width, decoder_branch is not False)
+            self.decoder_width, self.decoder_branch = self.decoder.width, self.decoder.branch
             channels = self.decoder.dims[0]
             self.decoder_pred = prediction_layer(channels, config.in_channels, spread=0.02)
 

@@ -165,7 +165,7 @@ def _both_have(part: str, source: nn.Module, target: nn.Module) -> bool:
 def _decoders_alike(source: nn.Module, target: nn.Module) -> bool:
     old, new = getattr(source, "decoder", None), getattr(target, "decoder", None)
     if isinstance(old, ConvolutionalDecoder) and isinstance(new, ConvolutionalDecoder):
-        return old.width == new.width
+        return (old.width, old.branch) == (new.width, new.branch)
     return isinstance(old, SwinDecoder) and isinstance(new, SwinDecoder)
 
 

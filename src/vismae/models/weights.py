@@ -121,6 +121,7 @@ def build_module(kind: str, architecture: Mapping[str, Any], task: TaskCard | No
     from_monai = issubclass(known, ComparisonSegmenter | ComparisonClassifier)
     sizes_name = "comparison" if from_monai else "swin"
     sizes = own.pop(sizes_name, None)
+    own = {**getattr(known, "UNNAMED", {}), **own}
     unknown = sorted(set(own) - set(known.SETTINGS))
     if unknown or sizes is None:
         wrong = f"{unknown[0]} is unknown" if unknown else f"{sizes_name} is missing"

@@ -10,7 +10,8 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from vismae.core.augment_section import AugmentSettings
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.sections import OptimizerSettings, TaskSettings
+from vismae.core.sections import OptimizerSettings
+from vismae.core.task_section import TaskSettings
 from vismae.data.augment_labelled import apply_changes
 from vismae.models.classifier import classification_loss
 from vismae.models.contrastive import SwinSimCLR

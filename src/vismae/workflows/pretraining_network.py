@@ -6,6 +6,7 @@ import torch
 
 from vismae.core.config import PretrainConfig
 from vismae.models.contrastive import SwinSimCLR
+from vismae.models.convolutional_decoder import ConvolutionalDecoder
 from vismae.models.mae import SwinMAE
 from vismae.models.transfer import parts_in_common, transfer
 from vismae.models.weights import Model
@@ -29,9 +30,11 @@ def build_pretraining(config: PretrainConfig, source: Model | None) -> SwinMAE |
         "drop_path": settings.drop_path,
     }
     kind = settings.decoder_kind or getattr(source, "decoder_kind", "swin")
-    width = settings.decoder_width
-    if width is None and kind == "convolutional":
-        width = getattr(getattr(source, "decoder", None), "width", None)
+    width, branch = settings.decoder_width, settings.decoder_branch
+    known = getattr(source, "decoder", None)
+    if kind == "convolutional" and isinstance(known, ConvolutionalDecoder):
+        width = known.width if width is None else width
+        branch = known.branch if branch is None else branch
     if settings.window_size is not None:
         changes["window_size"] = settings.window_size
     # The seed alone decides the first weights, whatever was drawn before.
@@ -55,6 +58,7 @@ def build_pretraining(config: PretrainConfig, source: Model | None) -> SwinMAE |
             normalise_side_px=settings.normalise_side_px,
             decoder_kind=kind,
             decoder_width=width,
+            decoder_branch=branch,
         )
     model.set_checkpointing(settings.checkpointing)
     return model
@@ -78,6 +82,7 @@ def start_from(source: Model, model: SwinMAE | SwinSimCLR) -> str:
         and source.mask_token.shape == model.mask_token.shape
         and source.decoder_kind == model.decoder_kind
         and source.decoder_width == model.decoder_width
+        and source.decoder_branch == model.decoder_branch
     ):
         model.mask_token.data.copy_(source.mask_token.data)
         model.decoder_pred.load_state_dict(source.decoder_pred.state_dict())

@@ -98,6 +98,7 @@ def _settings(
             "normalise_side_px": source.normalise_side_px,
             "decoder_kind": source.decoder_kind,
             "decoder_width": source.decoder_width,
+            "decoder_branch": source.decoder_branch,
         }
     trainer = {
         "max_steps": config.task_pretrain_steps,
