@@ -1,6 +1,7 @@
 """Segmenting a CT on a CPU: ours beside MONAI's 2D SwinUNETR, and ONNX beside torch, in one run.
 
-    python benchmarks/segmenting.py [--part volume] [--threads 2] [--slices 4] [--rounds 3]
+    python benchmarks/segmenting.py [--part volume] [--network hybrid] [--threads 2] [--slices 4]
+        [--rounds 3]
 
 A CT of 512×512 pixels, in Hounsfield units, is windowed, segmented slice by slice and given back as
 a label map in its own size. Both networks have about as many parameters, random weights, 5 classes
@@ -31,7 +32,7 @@ from vismae.data.intensity import to_unit_range, window_hu
 from vismae.inference.deployed import StoredPixelModel, deployed
 from vismae.inference.ensemble import Ensemble
 from vismae.inference.slices import Slice, segment_slices
-from vismae.models import SwinUNet, architecture_of
+from vismae.models import HybridUNet, SwinUNet, architecture_of
 from vismae.workflows.exporting.onnx_file import open_session, write_onnx
 from vismae.workflows.exporting.trial import Trial, program_inputs
 
@@ -44,15 +45,16 @@ def contract(side_px: int) -> Preprocessing:
     return Preprocessing(image_size=(side_px, side_px), in_channels=1, pixel_units=units)
 
 
-def our_network(size: str, preprocessing: Preprocessing) -> SwinUNet:
+def our_network(given: argparse.Namespace, preprocessing: Preprocessing) -> SwinUNet | HybridUNet:
     torch.manual_seed(0)
-    network = SwinUNet.from_size(size, in_channels=1, num_classes=len(CLASSES)).eval()
+    kind = SwinUNet if given.network == "swin_unet" else HybridUNet
+    network = kind.from_size(given.size, in_channels=1, num_classes=len(CLASSES)).eval()
     network.preprocessing = preprocessing
     network.card = ModelCard(
         kind="segmenter",
         architecture=architecture_of(network),
         preprocessing=preprocessing,
-        task=TaskCard(classes=CLASSES),
+        task=TaskCard(classes=CLASSES, network=given.network),
         modalities=(Modality.CT,),
     )
     return network
@@ -80,7 +82,7 @@ def ct_slices(count: int) -> np.ndarray:
     return ((np.stack(waves) + noise + 1.0) * 900).astype(np.int16)
 
 
-def ours(network: SwinUNet, stored: np.ndarray) -> list[np.ndarray]:
+def ours(network: SwinUNet | HybridUNet, stored: np.ndarray) -> list[np.ndarray]:
     """Segment as ``vismae predict`` does once the file is read."""
     card = network.card
     ensemble = Ensemble([network], [card], "", torch.device("cpu"))
@@ -128,7 +130,7 @@ def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
 
 
 def compare_networks(given: argparse.Namespace, stored: np.ndarray) -> None:
-    full, usual = (our_network(given.size, contract(side)) for side in (SIDE_PX, 224))
+    full, usual = (our_network(given, contract(side)) for side in (SIDE_PX, 224))
     monai = their_network(parameters(full))
     counts = [f"{parameters(network) / 1e6:.1f} M" for network in (full, monai)]
     print("parameters: ours {}, SwinUNETR {}".format(*counts))
@@ -150,7 +152,7 @@ def compare_networks(given: argparse.Namespace, stored: np.ndarray) -> None:
 
 
 def compare_onnx(given: argparse.Namespace, stored: np.ndarray) -> None:
-    network = our_network(given.size, contract(224))
+    network = our_network(given, contract(224))
     body = deployed(network)
     module = StoredPixelModel(body).eval()
     trial = Trial(stored, Modality.CT, PixelUnit.HU, 1.0, -1024.0)
@@ -185,6 +187,7 @@ def main() -> None:
     options.add_argument("--slices", type=int, default=4)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--size", default="vismae")
+    options.add_argument("--network", choices=("swin_unet", "hybrid"), default="swin_unet")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     stored = ct_slices(given.slices)
