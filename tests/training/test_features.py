@@ -38,9 +38,10 @@ def test_an_encoder_in_training_is_looked_at_without_drop_path_and_left_in_train
     encoder: SwinEncoder,
 ):
     images = torch.randn(3, 1, 32, 32)
-    expected = pooled_features(encoder.eval(), images)
+    extents = torch.tensor([[32, 32], [32, 16], [16, 32]])
+    expected = pooled_features(encoder.eval(), images, extents)
     before = torch.get_rng_state()
-    (found,) = features_of(encoder.train(), [images])
+    (found,) = features_of(encoder.train(), [(images, extents)])
     assert encoder.training
     assert torch.equal(before, torch.get_rng_state())
     # The attention of the two modes of autograd adds up in another order.

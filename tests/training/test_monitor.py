@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from models_on_disk import write_mae
 from stores import classification_store
 from vismae.core.preprocessing import Preprocessing
 from vismae.data.store import Store
+from vismae.inference.embedder import embed_slices, stored_slices
+from vismae.inference.ensemble import load_ensemble
+from vismae.models import SwinMAE, load_model
 from vismae.models.backbone import SwinEncoder, config_for_size
+from vismae.training.features import effective_rank
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.monitor import Monitor
 from vismae.training.probes import labelled_halves
@@ -92,6 +97,22 @@ def test_without_labels_the_rank_alone_is_looked_at(
     Monitor(encoder, store, CONTRACT, np.arange(10), TimeShare(1.0))(1, log)
     (row,) = written(tmp_path)
     assert set(row) == {"step", "effective_rank", "monitor_time_share"}
+
+
+def test_the_features_looked_at_are_those_of_embed(log: MetricsLog, tmp_path: Path):
+    # Images so long that most of the canvas is padding.
+    store = classification_store(tmp_path / "store", patients=12, size=(12, 48))
+    model = write_mae(tmp_path / "model", preprocessing=CONTRACT)
+    ensemble = load_ensemble([model], torch.device("cpu"))
+    rows = np.arange(len(store))
+    vectors = [
+        vector for _, vector in embed_slices(ensemble, stored_slices(store, rows, CONTRACT), 5)
+    ]
+    network = load_model(model)
+    assert isinstance(network, SwinMAE)
+    Monitor(network.encoder, store, CONTRACT, rows, TimeShare(1.0))(1, log)
+    expected = effective_rank(np.stack(vectors))
+    assert float(written(tmp_path)[0]["effective_rank"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_weights_that_are_not_finite_do_not_stop_a_look(

@@ -18,16 +18,18 @@ from typer.testing import CliRunner
 import vismae
 import vismae.workflows.embed as workflow
 from factories import write_dicom_series, write_nifti, write_png, write_tiff
-from models_on_disk import SMALL_CONTRACT, write_classifier, write_mae
-from stores import classification_store, pretrain_store, record
+from models_on_disk import SMALL_CONTRACT, write_classifier, write_contrastive, write_mae
+from stores import classification_store, pretrain_store, record, texture
 from vismae.cli import app
 from vismae.core.errors import DataError, ModelError, RunFolderError, SettingError
 from vismae.core.types import Modality
+from vismae.data.geometry import fitted_size
 from vismae.data.loaders import LabelledImages
 from vismae.data.sampler import Draw
 from vismae.data.store import Store, StoreWriter
+from vismae.inference.deployed import deployed
 from vismae.models import load_model
-from vismae.models.features import image_features
+from vismae.models.features import image_features, pooled_features
 
 
 def embed(model: Path, inputs: Any, out: Path, **settings: Any) -> workflow.EmbedResult:
@@ -38,13 +40,13 @@ def expected_features(model: Path, store: Store) -> np.ndarray:
     """The features as the loaders of evaluation prepare the images, one by one."""
     images = LabelledImages(store, SMALL_CONTRACT)
     network = load_model(model)
-    with torch.inference_mode():
-        return torch.cat(
-            [
-                image_features(network, images[Draw(row, 0)]["image"][None])
-                for row in range(len(store))
-            ]
-        ).numpy()
+    canvas = SMALL_CONTRACT.image_size
+    found = []
+    for row, size in enumerate(zip(store.index["height"], store.index["width"], strict=True)):
+        extent = torch.tensor([fitted_size(size, canvas, SMALL_CONTRACT.fit)])
+        with torch.inference_mode():
+            found.append(image_features(network, images[Draw(row, 0)]["image"][None], extent))
+    return torch.cat(found).numpy()
 
 
 @pytest.mark.parametrize("write_model", [write_mae, write_classifier])
@@ -77,6 +79,64 @@ def test_files_and_the_store_made_of_them_have_the_same_features(tmp_path: Path)
         assert np.allclose(result.features, expected_features(model, store), atol=1e-5)
         assert result.table["slice_index"].max() + 1 == len(store) or path == pages
         assert result.table["source"].str.startswith(str(path)).all()
+
+
+@pytest.mark.parametrize("write_model", [write_mae, write_contrastive, write_classifier])
+def test_long_images_have_the_same_features_by_every_road(write_model: Any, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    sizes = [(20, 300), (300, 20), (24, 40)]
+    images = [texture(rng, size) * 255 for size in sizes]
+    pixels = [image.astype(np.uint8) for image in images]
+    with StoreWriter(tmp_path / "store") as writer:
+        for number, image in enumerate(pixels):
+            writer.add(record(f"image{number}", image), image)
+    expected = expected_features(model, Store(tmp_path / "store"))
+    assert np.isfinite(expected).all()
+    found = embed(model, tmp_path / "store", tmp_path / "of_store").features
+    assert np.allclose(found, expected, atol=1e-5)
+    paths = [
+        write_png(tmp_path / "in" / f"{number}.png", image) for number, image in enumerate(pixels)
+    ]
+    found = embed(model, tmp_path / "in", tmp_path / "of_files").features
+    assert np.allclose(found, expected, atol=1e-5)
+    assert np.allclose(vismae.ImageFeatures(model).transform(paths), expected, atol=1e-5)
+    if write_model is not write_classifier:
+        exported = deployed(load_model(model))
+        for image, features in zip(pixels, expected, strict=True):
+            given = torch.from_numpy(image / np.float32(255))[None, None]
+            with torch.inference_mode():
+                assert np.allclose(exported(given)[0].numpy(), features, atol=1e-4)
+
+
+def test_features_are_nearer_to_those_without_padding_than_a_mean_over_it_too(
+    tmp_path: Path,
+) -> None:
+    model = write_mae(tmp_path / "model")
+    image = (texture(np.random.default_rng(0), (32, 12)) * 255).astype(np.uint8)
+    path = write_png(tmp_path / "narrow.png", image)
+    narrow = embed(model, path, tmp_path / "out").features
+    network = load_model(model)
+    canvas = torch.from_numpy(image / np.float32(255) - 0.223)[None, None] / 0.202
+    with torch.inference_mode():
+        alone = pooled_features(network.encoder, canvas, torch.tensor([[32, 12]])).numpy()
+        padded = torch.nn.functional.pad(canvas, (0, 20), value=-0.223 / 0.202)
+        counted = pooled_features(network.encoder, padded, torch.tensor([[32, 32]])).numpy()
+    assert np.linalg.norm(narrow - alone) < 0.7 * np.linalg.norm(counted - alone)
+
+
+def test_features_that_an_earlier_version_pooled_otherwise_are_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_mae(tmp_path / "model")
+    pretrain_store(tmp_path / "store", images=3)
+    monkeypatch.setattr(workflow, "REVISION", 1)
+    embed(model, tmp_path / "store", tmp_path / "out")
+    monkeypatch.undo()
+    again = embed(model, tmp_path / "store", tmp_path / "out", resume=True)
+    assert (again.embedded, again.skipped) == (1, 0)
+    again = embed(model, tmp_path / "store", tmp_path / "out", resume=True)
+    assert (again.embedded, again.skipped) == (0, 1)
 
 
 def test_an_input_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path) -> None:

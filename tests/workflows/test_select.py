@@ -9,7 +9,7 @@ from PIL import Image
 
 import vismae
 from models_on_disk import write_classifier, write_mae, write_segmenter
-from stores import record
+from stores import record, texture
 from vismae.core.config import SelectConfig
 from vismae.core.errors import DataError, SettingError
 from vismae.core.settings import build_config
@@ -85,6 +85,23 @@ def test_a_masked_autoencoder_chooses_by_look_and_not_by_uncertainty(tmp_path: P
     assert table["uncertainty"].isna().all()  # nobody asked, and 0 would mean sure
     with pytest.raises(SettingError, match="predicts no classes"):
         vismae.select(model=model, store=store, strategy="entropy", out=tmp_path / "other")
+
+
+def test_images_are_compared_by_the_features_that_embed_gives(tmp_path: Path) -> None:
+    model = write_mae(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    with StoreWriter(tmp_path / "store") as writer:
+        for name, size in (("a", (20, 90)), ("b", (90, 20)), ("c", (40, 40))):
+            pixels = (texture(rng, size) * 255).astype(np.uint8)
+            writer.add(record(name, pixels), pixels)
+    settings = {"model": model, "device": "cpu"}
+    table = vismae.embed(inputs=tmp_path / "store", out=tmp_path / "embedded", **settings).table
+    vectors = table.set_index("patient_id").filter(like="feature_")
+    vismae.select(store=tmp_path / "store", n=2, out=tmp_path / "out", **settings)
+    chosen = pd.read_csv(tmp_path / "out" / "selection.csv")
+    one, other = (vectors.loc[patient].to_numpy() for patient in chosen["patient_id"])
+    cosine = one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
+    assert chosen["distance"][1] == pytest.approx(1 - cosine, abs=1e-5)
 
 
 def test_a_list_of_labelled_patients_counts_and_strangers_are_named(tmp_path: Path) -> None:

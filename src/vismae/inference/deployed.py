@@ -92,7 +92,10 @@ class UnitRangeModel(nn.Module):
         )
         images = (images - contract.mean) / contract.std
         if self.output == "features":
-            return image_features(cast(Model, self.network), images)
+            extent = torch.stack((height, width)).float()
+            return image_features(
+                cast(Model, self.network), images, extent.expand(images.shape[0], 2)
+            )
         logits = self.network(images).float()
         if self.kind == "classifier":
             return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)

@@ -8,12 +8,13 @@ from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vismae.core.preprocessing import Preprocessing
 from vismae.data.loaders import SliceReader
 from vismae.data.store import Store
 from vismae.inference.ensemble import Ensemble
-from vismae.inference.slices import Key, Slice, canvas_batches
+from vismae.inference.slices import Key, Slice, canvas_batches, extents_of
 from vismae.models.features import image_features
 from vismae.models.weights import Model
 
@@ -31,13 +32,29 @@ def embed_slices(
     Raises:
         ModelError: The model has no encoder, or gives numbers that are not finite.
     """
-    model = cast(Model, ensemble.models[0])
     for batch, images in canvas_batches(slices, ensemble.preprocessing, batch_size):
-        with torch.inference_mode(), ensemble.autocast():
-            vectors = image_features(model, images.to(ensemble.device)).float().cpu()
-        ensemble.require_finite(vectors)
+        vectors = batch_features(ensemble, batch, images)
         for item, vector in zip(batch, vectors.numpy(), strict=True):
             yield item.key, vector
+
+
+def batch_features(ensemble: Ensemble, batch: Sequence[Slice[Key]], images: Tensor) -> Tensor:
+    """Return the features of a batch of ``canvas_batches``, (B, C) float32 on the host.
+
+    Args:
+        ensemble: One model, with an encoder.
+        batch: The slices, whose sizes tell image from padding.
+        images: The network's input that was made of them, (B, C, H, W).
+
+    Raises:
+        ModelError: The model has no encoder, or gives numbers that are not finite.
+    """
+    model = cast(Model, ensemble.models[0])
+    extents = extents_of(batch, ensemble.preprocessing)
+    with torch.inference_mode(), ensemble.autocast():
+        vectors = image_features(model, images.to(ensemble.device), extents).float().cpu()
+    ensemble.require_finite(vectors)
+    return vectors
 
 
 def stored_slices(

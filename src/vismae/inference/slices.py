@@ -8,7 +8,7 @@ Shapes: C channels, h×w a slice's own size, H×W the network's canvas, K classe
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vismae.core.preprocessing import Preprocessing
-from vismae.data.geometry import fit_image, unfit_logits
+from vismae.data.geometry import fit_image, fitted_size, unfit_logits
 from vismae.data.intensity import normalise
 from vismae.inference.ensemble import Ensemble
 from vismae.inference.sliding_window import Rows, sliding_rows
@@ -77,6 +77,12 @@ def canvas_batches(
             batch = []
     if batch:
         yield batch, _canvas(batch, preprocessing)
+
+
+def extents_of(batch: Sequence[Slice[Key]], preprocessing: Preprocessing) -> Tensor:
+    """Return height and width in pixels that each slice covers of its canvas, (B, 2) int64."""
+    canvas, fit = preprocessing.image_size, preprocessing.fit
+    return torch.tensor([fitted_size(item.size, canvas, fit) for item in batch])
 
 
 def segment_slices(

@@ -98,6 +98,11 @@ class SwinConfig:
         ends = torch.tensor(self.depths).cumsum(0).tolist()
         return [rates[end - depth : end] for end, depth in zip(ends, self.depths, strict=True)]
 
+    @property
+    def token_side(self) -> int:
+        """Pixels along the side of a token of the last stage."""
+        return self.patch_size * 2 ** (len(self.depths) - 1)
+
     def patch_grid(self, height: int, width: int) -> Grid:
         """Patches that cover an image of this many pixels: rows, columns."""
         return -(-height // self.patch_size), -(-width // self.patch_size)

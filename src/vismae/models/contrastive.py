@@ -95,7 +95,15 @@ class SwinSimCLR(nn.Module):
         Raises:
             ModelError: The images have another number of channels.
         """
-        return self.norm(self.encoder(images).tokens).mean(dim=(1, 2))
+        return self.normalised_tokens(images).mean(dim=(1, 2))
+
+    def normalised_tokens(self, images: Float[Tensor, "B K H W"]) -> Float[Tensor, "B h w C"]:
+        """Return the tokens of the last stage, of which ``features`` is the mean.
+
+        Raises:
+            ModelError: The images have another number of channels.
+        """
+        return self.norm(self.encoder(images).tokens)
 
     def forward(self, images: Float[Tensor, "B K H W"]) -> Float[Tensor, "B D"]:
         """Return the projection of each image, not normalised."""

@@ -13,18 +13,24 @@ from vismae.models.backbone import SwinEncoder
 from vismae.models.features import pooled_features
 
 
-def features_of(encoder: SwinEncoder, batches: Iterable[Tensor]) -> Iterator[np.ndarray]:
+def features_of(
+    encoder: SwinEncoder, batches: Iterable[tuple[Tensor, Tensor]]
+) -> Iterator[np.ndarray]:
     """Yield the features of each batch of images, (B, C) float32, on the host.
 
     The encoder is in evaluation mode while a batch is computed, and afterwards as it was.
+
+    Args:
+        encoder: Of the network that learns.
+        batches: Normalised images and what they cover of the canvas; see ``pooled_features``.
     """
     device = next(encoder.parameters()).device
-    for images in batches:
+    for images, extents in batches:
         was_training = encoder.training
         encoder.eval()
         try:
             with torch.no_grad():
-                features = pooled_features(encoder, images.to(device))
+                features = pooled_features(encoder, images.to(device), extents)
         finally:
             encoder.train(was_training)
         yield features.cpu().numpy()

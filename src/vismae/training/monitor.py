@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from vismae.core.preprocessing import Preprocessing
-from vismae.data.loaders import LabelledImages
-from vismae.data.sampler import Draw
+from vismae.data.geometry import fit_image, fitted_size
+from vismae.data.loaders import SliceReader
 from vismae.data.store import Store
 from vismae.models.backbone import SwinEncoder
 from vismae.training.features import effective_rank, features_of
@@ -50,7 +50,7 @@ class Monitor:
         share: TimeShare,
     ) -> None:
         self._encoder = encoder
-        self._images = LabelledImages(store, preprocessing)
+        self._reader = SliceReader(store, preprocessing)
         self._halves = rows if isinstance(rows, LabelledHalves) else None
         self._rows = rows.rows if isinstance(rows, LabelledHalves) else rows
         self._share = share
@@ -101,11 +101,17 @@ class Monitor:
     def _fits(self, seconds: float) -> bool:
         return self._share.fits(_RESERVE * seconds)
 
-    def _batches(self) -> Iterator[Tensor]:
-        """Yield whole images, normalised, (B, C, H, W)."""
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield whole images, normalised, (B, C, H, W), and what they cover of that, (B, 2)."""
+        contract = self._reader.preprocessing
         for start in range(0, len(self._rows), _BATCH_SIZE):
-            rows = self._rows[start : start + _BATCH_SIZE]
-            yield torch.stack([self._images[Draw(int(row), 0)]["image"] for row in rows])  # pyright: ignore[reportTypedDictNotRequiredAccess]
+            images, extents = [], []
+            for row in self._rows[start : start + _BATCH_SIZE]:
+                image, _ = self._reader.read_input(int(row))
+                size = (image.shape[1], image.shape[2])
+                extents.append(fitted_size(size, contract.image_size, contract.fit))
+                images.append(self._reader.normalise(fit_image(image, contract)))
+            yield torch.stack(images), torch.tensor(extents)
 
     def _measure(self, features: np.ndarray) -> dict[str, float]:
         found = {"effective_rank": effective_rank(features)}

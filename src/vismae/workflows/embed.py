@@ -22,7 +22,7 @@ from vismae.inference.embedder import embed_slices, stored_slices
 from vismae.inference.ensemble import Ensemble, load_ensemble
 from vismae.inference.predictor import choose_device
 from vismae.inference.slices import Slice
-from vismae.models.features import require_features
+from vismae.models.features import REVISION, require_features
 from vismae.models.weights import Model
 from vismae.workflows.embedding.looks import MAP_PICTURE, NEIGHBOURS, write_map, write_neighbours
 from vismae.workflows.embedding.pieces import PIECES, Piece, Pieces, read_features
@@ -165,7 +165,8 @@ def embed(config: EmbedConfig) -> EmbedResult:
 
 def _request_of(config: EmbedConfig, digest: str) -> str:
     settings = config.model_dump(mode="json", exclude=_NO_REQUEST)
-    text = json.dumps([settings, digest, metadata.version("vismae")], sort_keys=True)
+    decides = [settings, digest, metadata.version("vismae"), REVISION]
+    text = json.dumps(decides, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -26,12 +26,12 @@ from vismae.evaluation.selection import (
     needs_features,
     needs_uncertainty,
 )
-from vismae.inference.embedder import stored_slices
+from vismae.inference.embedder import batch_features, stored_slices
 from vismae.inference.ensemble import Ensemble, load_ensemble
 from vismae.inference.predictor import choose_device
 from vismae.inference.slices import canvas_batches
 from vismae.inference.uncertainty import image_uncertainty
-from vismae.models.features import image_features, require_features
+from vismae.models.features import require_features
 from vismae.models.weights import Model
 from vismae.workflows.inspect import picture_of
 from vismae.workflows.preparation import of_modality
@@ -190,16 +190,14 @@ class _Looks:
     def _seen(self, rows: list[int], wants_uncertainty: bool) -> Iterator[tuple[float, np.ndarray]]:
         ensemble, task = self.ensemble, self.ensemble.cards[0].task
         slices = stored_slices(self.store, rows, ensemble.preprocessing)
-        model = cast(Model, ensemble.models[0])
         for batch, images in canvas_batches(slices, ensemble.preprocessing, self.config.batch_size):
             unsure = torch.full((len(batch),), float("nan"))
             if wants_uncertainty and task is not None:
                 unsure = image_uncertainty(ensemble.scores(images), task.multi_label).cpu()
             vectors = torch.zeros(len(batch), 0)
             if needs_features(self.strategy):
-                with torch.inference_mode():
-                    vectors = image_features(model, images.to(ensemble.device)).cpu()
-            yield from zip(unsure.tolist(), vectors.float().numpy(), strict=True)
+                vectors = batch_features(ensemble, batch, images)
+            yield from zip(unsure.tolist(), vectors.numpy(), strict=True)
 
 
 def _labelled(rows: pd.DataFrame, card: ModelCard, config: SelectConfig) -> set[str]:

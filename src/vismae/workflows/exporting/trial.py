@@ -12,7 +12,7 @@ import torch
 
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality, PixelUnit
-from vismae.data.geometry import fit_image, to_channels, unfit_logits
+from vismae.data.geometry import fit_image, fitted_size, to_channels, unfit_logits
 from vismae.data.intensity import normalise, to_unit_range
 from vismae.data.percentiles import SCALE_PERCENTILES, scale_range
 from vismae.inference.deployed import Scale, UnitRangeModel
@@ -143,12 +143,14 @@ def own_answer(body: UnitRangeModel, images: torch.Tensor) -> np.ndarray:
             for image in images
         ]
     )
+    native = (int(images.shape[2]), int(images.shape[3]))
     if body.output == "features":
-        return image_features(body.network, canvas).numpy()  # pyright: ignore[reportArgumentType]
+        extent = fitted_size(native, contract.image_size, contract.fit)
+        extents = torch.tensor([extent] * len(images))
+        return image_features(body.network, canvas, extents).numpy()  # pyright: ignore[reportArgumentType]
     logits = body.network(canvas).float()
     if body.kind == "classifier":
         return (logits.sigmoid() if body.multi_label else logits.softmax(dim=1)).numpy()
-    native = (int(images.shape[2]), int(images.shape[3]))
     return torch.stack([unfit_logits(found, native, contract.fit) for found in logits]).numpy()
 
 
