@@ -33,7 +33,10 @@ _UNICODE = "ISO_IR 192"
 # highdicom takes over these as they are. It refuses the empty first value of sets with extensions,
 # as headers from Japan and Korea have them, and whatever is misspelt.
 _TAKEN_OVER = (None, "ISO_IR 100", _UNICODE)
-_ANOTHER_FORMAT = ("Use --format nifti or png.", "All but this file is there.")
+_ANOTHER_FORMAT = (
+    "Take --format nifti or png for label maps; for classes leave --format out.",
+    "All but this file is there.",
+)
 
 
 def require_highdicom() -> Any:
@@ -48,7 +51,7 @@ def require_highdicom() -> Any:
         raise SettingError(
             "DICOM segmentations and reports are written by highdicom, which is not installed. "
             + advice(
-                "Run: pip install 'vismae[dicomseg]', or choose --format nifti or png.",
+                "Run: pip install 'vismae[dicomseg]'. " + _ANOTHER_FORMAT[0],
                 "All but these files is there; who runs the server can install 'vismae[dicomseg]'.",
             )
         ) from error
