@@ -5,6 +5,7 @@ option is wrong; 70 a defect in vismae (the traceback is kept in a file); 75 the
 nearly up, --resume goes on; 130 interrupted.
 """
 
+import errno
 import logging
 import sys
 import tempfile
@@ -21,6 +22,13 @@ from vismae.core.processes import let_children_outlive_time_up
 INCOMPLETE_STATUS = 1
 DEFECT_STATUS = 70
 INTERRUPTED_STATUS = 130
+
+_NO_ROOM = "Free some space or write to another disk; what is done stays there"
+_NO_RIGHT = "Name a place that may be written, or ask for the right to this one"
+_CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _NO_ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NO_RIGHT),
+}
 
 
 class Result(Protocol):
@@ -58,7 +66,8 @@ def run_command(work: Callable[[], ResultT], verbose: bool, quiet: bool) -> Resu
         raise
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _complain(f"{place}{error.strerror or error}.", show_traceback=verbose)
+        cure = f" {_CURES[error.errno]}." if error.errno in _CURES else ""
+        _complain(f"{place}{error.strerror or error}.{cure}", show_traceback=verbose)
         raise typer.Exit(1) from None
     except Exception as error:
         raise typer.Exit(_report_unforeseen(error, verbose)) from None

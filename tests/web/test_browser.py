@@ -467,6 +467,46 @@ def test_the_keyboard_alone_reaches_and_moves_everything(
     assert page.text("#opacity-value") == "0 %"
 
 
+def test_keys_work_with_the_focus_on_a_slider_but_not_in_a_field(
+    page: Browser, files: dict[str, Path]
+) -> None:
+    page.show(files["nifti"])
+    page.run("document.querySelector('#opacity').focus()")
+    page.key("l", 76)
+    page.key("3", 51)
+    page.settle()
+    assert page.text("#opacity-value") == "0 %"
+    assert page.run("return document.querySelector('.view.large').dataset.plane") == "sagittal"
+    page.run("document.querySelector('#window-width').focus()")
+    page.key("1", 49)
+    page.settle()
+    assert page.run("return document.querySelector('.view.large').dataset.plane") == "sagittal"
+
+
+def test_colours_that_mean_something_stay_where_the_system_sets_the_others(
+    page: Browser, files: dict[str, Path]
+) -> None:
+    page.show(files["nifti"])
+    forced = [{"name": "forced-colors", "value": "active"}]
+    page.command("Emulation.setEmulatedMedia", features=forced)
+    try:
+        page.settle()
+        assert page.run("return matchMedia('(forced-colors: active)').matches")
+        page.run("document.querySelector('#legend').scrollIntoView()")
+        picture = page.screenshot()
+        shown = set()
+        for number in range(2):
+            selector = f"#legend li:nth-child({number + 1}) .swatch"
+            x, y = middle(page, selector)
+            shown.add(tuple(int(part) for part in picture[int(y), int(x)][:3]))
+        assert shown == LEGEND
+        box = page.box(".view.large .picture")
+        corner = picture[int(box["y"]) + 40, int(box["x"]) + 4][:3]
+        assert tuple(corner) == (0, 0, 0)
+    finally:
+        page.command("Emulation.setEmulatedMedia", features=[])
+
+
 def test_nothing_but_the_own_server_is_ever_asked(
     page: Browser, files: dict[str, Path], server: RunningServer
 ) -> None:

@@ -81,5 +81,5 @@ def test_a_model_s_refusal_and_a_missing_file_name_no_option(
     [note] = answer["notes"]
     assert "All but this file is there" in note
     assert "--format" not in note
-    with pytest.raises(ValueError, match="Use --format nifti or png"):
+    with pytest.raises(ValueError, match="Take --format nifti or png"):
         source_header(source_file(tmp_path / "b" / "upload" / "a.dcm"))

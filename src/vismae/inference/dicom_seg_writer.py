@@ -20,6 +20,7 @@ from pydicom.pixels.utils import pack_bits
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
+from vismae.files.dicom_geometry import SAME_POSITION_MM, frame_plane, functional_group
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import SourceFile
 from vismae.inference.dicom_source import (
@@ -38,6 +39,8 @@ _NOT_OF_ONE_UNPLACED = (
     *("ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
     *("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"),
 )
+
+_MEASURES = "PixelMeasuresSequence"
 
 
 @dataclass(frozen=True)
@@ -83,22 +86,60 @@ def write_dicom_seg(
 
 
 def _has_place(headers: list[Dataset]) -> bool:
-    """Tell whether the frames lie at places of their own in one frame of reference.
+    """Tell whether the frames lie behind one another, parallel, in one frame of reference.
 
-    Anonymisers take the frame of reference out, repeated scans share positions, and a lone slice
-    need not say how thick it is; what is known then is only which image a frame belongs to.
+    Anonymisers take the frame of reference out, repeated scans share positions, an enhanced image
+    may hold several orientations, and a lone slice need not say how thick it is; what is known
+    then is only which image a frame belongs to.
     """
     first = headers[0]
-    if not first.get("FrameOfReferenceUID"):
-        return False
-    if int(first.get("NumberOfFrames") or 1) > 1:
-        return bool(first.get("PerFrameFunctionalGroupsSequence"))
-    if not first.get("ImagePositionPatient"):
-        return bool(first.get("SharedFunctionalGroupsSequence"))
-    places = {tuple(header.get("ImagePositionPatient") or ()) for header in headers}
     alike = {header.get("FrameOfReferenceUID") for header in headers}
-    thick = first.get("SliceThickness") or first.get("SpacingBetweenSlices") or len(headers) > 1
-    return len(places) == len(headers) and len(alike) == 1 and () not in places and bool(thick)
+    if not first.get("FrameOfReferenceUID") or len(alike) > 1:
+        return False
+    count, plain = 1, ("ImagePositionPatient", "PixelSpacing")
+    if enhanced := _is_enhanced(first):
+        count = int(first.get("NumberOfFrames") or 1)
+        groups = first.get("PerFrameFunctionalGroupsSequence") or ()
+        positions = sum("PlanePositionSequence" in group for group in groups)
+        if len(headers) > 1 or positions < count or not functional_group(first, 0, _MEASURES):
+            return False
+    elif not all(header.get(name) for header in headers for name in plain):
+        return False
+    planes = [frame_plane(header, frame) for header in headers for frame in range(count)]
+    if not all(plane.located and plane.parallel_to(planes[0]) for plane in planes):
+        return False
+    heights = np.sort([plane.height_mm for plane in planes])
+    if (np.diff(heights) <= SAME_POSITION_MM).any():
+        return False
+    thick = enhanced or first.get("SliceThickness") or first.get("SpacingBetweenSlices")
+    return bool(thick) or len(planes) > 1
+
+
+def _is_enhanced(header: Dataset) -> bool:
+    """Tell whether frames are told of in functional groups."""
+    return bool(
+        header.get("SharedFunctionalGroupsSequence")
+        or header.get("PerFrameFunctionalGroupsSequence")
+    )
+
+
+def _say_as_of_all(headers: list[Dataset]) -> None:
+    """Say of all frames in one place what they share, whose equality highdicom takes literally.
+
+    Some makers repeat orientation and pixel size in the groups of every frame, and some round the
+    orientation of every slice by itself.
+    """
+    first = headers[0]
+    if not _is_enhanced(first):
+        for header in headers:
+            header.ImageOrientationPatient = first.ImageOrientationPatient
+        return
+    shared = first.get("SharedFunctionalGroupsSequence") or DicomSequence([Dataset()])
+    first.SharedFunctionalGroupsSequence = shared
+    for name in ("PlaneOrientationSequence", _MEASURES):
+        group = functional_group(first, 0, name)
+        if name not in shared[0] and group is not None:
+            setattr(shared[0], name, DicomSequence([group]))
 
 
 def _placed(
@@ -106,6 +147,7 @@ def _placed(
 ) -> Dataset:
     """Return a segmentation of frames whose place in the patient is known."""
     first = headers[0]
+    _say_as_of_all(headers)
     # Enhanced images say it of each frame.
     if first.get("ImagePositionPatient") and not first.get("SliceThickness"):
         thickness = first.get("SpacingBetweenSlices")

@@ -5,12 +5,14 @@ asks for, or hold what it will not repeat.
 """
 
 import importlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import pydicom
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.valuerep import DA, TM
 
 from vismae.core.advice import advice
 from vismae.core.errors import DataError, SettingError
@@ -24,13 +26,17 @@ _MAY_BE_EMPTY = (
 )
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _NUMBERS = {"DS", "IS", "FD", "FL", "SL", "SS", "UL", "US"}
+_SEXES = ("M", "F", "O")
 _LONGEST_WORDS = 64
 _LARGEST_NUMBER = 2**31 - 1
 _UNICODE = "ISO_IR 192"
 # highdicom takes over these as they are. It refuses the empty first value of sets with extensions,
 # as headers from Japan and Korea have them, and whatever is misspelt.
 _TAKEN_OVER = (None, "ISO_IR 100", _UNICODE)
-_ANOTHER_FORMAT = ("Use --format nifti or png.", "All but this file is there.")
+_ANOTHER_FORMAT = (
+    "Take --format nifti or png for label maps; for classes leave --format out.",
+    "All but this file is there.",
+)
 
 
 def require_highdicom() -> Any:
@@ -45,7 +51,7 @@ def require_highdicom() -> Any:
         raise SettingError(
             "DICOM segmentations and reports are written by highdicom, which is not installed. "
             + advice(
-                "Run: pip install 'vismae[dicomseg]', or choose --format nifti or png.",
+                "Run: pip install 'vismae[dicomseg]'. " + _ANOTHER_FORMAT[0],
                 "All but these files is there; who runs the server can install 'vismae[dicomseg]'.",
             )
         ) from error
@@ -67,9 +73,7 @@ def source_header(file: SourceFile) -> Dataset:
     for name in _MAY_BE_EMPTY:
         if name not in header:
             setattr(header, name, "")
-    # Writers of before 1993 put marks into dates and times, which highdicom will not repeat.
-    for name, mark in (("StudyDate", "."), ("PatientBirthDate", "."), ("StudyTime", ":")):
-        setattr(header, name, str(header.get(name) or "").replace(mark, ""))
+    _say_as_allowed(header)
     missing = [name for name in _NEEDED if not header.get(name)]
     if missing:
         raise DataError(
@@ -77,6 +81,24 @@ def source_header(file: SourceFile) -> Dataset:
             f"must refer to. {advice(*_ANOTHER_FORMAT)}"
         )
     return header
+
+
+def _say_as_allowed(header: Dataset) -> None:
+    """Empty what highdicom will not repeat: an object that says less is better than none."""
+    # Writers of before 1993 put marks into dates and times, anonymisers zeros and words.
+    marked = (("StudyDate", ".", DA), ("PatientBirthDate", ".", DA), ("StudyTime", ":", TM))
+    for name, mark, kind in marked:
+        text = str(header.get(name) or "").replace(mark, "")
+        try:
+            kind(text)
+        except ValueError:
+            text = ""
+        setattr(header, name, text)
+    sex = str(header.get("PatientSex") or "").strip().upper()
+    header.PatientSex = sex if sex in _SEXES else ""
+    modality = str(header.get("Modality") or "").strip().upper()
+    # PS3.3 C.7.3.1.1.1: OT is what is none of the others.
+    header.Modality = modality if re.fullmatch("[A-Z][A-Z0-9]{0,11}", modality) else "OT"
 
 
 def _leave_out_malformed(header: Dataset) -> None:
@@ -103,8 +125,8 @@ def say_characters(made: Dataset, words: Iterable[str]) -> None:
 
 
 def series_number(header: Dataset, above: int) -> int:
-    """Return a number for a series made of another, so much above its own."""
-    return min(int(header.get("SeriesNumber") or 0) + above, _LARGEST_NUMBER)
+    """Return a number for a series made of another, so much above its own; at least 1."""
+    return max(1, min(int(header.get("SeriesNumber") or 0) + above, _LARGEST_NUMBER))
 
 
 def refused(name: str, error: Exception) -> DataError:

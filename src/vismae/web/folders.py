@@ -18,8 +18,8 @@ from pathlib import Path
 
 _PREFIX = "vismae-web-"
 _LOCK = "lock"
-_LONGEST_NAME = 80
-_UNWANTED = re.compile(r"[^A-Za-z0-9._ -]+")
+_LONGEST_NAME_BYTES = 80
+_UNWANTED = re.compile(r"[^\w. -]+")
 
 
 class PrivateFolder:
@@ -72,11 +72,13 @@ def remove_upload(folder: Path) -> None:
 def safe_name(name: str | None) -> str:
     """Return a file name that is nothing but a name: no folder, no control character.
 
-    Its ending stays, by which formats and modalities may be known.
+    Letters of every script stay, since results are named after it, and so does its ending, by
+    which formats and modalities may be known.
     """
-    last = re.split(r"[/\\]", unicodedata.normalize("NFKD", name or ""))[-1]
-    plain = _UNWANTED.sub("_", last.encode("ascii", "ignore").decode()).strip(" .-")
-    return plain[-_LONGEST_NAME:].lstrip(" .-") or "upload"
+    last = re.split(r"[/\\]", unicodedata.normalize("NFC", name or ""))[-1]
+    plain = _UNWANTED.sub("_", last).strip(" .-")
+    short = plain.encode()[-_LONGEST_NAME_BYTES:].decode(errors="ignore")
+    return short.lstrip(" .-") or "upload"
 
 
 class Clock:

@@ -93,7 +93,8 @@ class Page {
   key(event) {
     if (document.body.dataset.state !== 'views' || event.ctrlKey || event.metaKey || event.altKey) return;
     const target = event.target.tagName;
-    if (target === 'INPUT' || target === 'SELECT') return;
+    // Sliders and boxes leave letters and digits alone; what is typed into belongs to its field.
+    if (target === 'SELECT' || (target === 'INPUT' && event.target.type === 'number')) return;
     const key = event.key.toLowerCase();
     if (key === 'l') this.panels.toggleOverlay();
     else if (key === 'r') this.viewer.resetWindow();

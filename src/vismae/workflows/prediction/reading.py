@@ -100,8 +100,7 @@ def read_input(
     Raises:
         UnreadableFileError: The files cannot be read; ``mosaic`` where slices are tiles.
         PreprocessingError: Another modality, or values without the unit of the contract.
-        DataError: Pixels of a type that is not read, or slices of a manifest's volume that do not
-            lie on one another.
+        DataError: Slices of a manifest's volume that do not lie on one another.
     """
     if item.told is not None and item.told.volume is not None:
         return _read_volume(item, item.told, cards, modality)
@@ -196,7 +195,7 @@ def _read_volume(
         for card in cards:
             require_known(image, card)
     # A list keeps the type of each: grey levels of 8 bit are not scaled as those of 16 bit are.
-    stored = [storable_pixels(pixels) for image in images for pixels in image.pixels]
+    stored = [pixels for image in images for pixels in _stored(image)]
     (height, width), shared = next(iter(sizes)), {**images[0].details, "slices_in_space": True}
     facts = replace(images[0], pixels=np.empty((0, height, width)), details=shared)
     volume = Volume(facts, (len(stored), height, width), stored)
@@ -205,9 +204,23 @@ def _read_volume(
 
 def _volume(image: MedicalImage) -> Volume:
     slices, height, width = image.pixels.shape[:3]
-    stored = [storable_pixels(pixels) for pixels in image.pixels]
+    stored = _stored(image)
     without_pixels = replace(image, pixels=np.empty((0, height, width)))
     return Volume(without_pixels, (slices, height, width), stored)
+
+
+def _stored(image: MedicalImage) -> list[np.ndarray]:
+    """Return the slices as a store keeps them.
+
+    Raises:
+        UnreadableFileError: ``unsupported-pixels``: no store could.
+    """
+    try:
+        return [storable_pixels(pixels) for pixels in image.pixels]
+    except DataError as error:
+        raise UnreadableFileError(
+            Reason.UNSUPPORTED_PIXELS, f"{image.source}: {error} Save it as one of these."
+        ) from error
 
 
 def _read_images(
