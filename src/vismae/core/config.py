@@ -268,6 +268,9 @@ class WebConfig(Settings):
     """Longest time for one step: reading the upload, or one batch, in seconds."""
     keep_minutes: float = Field(default=30.0, gt=0)
     """Results are deleted so long after they were last asked for, in minutes."""
+    keep_gib: float = Field(default=20.0, gt=0)
+    """Most that the results of all pages take on the disk, in GiB; beyond it those go first that
+    nobody has asked for the longest."""
     stop_after: float | None = Field(default=None, gt=0)
     """Stop after so many seconds without a request; when unset the server runs until Ctrl-C."""
 

@@ -99,7 +99,7 @@ def serve(config: WebConfig) -> WebResult:
             described=described,
             queue=queue,
             home=home,
-            studies=Studies(config.keep_minutes * 60.0),
+            studies=Studies(config.keep_minutes * 60.0, int(config.keep_gib * 2**30)),
             most_upload_bytes=config.max_upload_mib * 2**20,
             most_expanded_bytes=config.max_expanded_mib * 2**20,
             keep_seconds=config.keep_minutes * 60.0,

@@ -1,6 +1,8 @@
 """The uploads that pages look at: what is known of each, and when it is deleted."""
 
+import contextlib
 import json
+import os
 import secrets
 import shutil
 import threading
@@ -63,10 +65,12 @@ class Studies:
 
     Args:
         keep_seconds: How long after the last question results stay.
+        keep_bytes: Most that all results together take on the disk; beyond it those go first that
+            nobody has asked for the longest. The latest stay, whatever they take.
     """
 
-    def __init__(self, keep_seconds: float) -> None:
-        self._keep_seconds = keep_seconds
+    def __init__(self, keep_seconds: float, keep_bytes: int) -> None:
+        self._keep_seconds, self._keep_bytes = keep_seconds, keep_bytes
         self._lock = threading.Lock()
         self._known: dict[str, Study] = {}
         self._leaving: list[Study] = []
@@ -76,7 +80,12 @@ class Studies:
         study = Study(folder.name, folder, job)
         with self._lock:
             self._known[study.key] = study
-        job.outcome.add_done_callback(lambda _: remove_upload(folder))
+
+        def worked_on(_: object) -> None:
+            remove_upload(folder)
+            self.sweep()
+
+        job.outcome.add_done_callback(worked_on)
         return study
 
     def get(self, key: str) -> Study | None:
@@ -99,15 +108,19 @@ class Studies:
         self.sweep()
 
     def sweep(self) -> None:
-        """Delete what nobody has asked for in time, and what was left for a job to end."""
+        """Delete what nobody has asked for in time, or has no room, and what a job is done with."""
         now = time.monotonic()
         with self._lock:
-            old = [
-                key
-                for key, study in self._known.items()
-                if now - study.touched > self._keep_seconds and not study.busy
-            ]
-            self._leaving.extend(self._known.pop(key) for key in old)
+            taken = 0
+            for study in sorted(self._known.values(), key=lambda one: one.touched, reverse=True):
+                if study.busy:
+                    continue
+                size = _bytes_in(study.folder)
+                no_room = bool(taken) and taken + size > self._keep_bytes
+                if no_room or now - study.touched > self._keep_seconds:
+                    self._leaving.append(self._known.pop(study.key))
+                else:
+                    taken += size
             gone = [study for study in self._leaving if not study.busy]
             self._leaving = [study for study in self._leaving if study.busy]
         for study in gone:
@@ -132,6 +145,17 @@ def zip_of(folder: Path, names: list[str], target: Path) -> Path:
                 archive.write(folder / name, name)
         fresh.replace(target)
     return target
+
+
+def _bytes_in(folder: Path) -> int:
+    found = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # an archive gets its name when it is whole
+                found += os.stat(os.path.join(parent, name)).st_size
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
