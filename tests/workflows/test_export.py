@@ -39,6 +39,7 @@ from vismae.workflows.exporting import onnx_runner
 from vismae.workflows.exporting.card_page import card_page
 from vismae.workflows.exporting.onnx_file import onnx_facts
 from vismae.workflows.exporting.outcome import require_same
+from vismae.workflows.exporting.trial import largest_difference
 
 CT = Preprocessing(image_size=(32, 32), in_channels=1, pixel_units={Modality.CT: (PixelUnit.HU,)})
 
@@ -332,6 +333,13 @@ def test_a_network_that_computes_otherwise_than_the_official_code_is_refused(
     )
     with pytest.raises(ModelError, match="norm_eps"):
         export(other, "reference", tmp_path / "out")
+
+
+def test_rounding_of_large_logits_is_no_difference() -> None:
+    expected = np.array([[-40.0, 0.25]], np.float32)
+    assert largest_difference(expected + np.float32(2e-4), expected) < 1e-5
+    assert largest_difference(expected / 100 + np.float32(2e-4), expected / 100) > 1e-4
+    assert not largest_difference(expected * np.float32("nan"), expected) <= 1e-4
 
 
 @pytest.mark.parametrize("difference", [2e-4, float("nan"), float("inf")])

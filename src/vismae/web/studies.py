@@ -151,9 +151,8 @@ def _bytes_in(folder: Path) -> int:
     found = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # an archive gets its name when it is whole
+            # An archive gets its name when it is whole.
+            with contextlib.suppress(FileNotFoundError):
                 found += os.stat(os.path.join(parent, name)).st_size
     return found
 
