@@ -8,10 +8,11 @@ import logging
 import struct
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
@@ -107,14 +108,19 @@ def require_pixels(dataset: Dataset, name: str) -> str:
     Raises:
         UnreadableFileError: ``no-pixels`` without one.
     """
-    element = next((word for word in _PIXEL_ELEMENTS if dataset.get(word) is not None), None)
-    if element is None or not dataset[element].value:
+    element = next((word for word in _PIXEL_ELEMENTS if word in dataset), None)
+    if element is None or not _content(dataset, element):
         raise UnreadableFileError(
             Reason.NO_PIXELS,
             f"{name}: a DICOM object without pixel data. Leave it out, or fetch it again with its "
             f"pixels.",
         )
     return element
+
+
+def _content(dataset: Dataset, element: str) -> bytes:
+    """Return the bytes of an element of pixels as they are read; nothing in them is converted."""
+    return cast(RawDataElement | DataElement, dataset.get_item(element)).value
 
 
 def require_frames(dataset: Dataset, name: str) -> None:
@@ -141,7 +147,7 @@ def _require_whole(
         )
     require_size(shape, max(1, int(dataset.BitsAllocated) // 8), name)
     syntax = _settle_transfer_syntax(dataset, element, name)
-    found = len(dataset[element].value)
+    found = len(_content(dataset, element))
     if not syntax.is_encapsulated:
         expected = get_expected_length(dataset, unit="bytes")
     else:
@@ -261,7 +267,7 @@ def _plain_words(dataset: Dataset, syntax: UID) -> np.ndarray:
     sign = "i" if int(dataset.PixelRepresentation) == 1 else "u"
     count = get_expected_length(dataset, unit="pixels")
     dtype = np.dtype(f"{'>' if swapped else '<'}{sign}{allocated // 8}")
-    return np.frombuffer(dataset.PixelData, dtype, count)
+    return np.frombuffer(_content(dataset, "PixelData"), dtype, count)
 
 
 def _decode_rle(dataset: Dataset) -> np.ndarray:
