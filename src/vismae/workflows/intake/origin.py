@@ -87,7 +87,7 @@ def _has_moved(ledger: Ledger, name: str, before: str, place: Place) -> bool:
         except UnreadableFileError:
             continue
         known_place = (Path(os.fsdecode(path)).absolute(), member and os.fsdecode(member))
-        now = (found.size, found.change_mark)
-        agrees = known_place == found.place or (size, mark) == now
+        now = ((found.size, found.change_mark), found.header)
+        agrees = known_place == found.place or (size, mark) in now
         (same if agrees else other)[kind] += 1
     return bool(same) and all(same[kind] > other[kind] for kind in same | other)
