@@ -96,10 +96,19 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
     if element == "PixelData" and syntax not in _LOSSY_JPEG:
         pixels = settle_stored_bits(pixels, dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        # A table of 16 bits may hold values of 8 bits.
         colours = apply_color_lut(pixels, dataset)[..., :3]
-        return _colour_of_8_bits(colours, 16 if colours.max() > 255 else 8)
+        return _colour_of_8_bits(colours, _palette_bits(dataset))
     return pixels
+
+
+def _palette_bits(dataset: Dataset) -> int:
+    """Return 8 or 16: a table of 16 bits may hold values of 8 bits, whatever is said of it.
+
+    The whole table tells, not a picture's colours: dark ones look like values of 8 bits.
+    """
+    count, first, _ = (int(number) for number in dataset.RedPaletteColorLookupTableDescriptor)
+    entries = apply_color_lut(np.arange(first, first + (count or 2**16)), dataset)[..., :3]
+    return 16 if entries.max() > 255 else 8
 
 
 def require_pixels(dataset: Dataset, name: str) -> str:
