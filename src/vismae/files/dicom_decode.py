@@ -117,8 +117,9 @@ def require_pixels(dataset: Dataset, name: str) -> str:
     Raises:
         UnreadableFileError: ``no-pixels`` without one.
     """
-    element = next((word for word in _PIXEL_ELEMENTS if word in dataset), None)
-    if element is None or not _content(dataset, element):
+    there = (word for word in _PIXEL_ELEMENTS if word in dataset)
+    element = next((word for word in there if _content(dataset, word)), None)
+    if element is None:
         raise UnreadableFileError(
             Reason.NO_PIXELS,
             f"{name}: a DICOM object without pixel data. Leave it out, or fetch it again with its "
@@ -129,7 +130,7 @@ def require_pixels(dataset: Dataset, name: str) -> str:
 
 def _content(dataset: Dataset, element: str) -> bytes:
     """Return the bytes of an element of pixels as they are read; nothing in them is converted."""
-    return cast(RawDataElement | DataElement, dataset.get_item(element)).value
+    return cast(RawDataElement | DataElement, dataset.get_item(element)).value or b""
 
 
 def require_frames(dataset: Dataset, name: str) -> None:
