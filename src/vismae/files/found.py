@@ -22,15 +22,15 @@ class FoundFile:
         change_mark: Another number when the content is another: the time of the last change in
             nanoseconds since 1970, or the CRC-32 of an archive member, since the time of an
             archive says nothing of one member. A header changes with the pixels beside it.
-        header: Size and change of a MetaImage or NRRD header without its pixels, as ledgers know
-            it that were begun before pixels counted; None for every other file.
+        earlier: Size and change under which ledgers may know it that were begun before all of it
+            counted: those of a MetaImage or NRRD header without its pixels.
     """
 
     path: Path
     member: str | None
     size: int
     change_mark: int
-    header: tuple[int, int] | None = None
+    earlier: tuple[tuple[int, int], ...] = ()
 
     @property
     def place(self) -> tuple[Path, str | None]:
@@ -62,18 +62,28 @@ def unopened(path: Path, member: str | None = None) -> FoundFile:
 def with_pixels(found: FoundFile) -> FoundFile:
     """Return a header whose pixels lie beside it with the size and the changes of both files."""
     place = voxels_beside(*found.place)
-    header = None
+    earlier: tuple[tuple[int, int], ...] = ()
     if place is None:
         place = pixels_beside(*found.place)
-        header = (found.size, found.change_mark)
+        earlier = ((found.size, found.change_mark),)
     if place is None:
         return found
     try:
         pixels = unopened(*place)
     except UnreadableFileError:  # gone meanwhile: whoever reads the image says so
         return found
-    mark = (found.change_mark * 31 + pixels.change_mark) % 2**63
-    return replace(found, size=found.size + pixels.size, change_mark=mark, header=header)
+    mark = _joint_mark(found, pixels)
+    return replace(found, size=found.size + pixels.size, change_mark=mark, earlier=earlier)
+
+
+def with_label_map(found: FoundFile, label_map: FoundFile) -> FoundFile:
+    """Return an image that changes with its label map too; its size stays its own."""
+    known = (*found.earlier, (found.size, found.change_mark))
+    return replace(found, change_mark=_joint_mark(found, label_map), earlier=known)
+
+
+def _joint_mark(found: FoundFile, beside: FoundFile) -> int:
+    return (found.change_mark * 31 + beside.change_mark) % 2**63
 
 
 def found_member(path: Path, info: zipfile.ZipInfo) -> FoundFile:

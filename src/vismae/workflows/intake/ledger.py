@@ -76,8 +76,8 @@ class Listed:
             the folder it was found in).
         identifiers: Of a DICOM object that is known without being opened.
         rejection: Why there is no file; the row keeps its place in the volume of its table.
-        header: Size and change_mark under which a ledger may know it that was begun earlier; see
-            ``FoundFile``.
+        earlier: Sizes and change_marks under which a ledger may know it that was begun earlier;
+            see ``FoundFile``.
     """
 
     source: int
@@ -87,7 +87,7 @@ class Listed:
     of_table: bool = False
     identifiers: DicomIdentifiers | None = None
     rejection: Rejection | None = None
-    header: tuple[int, int] | None = None
+    earlier: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class Ledger:
             row_before = follow_move(self.db, entry, image)
         if (size_before, mark_before, row_before) == (found.size, mark, facts):
             return "known"
-        if (size_before, mark_before) == found.header and row_before == facts:
+        if (size_before, mark_before) in found.earlier and row_before == facts:
             self.db.execute(
                 "UPDATE entry SET size = ?, changed_ns = ? WHERE id = ?", (found.size, mark, entry)
             )

@@ -26,6 +26,7 @@ from vismae.files.discover import (
 from vismae.files.found import FoundFile
 from vismae.files.reasons import Reason
 from vismae.files.signatures import Kind
+from vismae.workflows.intake.labelled import found_with_label_map
 from vismae.workflows.intake.ledger import (
     Identified,
     Ledger,
@@ -99,8 +100,9 @@ def _walked(
 
 def _listed(source: int, row: ManifestRow, found: FoundFile) -> Listed:
     image = FileReference(found.path, found.member)
+    found = found_with_label_map(found, row.label_map)
     return Listed(
-        source, replace(row, image=image), found.size, found.change_mark, header=found.header
+        source, replace(row, image=image), found.size, found.change_mark, earlier=found.earlier
     )
 
 
@@ -131,8 +133,9 @@ def _table_files(
             absent = Listed(source, row, 0, 0, of_table=True, rejection=why)
             yield why if row.volume_id is None else absent
             continue
+        found = found_with_label_map(found, row.label_map)
         facts = (found.size, found.change_mark)
-        yield Listed(source, row, *facts, of_table=True, header=found.header)
+        yield Listed(source, row, *facts, of_table=True, earlier=found.earlier)
 
 
 def _absolute(reference: FileReference) -> FileReference:
