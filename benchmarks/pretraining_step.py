@@ -8,7 +8,7 @@ is its own; the arms take turns for ``--rounds`` rounds, and each ratio to the r
 median over rounds, so that a busy machine disturbs all alike. With one thread the processor's time
 is counted instead of the clock's, which other programs disturb less.
 
-Ours keeps freed memory on a CPU, as training does (``training/host_memory.py``); the arm
+Ours keeps freed memory on a CPU, as training does (``core/host_memory.py``); the arm
 ``reference, memory kept`` shows how much of the gain that alone would bring. Below the arms stand
 two floors, the time no formulation in the same arithmetic can undercut: matrix products at their
 measured rate, and bytes that unfused operations read and write at the rate of a measured copy.
@@ -33,8 +33,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from vismae.core.host_memory import keep_freed_memory
 from vismae.models import SwinMAE
-from vismae.training.host_memory import keep_freed_memory
 from vismae.training.modules import compiled_step
 
 KEYS_FROM = 10**6

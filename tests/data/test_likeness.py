@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vismae.data import likeness
 from vismae.data.likeness import (
     FINE_BYTES,
     difference_hash,
@@ -165,3 +166,33 @@ def test_nearly_blank_takes_colour_and_values_that_are_not_finite() -> None:
     assert is_nearly_blank(gaps)
     gaps[:4] = 9.0
     assert not is_nearly_blank(gaps)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16])
+@pytest.mark.parametrize("shape", [(512, 300), (256, 256), (2048, 64), (16, 9), (128, 100, 3)])
+def test_where_sums_are_exact_the_short_way_gives_what_the_matrix_gives(
+    dtype: type[np.integer], shape: tuple[int, ...]
+) -> None:
+    limits = np.iinfo(dtype)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+    for pixels in (noise, np.full(shape, limits.max, dtype), np.full(shape, limits.min, dtype)):
+        assert likeness._adds_exactly(pixels)
+        values = pixels.reshape(shape[0], -1).astype(np.float32)
+        expected = likeness._averaging_rows(shape[0]) @ values
+        np.testing.assert_array_equal(likeness._bands(values), expected)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((500, 8), np.uint8),  # rows that lie in two cells
+        np.zeros((320, 8), np.uint8),  # twenty rows to a cell: a share of 0.05 is rounded
+        np.zeros((8, 8), np.uint8),  # less than a row to a cell
+        np.zeros((4096, 8), np.uint16),  # sums of more than 24 bits
+        np.zeros((512, 8), np.int32),
+        np.zeros((512, 8), np.float32),
+    ],
+)
+def test_the_short_way_is_not_taken_where_sums_are_rounded(pixels: np.ndarray) -> None:
+    assert not likeness._adds_exactly(pixels)

@@ -142,6 +142,18 @@ def test_palettes_of_16_bits_become_8(tmp_path: Path, largest: int, shown: list[
     assert image.pixels[0, 0].tolist() == shown
 
 
+def test_a_dark_picture_keeps_the_scale_of_its_palette(tmp_path: Path) -> None:
+    tables: dict[str, Any] = {}
+    for colour in ("Red", "Green", "Blue"):
+        entries = np.array([0, 200, 65535], np.uint16)
+        tables[f"{colour}PaletteColorLookupTableDescriptor"] = [3, 0, 16]
+        tables[f"{colour}PaletteColorLookupTableData"] = entries.tobytes()
+    dark = {"Modality": "US", "PhotometricInterpretation": "PALETTE COLOR", **tables}
+    path = write_dicom_slice(tmp_path / "p.dcm", np.array([[0, 1, 1]], np.uint8), **dark)
+
+    assert read(path).pixels[0, 0].tolist() == [0, 0, 0]
+
+
 def test_colours_of_16_bits_keep_their_upper_8(tmp_path: Path) -> None:
     colours = np.array([[[65535, 0, 256], [512, 1024, 255]]], np.uint16)
     path = write_dicom_slice(tmp_path / "c.dcm", colours, Modality="US")

@@ -228,3 +228,20 @@ def test_loss_is_told_by_the_element(tmp_path: Path) -> None:
     path = write_dicom_slice(tmp_path / "x.dcm", PIXELS, LossyImageCompression="01")
 
     assert read(path).details["flags"] == {Flag.LOSSY}
+
+
+@pytest.mark.parametrize("organisation", ["TILED_FULL", "TILED_SPARSE"])
+def test_tiles_of_a_slide_are_no_slices(tmp_path: Path, organisation: str) -> None:
+    slide: dict[str, Any] = {
+        "Modality": "SM",
+        "SOPClassUID": STORAGE + "77.1.6",
+        "DimensionOrganizationType": organisation,
+        "TotalPixelMatrixRows": 32,
+    }
+    tiles = np.zeros((6, 16, 16, 3), np.uint8)
+    path = write_dicom_slice(tmp_path / "s.dcm", tiles, **slide, TotalPixelMatrixColumns=48)
+    assert reason(path) == "tiles"
+
+    slide["TotalPixelMatrixRows"] = 16
+    small = write_dicom_slice(tmp_path / "t.dcm", tiles[0], **slide, TotalPixelMatrixColumns=16)
+    assert read(small).modality is Modality.OTHER

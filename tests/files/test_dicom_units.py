@@ -218,3 +218,12 @@ def test_pet_without_a_needed_element_is_refused_by_its_name(
     assert code == "no-suv"
     assert named in message
     assert read(path, Modality.OTHER).unit is PixelUnit.DISPLAY
+
+
+def test_a_slope_of_zero_is_named_and_not_called_missing(tmp_path: Path) -> None:
+    code, message = reason(
+        write_dicom_slice(tmp_path / "c.dcm", np.array([[0, 9]], np.uint16), RescaleSlope="0")
+    )
+
+    assert code == "no-rescale"
+    assert "RescaleSlope is 0" in message

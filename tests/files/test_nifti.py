@@ -241,3 +241,15 @@ def test_an_sform_of_zeros_gives_way_to_the_qform_and_then_to_voxel_sizes(tmp_pa
         sizes = (image.spacing.slice_mm, image.spacing.row_mm, image.spacing.column_mm)
         assert sizes == pytest.approx((5.0, 0.7, 0.7))
     np.testing.assert_array_equal(by_qform.pixels, volume().transpose(2, 1, 0))
+
+
+def test_a_vox_offset_of_zero_does_not_make_voxels_of_the_header(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "v.nii", volume())
+    [expected] = read_nifti(nifti(path))
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.float32(0.0).tobytes()
+    path.write_bytes(content)
+
+    [image] = read_nifti(nifti(path))
+
+    np.testing.assert_array_equal(image.pixels, expected.pixels)

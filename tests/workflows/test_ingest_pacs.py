@@ -8,13 +8,15 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from factories import write_dicom_series, write_dicom_slice
+from factories import write_concatenation, write_dicom_series, write_dicom_slice
 from factories_labels import write_labelled_series, write_seg
 from orthanc import Orthanc, running_orthanc
 from vismae.core.config import IngestConfig
 from vismae.core.errors import DataError
 from vismae.data.store import Store
+from vismae.files.dicomweb import RemoteInstance
 from vismae.workflows.ingest import ingest
+from vismae.workflows.intake.remote import _perhaps_parts
 
 _BUNDLED = (
     "CT_small.dcm",
@@ -46,6 +48,9 @@ def fill(folder: Path) -> list[Path]:
         Modality="SR",
         SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11",
     )
+    divided = rng.integers(-900, 900, (6, 16, 14)).astype(np.int16)
+    places = [[0.0, 0.0, 2.0 * number] for number in range(6)]
+    write_concatenation(folder / "divided", divided, places, [3, 2, 1])
     for name in _BUNDLED:
         found = get_testdata_file(name, download=False)
         if found is not None:
@@ -91,6 +96,8 @@ def test_a_pacs_gives_the_store_that_the_files_give(
 
     pd.testing.assert_frame_equal(content(from_pacs.store), content(from_disk.store))
     assert from_pacs.reasons == from_disk.reasons
+    depths = from_disk.store.index.groupby("volume_id")["slice_index"].max()
+    assert 5 in set(depths), "the parts of the divided image are one volume of six slices"
     assert from_pacs.store.classes == from_disk.store.classes == {1: "Liver"}
     for row in range(len(from_disk.store)):
         found, expected = from_pacs.store.read(row), from_disk.store.read(row)
@@ -131,3 +138,19 @@ def test_a_server_that_does_not_answer_is_an_error_that_keeps_what_is_there(
     with pytest.raises(DataError, match=r"127\.0\.0\.1:9"):
         ingest(config)
     assert Store(tmp_path / "s").verify() == []
+
+
+def test_parts_of_a_divided_image_are_looked_for_where_a_server_does_not_tell_of_them() -> None:
+    enhanced_ct, ct = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2"
+
+    def unsure(*objects: tuple[str, str]) -> set[str]:
+        instances = [
+            RemoteInstance(str(number), sop_class, 1, None, uid)
+            for number, (sop_class, uid) in enumerate(objects)
+        ]
+        return _perhaps_parts(instances)
+
+    assert unsure((enhanced_ct, ""), (enhanced_ct, ""), (ct, "")) == {"0", "1"}
+    assert unsure((enhanced_ct, "1.2"), (enhanced_ct, "1.2"), (enhanced_ct, "")) == set()
+    assert unsure((enhanced_ct, ""), (ct, "")) == set()
+    assert unsure((ct, ""), (ct, "")) == set()

@@ -14,6 +14,17 @@ from pydicom.pixels.utils import get_nr_frames
 from vismae.files.dicom_numbers import whole_number
 from vismae.files.dicom_text import writable
 
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+DIVISIBLE_CLASSES = frozenset(
+    _STORAGE + branch
+    for branch in (
+        *("2.1", "2.2", "4.1", "4.3", "4.4", "6.2", "128.1", "130", "12.1.1", "12.2.1"),
+        *("13.1.1", "13.1.2", "13.1.3", "13.1.4", "13.1.5", "14.1", "14.2", "7.2", "7.3", "7.4"),
+        *("77.1.5.4", "77.1.6", "77.1.5.7", "77.1.5.8"),
+    )
+)
+"""SOP classes of images with functional groups, which alone may be divided."""
+
 
 @dataclass(frozen=True)
 class Part:

@@ -8,10 +8,11 @@ import logging
 import struct
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
@@ -95,10 +96,19 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
     if element == "PixelData" and syntax not in _LOSSY_JPEG:
         pixels = settle_stored_bits(pixels, dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        # A table of 16 bits may hold values of 8 bits.
         colours = apply_color_lut(pixels, dataset)[..., :3]
-        return _colour_of_8_bits(colours, 16 if colours.max() > 255 else 8)
+        return _colour_of_8_bits(colours, _palette_bits(dataset))
     return pixels
+
+
+def _palette_bits(dataset: Dataset) -> int:
+    """Return 8 or 16: a table of 16 bits may hold values of 8 bits, whatever is said of it.
+
+    The whole table tells, not a picture's colours: dark ones look like values of 8 bits.
+    """
+    count, first, _ = (int(number) for number in dataset.RedPaletteColorLookupTableDescriptor)
+    entries = apply_color_lut(np.arange(first, first + (count or 2**16)), dataset)[..., :3]
+    return 16 if entries.max() > 255 else 8
 
 
 def require_pixels(dataset: Dataset, name: str) -> str:
@@ -107,14 +117,20 @@ def require_pixels(dataset: Dataset, name: str) -> str:
     Raises:
         UnreadableFileError: ``no-pixels`` without one.
     """
-    element = next((word for word in _PIXEL_ELEMENTS if dataset.get(word) is not None), None)
-    if element is None or not dataset[element].value:
+    there = (word for word in _PIXEL_ELEMENTS if word in dataset)
+    element = next((word for word in there if _content(dataset, word)), None)
+    if element is None:
         raise UnreadableFileError(
             Reason.NO_PIXELS,
             f"{name}: a DICOM object without pixel data. Leave it out, or fetch it again with its "
             f"pixels.",
         )
     return element
+
+
+def _content(dataset: Dataset, element: str) -> bytes:
+    """Return the bytes of an element of pixels as they are read; nothing in them is converted."""
+    return cast(RawDataElement | DataElement, dataset.get_item(element)).value or b""
 
 
 def require_frames(dataset: Dataset, name: str) -> None:
@@ -141,7 +157,7 @@ def _require_whole(
         )
     require_size(shape, max(1, int(dataset.BitsAllocated) // 8), name)
     syntax = _settle_transfer_syntax(dataset, element, name)
-    found = len(dataset[element].value)
+    found = len(_content(dataset, element))
     if not syntax.is_encapsulated:
         expected = get_expected_length(dataset, unit="bytes")
     else:
@@ -261,7 +277,7 @@ def _plain_words(dataset: Dataset, syntax: UID) -> np.ndarray:
     sign = "i" if int(dataset.PixelRepresentation) == 1 else "u"
     count = get_expected_length(dataset, unit="pixels")
     dtype = np.dtype(f"{'>' if swapped else '<'}{sign}{allocated // 8}")
-    return np.frombuffer(dataset.PixelData, dtype, count)
+    return np.frombuffer(_content(dataset, "PixelData"), dtype, count)
 
 
 def _decode_rle(dataset: Dataset) -> np.ndarray:

@@ -53,6 +53,8 @@ _TELLING = tuple(
     )
 )
 _TIMES = (Tag("AcquisitionTime"), Tag("ContentTime"))
+# Stands in for groups that a header does not have; making one takes longer than looking into it.
+_NOTHING = Dataset()
 
 
 @dataclass(frozen=True)
@@ -266,10 +268,10 @@ def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
 
     Of an enhanced object's dimensions some count positions; ``order_volumes`` finds that out.
     """
-    content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
+    content = functional_group(dataset, frame, "FrameContentSequence") or _NOTHING
     echo = functional_group(dataset, frame, "MREchoSequence") or dataset
     diffusion = functional_group(dataset, frame, "MRDiffusionSequence") or dataset
-    heart = functional_group(dataset, frame, "CardiacSynchronizationSequence") or Dataset()
+    heart = functional_group(dataset, frame, "CardiacSynchronizationSequence") or _NOTHING
     groups = (functional_group(dataset, frame, name) for name in _FRAME_TYPES)
     frame_type = next((group.get("FrameType") for group in groups if group), "")
     times = (
@@ -293,7 +295,7 @@ def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
 
 
 def _dimensions(dataset: Dataset, frame: int) -> tuple[int, ...]:
-    content = functional_group(dataset, frame, "FrameContentSequence") or Dataset()
+    content = functional_group(dataset, frame, "FrameContentSequence") or _NOTHING
     values = readable(content, "DimensionIndexValues") or ()
     return tuple(map(int, values if not isinstance(values, int) else (values,)))
 

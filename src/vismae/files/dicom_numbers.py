@@ -5,6 +5,7 @@ image does not need must not cost it: there a number that is none counts as miss
 is named when the file is refused. Standard: PS3.5 section 6.2 (decimal and integer strings).
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,7 +27,7 @@ def readable(holder: Dataset, keyword: str) -> Any:
 def number(holder: Dataset, keyword: str) -> float | None:
     """Return an element's number; None where it is missing, empty, several or no finite number."""
     found = _as_float(readable(holder, keyword))
-    return found if found is not None and np.isfinite(found) else None
+    return found if found is not None and math.isfinite(found) else None
 
 
 def whole_number(holder: Dataset, keyword: str) -> int:
@@ -39,9 +40,8 @@ def numbers(holder: Dataset, keyword: str, count: int) -> np.ndarray | None:
     value = readable(holder, keyword)
     if value is None or isinstance(value, (str, float, int)) or len(value) != count:
         return None
-    parts = [_as_float(part) for part in value]
-    found = np.array([part for part in parts if part is not None])
-    return found if len(found) == count and np.isfinite(found).all() else None
+    parts = [part for part in map(_as_float, value) if part is not None and math.isfinite(part)]
+    return np.array(parts) if len(parts) == count else None
 
 
 def is_malformed(holder: Dataset, keyword: str) -> bool:

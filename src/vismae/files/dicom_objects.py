@@ -129,8 +129,8 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
         keep: Of ``KEEPABLE``, what is to be flagged instead of refused.
 
     Raises:
-        UnreadableFileError: ``truncated``, ``video``, ``not-an-image``, ``secondary-capture``,
-            ``localizer`` or ``burned-in``.
+        UnreadableFileError: ``truncated``, ``video``, ``tiles``, ``not-an-image``,
+            ``secondary-capture``, ``localizer`` or ``burned-in``.
     """
     if len(dataset) == 0:
         raise UnreadableFileError(
@@ -147,6 +147,13 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
             Reason.VIDEO,
             f"{name}: a film compressed as video (MPEG or HEVC). Convert its frames to images, "
             f"or leave it out.",
+        )
+    if _holds_tiles(dataset):
+        raise UnreadableFileError(
+            Reason.TILES,
+            f"{name}: its frames are tiles of one large picture (TotalPixelMatrixColumns, Rows), "
+            f"neither slices of a volume nor images of their own. Put the tiles together, or cut "
+            f"out regions, with a library for slides.",
         )
     kinds: list[tuple[Flag, Reason, str]] = []
     if _is_secondary_capture(dataset):
@@ -222,6 +229,12 @@ def _readable_text(dataset: Dataset) -> str | None:
     if shown or (of_light and "LABEL" in image_type_words(dataset)):
         return "a photograph of a slide with its label, on which names may stand"
     return None
+
+
+def _holds_tiles(dataset: Dataset) -> bool:
+    """Tell whether frames are parts of one matrix of pixels (PS3.3 C.8.12.4.1.1)."""
+    sides = (("TotalPixelMatrixColumns", "Columns"), ("TotalPixelMatrixRows", "Rows"))
+    return any(whole_number(dataset, whole) > whole_number(dataset, side) for whole, side in sides)
 
 
 def _is_localizer(dataset: Dataset) -> bool:

@@ -119,6 +119,8 @@ def _require_no_rescale(modality: Modality, holders: Sequence[Dataset], name: st
     for keyword in _RESCALE:
         if any(is_malformed(holder, keyword) for holder in holders):
             found = f"{keyword} is no number"
+    if any(number(holder, "RescaleSlope") == 0.0 for holder in holders):
+        found = "RescaleSlope is 0"
     if modality is Modality.CT:
         raise no_rescale(name, found)
     if modality is Modality.PET:

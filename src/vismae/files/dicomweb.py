@@ -60,12 +60,21 @@ class RemoteSeries:
 
 @dataclass(frozen=True)
 class RemoteInstance:
-    """One object of a series: SOPInstanceUID, SOPClassUID, frames (1 unless told), number."""
+    """One object of a series.
+
+    Attributes:
+        sop_uid, sop_class: SOPInstanceUID and SOPClassUID.
+        frames: 1 unless the server tells.
+        instance_number: InstanceNumber, or None.
+        concatenation: ConcatenationUID of a part of a divided multi-frame object; empty for a
+            whole one, and where the server does not tell.
+    """
 
     sop_uid: str = field(repr=False)
     sop_class: str
     frames: int
     instance_number: int | None
+    concatenation: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ class DicomWebServer:
         Raises:
             DicomWebError: The search failed.
         """
-        fields = ("SOPClassUID", "NumberOfFrames", "InstanceNumber")
+        fields = ("SOPClassUID", "NumberOfFrames", "InstanceNumber", "ConcatenationUID")
         pages = self._pages("instances", (series.study_uid, series.series_uid), {}, fields)
         found: dict[str, RemoteInstance] = {}
         for item in pages:
@@ -152,6 +161,7 @@ class DicomWebServer:
                 first_text(item, "SOPClassUID"),
                 first_number(item, "NumberOfFrames") or 1,
                 first_number(item, "InstanceNumber"),
+                first_text(item, "ConcatenationUID"),
             )
         return list(found.values())
 

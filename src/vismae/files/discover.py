@@ -5,15 +5,15 @@ Nothing is unpacked to disk, and no pixel is decoded here.
 
 import io
 import os
-import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from vismae.core.errors import UnreadableFileError
-from vismae.files.archive import MAX_MEMBER_BYTES, no_access, open_archive, read_member
-from vismae.files.nifti_pair import header_beside, is_header_name, voxels_beside
+from vismae.files.archive import no_access, open_archive, read_member
+from vismae.files.found import FoundFile, found_member, unopened, with_pixels
+from vismae.files.nifti_pair import header_beside, is_header_name
 from vismae.files.reasons import Reason
 from vismae.files.signatures import (
     DETACHED_PIXEL_SUFFIXES,
@@ -161,30 +161,6 @@ def discover(
                 yield inside
 
 
-@dataclass(frozen=True)
-class FoundFile:
-    """A file whose content nobody has looked at yet.
-
-    Attributes:
-        path: The file, or the archive that holds it.
-        member: Name inside the archive, or None for a plain file.
-        size: Bytes, unpacked; those of a NIfTI header with those of the voxels beside it.
-        change_mark: Another number when the content is another: the time of the last change in
-            nanoseconds since 1970, or the CRC-32 of an archive member, since the time of an
-            archive says nothing of one member. A NIfTI header changes with its voxels.
-    """
-
-    path: Path
-    member: str | None
-    size: int
-    change_mark: int
-
-    @property
-    def place(self) -> tuple[Path, str | None]:
-        """Path and member."""
-        return self.path, self.member
-
-
 def inode(path: Path) -> tuple[int, int] | None:
     """Return device and inode, which tell a file or folder by any path; None if it is not there."""
     try:
@@ -199,7 +175,7 @@ def walk(
 ) -> Iterator[FoundFile | RejectedFile]:
     """Yield the files of a folder and its subfolders in sorted order, or the one file named.
 
-    No file is opened but the header beside the voxels of a NIfTI pair, which stands for both.
+    No file is opened but headers whose pixels lie in a second file, which stand for both.
     Hidden files and companions are passed over.
 
     Args:
@@ -223,45 +199,16 @@ def walk(
             yield _no_access_to(str(path), error)
             continue
         if (status.st_dev, status.st_ino) not in apart:
-            yield _with_voxels(FoundFile(path, None, status.st_size, status.st_mtime_ns))
+            yield with_pixels(FoundFile(path, None, status.st_size, status.st_mtime_ns))
 
 
 def find_file(path: Path, member: str | None = None) -> FoundFile:
-    """Return one named file or archive member, unopened.
+    """Return one named file or archive member; nothing but headers is opened, as in ``walk``.
 
     Raises:
         UnreadableFileError: It does not exist, or its archive is damaged.
     """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise no_access(str(path), error) from error
-    if member is None:
-        return _with_voxels(FoundFile(path, None, status.st_size, status.st_mtime_ns))
-    try:
-        return _with_voxels(_member(path, open_archive(path).getinfo(member)))
-    except KeyError as error:
-        raise UnreadableFileError(
-            Reason.NOT_FOUND,
-            f"{path}!{member}: the archive has no such member. Check the name.",
-        ) from error
-
-
-def _with_voxels(found: FoundFile) -> FoundFile:
-    """Return the header of a NIfTI pair with the size and the changes of both files."""
-    place = voxels_beside(*found.place)
-    if place is None:
-        return found
-    try:
-        voxels = find_file(*place)
-    except UnreadableFileError:  # gone meanwhile: whoever reads the pair says so
-        return found
-    mark = (found.change_mark * 31 + voxels.change_mark) % 2**63
-    return replace(found, size=found.size + voxels.size, change_mark=mark)
-
-
-def _member(path: Path, info: zipfile.ZipInfo) -> FoundFile:
-    return FoundFile(path, info.filename, _unpacked_size(info), info.CRC)
+    return with_pixels(unopened(path, member))
 
 
 def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
@@ -278,12 +225,7 @@ def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
         if info.is_dir() or any(_is_companion(part) for part in info.filename.split("/")):
             continue
         if header_beside(path, info.filename) is None:
-            yield _with_voxels(_member(path, info))
-
-
-def _unpacked_size(info: zipfile.ZipInfo) -> int:
-    """Return what a member says of its size, up to one byte more than is read of any."""
-    return min(info.file_size, MAX_MEMBER_BYTES + 1)
+            yield with_pixels(found_member(path, info))
 
 
 def identify(

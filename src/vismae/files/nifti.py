@@ -140,7 +140,9 @@ class _Volumes:
         proxy: Any = image.dataobj
         self.slope, self.intercept = float(proxy.slope), float(proxy.inter)
         full = (*self.shape, self.count)
-        self._stored = ArrayProxy(data, (full, dtype, proxy.offset, 1.0, 0.0), mmap=False)
+        # A header that leaves vox_offset at 0 would have its own bytes taken for voxels.
+        offset = max(int(proxy.offset), _LEAST_OFFSET[version_2])
+        self._stored = ArrayProxy(data, (full, dtype, offset, 1.0, 0.0), mmap=False)
         header: Any = image.header
         affine, self.orientation_known = voxel_space(image)
         try:
@@ -180,6 +182,8 @@ class _Volumes:
         require_size(shape[:3], dtype.itemsize, self._name)
 
 
+# Header and extension flag, behind which the voxels of one file begin (NIfTI-1 and NIfTI-2).
+_LEAST_OFFSET = {False: 352, True: 544}
 _GZIP_ERRORS = (OSError, EOFError, zlib.error, KeyError, IndexError, OverflowError)
 
 

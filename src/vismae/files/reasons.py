@@ -28,6 +28,7 @@ class Reason(StrEnum):
     NO_RESCALE = "no-rescale"
     NO_SUV = "no-suv"
     NO_CHANNEL = "no-channel"
+    TILES = "tiles"
     TRUNCATED = "truncated"
     UNDECODABLE = "undecodable"
     UNSUPPORTED_PIXELS = "unsupported-pixels"
@@ -57,6 +58,7 @@ REASONS: dict[Reason, str] = {
     Reason.BURNED_IN: "The header says that text is burned into the pixels.",
     Reason.ULTRASOUND_TRACE: "An ultrasound spectrum, M-mode or curve without a picture of tissue.",
     Reason.VIDEO: "A film compressed as video (MPEG or HEVC), which is not decoded.",
+    Reason.TILES: "Tiles of a picture that is larger than any image, as of a microscope's slide.",
     Reason.MOSAIC: "A mosaic of slices that cannot be cut into them, or predicted as such.",
     Reason.NO_PIXELS: "The DICOM object holds no pixel data.",
     Reason.NO_RESCALE: "A CT image whose values cannot be turned into Hounsfield units.",
@@ -92,6 +94,7 @@ CURES: dict[Reason, str] = {
     Reason.BURNED_IN: "Look at it: names may stand in the picture.",
     Reason.ULTRASOUND_TRACE: "Nothing to do: it holds no picture of tissue.",
     Reason.VIDEO: "Export the clip as multi-frame DICOM or as single frames.",
+    Reason.TILES: "Put the tiles of one level together, or cut out regions, with a slide library.",
     Reason.MOSAIC: "Fetch it with its private elements, or convert it to NIfTI.",
     Reason.NO_PIXELS: "Fetch it again with its pixels.",
     Reason.NO_RESCALE: "`--modality xr` takes it as plain grey levels; better fetch the original.",

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import Dataset
 
 from vismae.core.errors import ModelError, SettingError, TrainingError
+from vismae.core.host_memory import keep_freed_memory
 from vismae.core.rundir import CHECKPOINT
 from vismae.core.sections import TrainerSettings
 from vismae.data.loaders import training_loader
@@ -24,7 +25,6 @@ from vismae.training.callbacks import (
     ResumePoint,
     StepSeed,
 )
-from vismae.training.host_memory import keep_freed_memory
 from vismae.training.memory import is_out_of_memory, out_of_memory_advice
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import ContrastiveModule, TrainingModule

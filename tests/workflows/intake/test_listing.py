@@ -1,6 +1,7 @@
 """The same command again gives the same account, and what was mended or added comes in."""
 
 import csv
+import os
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from factories import write_png, write_zip
 from vismae.core.config import IngestConfig
 from vismae.workflows.ingest import IngestResult, ingest
 from vismae.workflows.intake.identity import private_folder
+from vismae.workflows.intake.ledger import Ledger
 
 
 def run(store: Path, source: Path, **settings: object) -> IngestResult:
@@ -100,3 +102,31 @@ def test_an_ingests_own_files_are_none_of_the_pairs_beside_them(tmp_path: Path) 
 
     for result in results:
         assert (result.stored, result.files, result.rejected) == (2, 2, 0)
+
+
+def test_an_image_changes_with_its_label_map(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    labels = write_png(tmp_path / "labels" / "a.png", np.eye(8, dtype=np.uint8))
+    table = tmp_path / "m.csv"
+    table.write_text("image,label_map\na.png,labels/a.png\n")
+    config = IngestConfig(sources=(table,), store=tmp_path / "s", workers=1, executor="here")
+
+    first, again = ingest(config), ingest(config)
+    write_png(labels, np.ones((8, 8), np.uint8))
+    os.utime(labels, ns=(1, 1))
+    after = ingest(config)
+
+    assert (first.changed_files, again.changed_files, after.changed_files) == (0, 0, 1)
+
+
+def test_a_ledger_that_does_not_count_label_maps_goes_on(tmp_path: Path) -> None:
+    image = write_png(tmp_path / "a.png", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    write_png(tmp_path / "labels" / "a.png", np.eye(8, dtype=np.uint8))
+    table = tmp_path / "m.csv"
+    table.write_text("image,label_map\na.png,labels/a.png\n")
+    config = IngestConfig(sources=(table,), store=tmp_path / "s", workers=1, executor="here")
+    ingest(config)
+    with Ledger(tmp_path / "s.private" / "ledger.sqlite") as ledger:
+        ledger.db.execute("UPDATE entry SET changed_ns = ?", (image.stat().st_mtime_ns,))
+
+    assert ingest(config).changed_files == 0

@@ -19,7 +19,7 @@ from vismae.files.dicom_identifiers import DicomIdentifiers
 from vismae.files.dicom_labels import LabelObject
 from vismae.workflows.intake.entry_facts import row_to_json, stored_row
 from vismae.workflows.intake.moved import follow_move
-from vismae.workflows.intake.work import Rejection
+from vismae.workflows.intake.work import NewFiles, Rejection
 
 _VERSION = "2"
 _LARGEST = 2**63 - 1
@@ -76,6 +76,8 @@ class Listed:
             the folder it was found in).
         identifiers: Of a DICOM object that is known without being opened.
         rejection: Why there is no file; the row keeps its place in the volume of its table.
+        earlier: Sizes and change_marks under which a ledger may know it that was begun earlier;
+            see ``FoundFile``.
     """
 
     source: int
@@ -85,6 +87,7 @@ class Listed:
     of_table: bool = False
     identifiers: DicomIdentifiers | None = None
     rejection: Rejection | None = None
+    earlier: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,26 +106,6 @@ class Identified:
     entry: int
     kind: str
     identifiers: DicomIdentifiers = field(default_factory=DicomIdentifiers)
-
-
-@dataclass(frozen=True)
-class NewFiles:
-    """What a listing added.
-
-    Attributes:
-        new: Files not seen before.
-        known: Files seen before and not changed.
-        changed: Files whose content or table row changed after their images were stored.
-    """
-
-    new: int = 0
-    known: int = 0
-    changed: int = 0
-
-    def __add__(self, other: "NewFiles") -> "NewFiles":
-        return NewFiles(
-            self.new + other.new, self.known + other.known, self.changed + other.changed
-        )
 
 
 class Ledger:
@@ -255,6 +238,11 @@ class Ledger:
         if (path, member) != (as_blob(image.path), as_blob(image.member)):
             row_before = follow_move(self.db, entry, image)
         if (size_before, mark_before, row_before) == (found.size, mark, facts):
+            return "known"
+        if (size_before, mark_before) in found.earlier and row_before == facts:
+            self.db.execute(
+                "UPDATE entry SET size = ?, changed_ns = ? WHERE id = ?", (found.size, mark, entry)
+            )
             return "known"
         if state not in _NOTHING_READ:
             return "changed"

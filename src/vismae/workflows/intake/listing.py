@@ -15,7 +15,6 @@ from vismae.data.sources import DataSource, Manifest, PlainSource
 from vismae.files.dicom_identifiers import read_identifiers
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import (
-    FoundFile,
     RejectedFile,
     SourceFile,
     archive_members,
@@ -24,19 +23,20 @@ from vismae.files.discover import (
     inode,
     walk,
 )
+from vismae.files.found import FoundFile
 from vismae.files.reasons import Reason
 from vismae.files.signatures import Kind
+from vismae.workflows.intake.labelled import found_with_label_map
 from vismae.workflows.intake.ledger import (
     Identified,
     Ledger,
     Listed,
-    NewFiles,
     Unidentified,
     as_text,
 )
 from vismae.workflows.intake.origin import Place, source_name
 from vismae.workflows.intake.remote import RemoteSource, remote_files, reopened
-from vismae.workflows.intake.work import Rejection, lost_reason, rejection
+from vismae.workflows.intake.work import NewFiles, Rejection, lost_reason, rejection
 
 _BATCH = 256
 
@@ -100,7 +100,10 @@ def _walked(
 
 def _listed(source: int, row: ManifestRow, found: FoundFile) -> Listed:
     image = FileReference(found.path, found.member)
-    return Listed(source, replace(row, image=image), found.size, found.change_mark)
+    found = found_with_label_map(found, row.label_map)
+    return Listed(
+        source, replace(row, image=image), found.size, found.change_mark, earlier=found.earlier
+    )
 
 
 def _table_files(
@@ -130,7 +133,9 @@ def _table_files(
             absent = Listed(source, row, 0, 0, of_table=True, rejection=why)
             yield why if row.volume_id is None else absent
             continue
-        yield Listed(source, row, found.size, found.change_mark, of_table=True)
+        found = found_with_label_map(found, row.label_map)
+        facts = (found.size, found.change_mark)
+        yield Listed(source, row, *facts, of_table=True, earlier=found.earlier)
 
 
 def _absolute(reference: FileReference) -> FileReference:

@@ -13,9 +13,12 @@ from itertools import count
 from pathlib import Path
 
 from vismae.core.errors import UnreadableFileError
-from vismae.data.manifest import locate
+from vismae.data.manifest import FileReference, locate
 from vismae.files.discover import find_file
+from vismae.workflows.intake.entry_facts import stored_row
+from vismae.workflows.intake.labelled import found_with_label_map
 from vismae.workflows.intake.ledger import Ledger
+from vismae.workflows.intake.moved import moved_beside
 
 _ORIGINS = "source_origins"
 
@@ -75,19 +78,23 @@ def _has_moved(ledger: Ledger, name: str, before: str, place: Place) -> bool:
     same: Counter[str | None] = Counter()
     other: Counter[str | None] = Counter()
     entries = ledger.db.execute(
-        "SELECT name, path, member, size, changed_ns, kind FROM entry"
+        "SELECT name, path, member, size, changed_ns, kind, row FROM entry"
         " WHERE source = ? AND state != 'rejected'",
         (ledger.source_numbers()[name],),
     )
-    for full_name, path, member, size, mark, kind in entries:
+    for full_name, path, member, size, mark, kind, row in entries:
         below = os.fsdecode(full_name).removeprefix(name).removeprefix("/")
         reference = locate(below, place.folder)
         try:
             found = find_file(reference.path, reference.member)
         except UnreadableFileError:
             continue
+        labels = stored_row(full_name, path, member, row).label_map
+        if labels is not None:
+            beside = moved_beside(labels.path, Path(os.fsdecode(path)), found.path)
+            found = found_with_label_map(found, FileReference(beside, labels.member))
         known_place = (Path(os.fsdecode(path)).absolute(), member and os.fsdecode(member))
-        now = (found.size, found.change_mark)
-        agrees = known_place == found.place or (size, mark) == now
+        now = ((found.size, found.change_mark), *found.earlier)
+        agrees = known_place == found.place or (size, mark) in now
         (same if agrees else other)[kind] += 1
     return bool(same) and all(same[kind] > other[kind] for kind in same | other)

@@ -5,12 +5,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vismae.core.executor import Step
+from vismae.core.host_memory import keep_freed_memory
 from vismae.core.intake_account import IntakeAccount
 from vismae.data.account import Accountant
 from vismae.data.store_part_writer import Part, PartWriter
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.workflows.intake.read import ReadSettings, read_item
 from vismae.workflows.intake.work import Begin, Rejection, WorkItem
+
+# A portion of ordinary slices and what is made of them fits; what a large volume took goes back.
+_KEPT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def read_portion(task: PortionTask, step: Step) -> PortionResult:
         task: What to do.
         step: Told before each file what is begun; see ``begun``.
     """
+    keep_freed_memory(_KEPT_BYTES)
     images: list[tuple[str, int]] = []
     rejected: list[Rejection] = []
     labels: list[tuple[int, Rejection | None]] = []

@@ -1,11 +1,12 @@
 """A PACS as a source: its objects entered into the ledger as if they were files."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vismae.data.manifest import FileReference, ManifestRow
+from vismae.files.dicom_concatenation import DIVISIBLE_CLASSES
 from vismae.files.dicom_identifiers import DicomIdentifiers
 from vismae.files.dicom_labels import LABEL_CLASSES
 from vismae.files.dicomweb import DicomWebServer, RemoteInstance, RemoteSeries, parse_dicomweb
@@ -48,12 +49,29 @@ def remote_source(source: Path, query: Mapping[str, str]) -> RemoteSource | None
 def remote_files(source: RemoteSource, number: int) -> Iterator[Listed]:
     """Yield every object that matches the query, with what the server says of it."""
     for series in source.server.find_series(source.query):
-        for instance in source.server.find_instances(series):
-            yield _listed(source, number, series, instance)
+        instances = source.server.find_instances(series)
+        unsure = _perhaps_parts(instances)
+        for instance in instances:
+            yield _listed(source, number, series, instance, instance.sop_uid in unsure)
+
+
+def _perhaps_parts(instances: Sequence[RemoteInstance]) -> set[str]:
+    """Return the objects that may be parts of a divided image although the server does not say so.
+
+    A server that tells of one part of a series tells of all; a part is never alone.
+    """
+    if any(instance.concatenation for instance in instances):
+        return set()
+    found = {one.sop_uid for one in instances if one.sop_class in DIVISIBLE_CLASSES}
+    return found if len(found) > 1 else set()
 
 
 def _listed(
-    source: RemoteSource, number: int, series: RemoteSeries, instance: RemoteInstance
+    source: RemoteSource,
+    number: int,
+    series: RemoteSeries,
+    instance: RemoteInstance,
+    unsure: bool,
 ) -> Listed:
     member = f"{series.study_uid}/{series.series_uid}/{instance.sop_uid}"
     size = min(_FRAME_BYTES * max(1, instance.frames), MAX_IMAGE_BYTES)
@@ -62,11 +80,13 @@ def _listed(
         study=series.study_uid,
         series=series.series_uid,
         instance=instance.sop_uid,
+        concatenation=instance.concatenation,
         frames=instance.frames,
         pixel_bytes=size,
     )
-    # What segmentations speak of stands in their headers: these are fetched and looked at.
-    known = None if instance.sop_class in LABEL_CLASSES else identifiers
+    # What segmentations speak of stands in their headers, and so does what servers do not tell:
+    # these are fetched and looked at.
+    known = None if instance.sop_class in LABEL_CLASSES or unsure else identifiers
     row = ManifestRow(f"{source.address}!{member}", FileReference(source.address, member))
     return Listed(number, row, size, 0, identifiers=known)
 

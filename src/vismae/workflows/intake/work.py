@@ -146,3 +146,23 @@ class Rejection:
 def rejection(found: RejectedFile) -> Rejection:
     """Return the readers' rejection in intake's words."""
     return Rejection(found.path, str(found.reason), found.message)
+
+
+@dataclass(frozen=True)
+class NewFiles:
+    """What a listing added.
+
+    Attributes:
+        new: Files not seen before.
+        known: Files seen before and not changed.
+        changed: Files whose content or table row changed after their images were stored.
+    """
+
+    new: int = 0
+    known: int = 0
+    changed: int = 0
+
+    def __add__(self, other: "NewFiles") -> "NewFiles":
+        return NewFiles(
+            self.new + other.new, self.known + other.known, self.changed + other.changed
+        )

@@ -10,7 +10,7 @@ import pytest
 # after some rounds in which the heap finds its size.
 COUNT = """
 import resource, sys
-from vismae.training.host_memory import keep_freed_memory
+from vismae.core.host_memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 import torch
@@ -33,3 +33,25 @@ def test_freed_memory_serves_the_next_step_without_asking_the_system():
     block_pages = (1 << 26) // resource.getpagesize()
     assert pages_asked_for("leave") > 5 * block_pages
     assert pages_asked_for("keep") < block_pages
+
+
+# Counts how much stays with the process when a block far larger than what it may keep is freed.
+KEPT = """
+import numpy as np
+from vismae.core.host_memory import keep_freed_memory
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+assert keep_freed_memory(1 << 24)
+before = resident()
+block = np.ones(1 << 28, np.uint8)
+del block
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a switch of glibc")
+def test_more_than_may_be_kept_goes_back_to_the_system():
+    run = [sys.executable, "-c", KEPT]
+    kept = int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+    assert kept < (1 << 25) // resource.getpagesize()
