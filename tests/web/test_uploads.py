@@ -64,7 +64,7 @@ def broken_app(tmp_path: Path) -> Iterator[Gate]:
     queue = JobQueue(GuardedProcess(Limits(60, 4)), 1)
     served = Served((), "cpu", 1, 1, False, ())
     answering = Answering(
-        served, ({"name": "Mueller"},), queue, home, Studies(60.0), 2**20, 2**20, 60.0
+        served, ({"name": "Mueller"},), queue, home, Studies(60.0, 2**30), 2**20, 2**20, 60.0
     )
     yield build_app(answering, WebConfig(model=(tmp_path,)), None, Clock())
     queue.stop()
