@@ -8,7 +8,7 @@ from torch import Tensor
 from vismae.core.errors import ModelError, SettingError
 from vismae.models import HybridUNet, SwinConfig, SwinMAE, SwinUNet, segmentation_loss, transfer
 from vismae.models.backbone import SwinEncoder
-from vismae.models.convolutional_decoder import ConvolutionalDecoder, stage_outputs
+from vismae.models.convolutional_decoder import ConvolutionalDecoder, filled_from, stage_outputs
 from vismae.models.transfer import parts_in_common
 
 
@@ -70,15 +70,30 @@ def test_a_decoder_begins_with_its_slice_among_neighbours(small: SwinConfig):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("asked", "filled"),
+    [
+        ((None, None), (24, False)),
+        ((24, None), (24, False)),
+        ((None, True), (24, True)),
+        ((16, None), (16, None)),  # of another width, its decoder is not taken over
+    ],
+)
+def test_what_is_not_asked_for_is_as_in_the_decoder_that_is_taken_over(
+    small: SwinConfig, asked: tuple, filled: tuple
+):
+    assert filled_from(ConvolutionalDecoder(small, 24, branch=False), *asked) == filled
+    assert filled_from(SwinMAE(small).decoder, *asked) == asked
+
+
 def test_the_branch_sees_the_image_on_the_coarsest_grid(small: SwinConfig):
     images = torch.randn(1, 1, 32, 32)
     tokens = stage_outputs(*_encoder_and_tokens(small, images))
-    far = images.clone()
-    far[..., :8, :8] += 1.0  # more than the finer levels look across
-    for branch, sees in ((True, True), (False, False)):
-        decoder = ConvolutionalDecoder(replace(small, patch_size=4), 8, branch)
-        before, after = (decoder(seen, tokens)[-1] for seen in (images, far))
-        assert torch.equal(before, after) != sees
+    changed = images + torch.randn(1, 1, 32, 32)
+    for branch in (True, False):
+        decoder = ConvolutionalDecoder(small, 8, branch)
+        before, after = (decoder(seen, tokens)[-1] for seen in (images, changed))
+        assert torch.equal(before, after) != branch
 
 
 def test_without_tokens_the_branch_is_a_unet(small: SwinConfig):

@@ -34,6 +34,7 @@ def test_results_go_for_want_of_room_those_unasked_for_the_longest_first(add: An
     first, second = add(studies, "a", 100), add(studies, "b", 100)
     assert studies.get("a") is first  # asked for later than b
     third = add(studies, "c", 100)
+    studies.sweep()
     assert studies.get("b") is None
     assert not second.folder.exists()
     assert (studies.get("a"), studies.get("c")) == (first, third)

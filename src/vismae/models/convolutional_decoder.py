@@ -99,6 +99,20 @@ class ConvolutionalDecoder(nn.Module):
         return decoded
 
 
+def filled_from(
+    decoder: object, width: int | None, branch: bool | None
+) -> tuple[int | None, bool | None]:
+    """Fill unset settings of a new decoder from one that it could take over.
+
+    Args:
+        decoder: Of a start model; what is no convolutional one, or of another width, fills nothing.
+        width, branch: As asked for.
+    """
+    if not isinstance(decoder, ConvolutionalDecoder) or width not in (None, decoder.width):
+        return width, branch
+    return decoder.width, decoder.branch if branch is None else branch
+
+
 def stage_outputs(
     encoder: SwinEncoder, tokens: Float[Tensor, "B h w C"]
 ) -> list[Float[Tensor, "B _h _w _C"]]:

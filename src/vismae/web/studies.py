@@ -80,12 +80,7 @@ class Studies:
         study = Study(folder.name, folder, job)
         with self._lock:
             self._known[study.key] = study
-
-        def worked_on(_: object) -> None:
-            remove_upload(folder)
-            self.sweep()
-
-        job.outcome.add_done_callback(worked_on)
+        job.outcome.add_done_callback(lambda _: remove_upload(folder))
         return study
 
     def get(self, key: str) -> Study | None:
@@ -111,12 +106,15 @@ class Studies:
         """Delete what nobody has asked for in time, or has no room, and what a job is done with."""
         now = time.monotonic()
         with self._lock:
+            known = sorted(self._known.values(), key=lambda one: one.touched, reverse=True)
+        # Looking at the disk keeps nobody waiting who asks for an upload.
+        sizes = [_bytes_in(study.folder) for study in known]
+        with self._lock:
             taken = 0
-            for study in sorted(self._known.values(), key=lambda one: one.touched, reverse=True):
-                if study.busy:
+            for study, size in zip(known, sizes, strict=True):
+                if study.busy or study.key not in self._known:
                     continue
-                size = _bytes_in(study.folder)
-                no_room = bool(taken) and taken + size > self._keep_bytes
+                no_room = taken > 0 and taken + size > self._keep_bytes
                 if no_room or now - study.touched > self._keep_seconds:
                     self._leaving.append(self._known.pop(study.key))
                 else:

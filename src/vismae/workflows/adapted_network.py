@@ -13,7 +13,7 @@ from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
 from vismae.models.comparison import ComparisonClassifier, ComparisonSegmenter
 from vismae.models.comparison_plan import CLASSIFIERS, SEGMENTERS, plan_network
-from vismae.models.convolutional_decoder import ConvolutionalDecoder
+from vismae.models.convolutional_decoder import filled_from
 from vismae.models.hybrid import HybridUNet
 from vismae.models.trainable import choose_trainable
 from vismae.models.transfer import TransferReport, parts_in_common, transfer
@@ -130,10 +130,8 @@ def _new_network(
         return SwinClassifier(swin, num_classes)
     if name == "hybrid":
         width, branch = settings.width, settings.branch
-        known = getattr(source, "decoder", None)
-        if settings.decoder == "transfer" and isinstance(known, ConvolutionalDecoder):
-            width = known.width if width is None else width
-            branch = known.branch if branch is None else branch
+        if settings.decoder == "transfer":
+            width, branch = filled_from(getattr(source, "decoder", None), width, branch)
         coarse = settings.deep_supervision is True
         return HybridUNet(swin, num_classes, width, coarse, branch is not False)
     head_kind = "convolutional" if name == "swin_unet_conv" else "linear"

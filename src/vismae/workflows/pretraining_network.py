@@ -6,7 +6,7 @@ import torch
 
 from vismae.core.config import PretrainConfig
 from vismae.models.contrastive import SwinSimCLR
-from vismae.models.convolutional_decoder import ConvolutionalDecoder
+from vismae.models.convolutional_decoder import filled_from
 from vismae.models.mae import SwinMAE
 from vismae.models.transfer import parts_in_common, transfer
 from vismae.models.weights import Model
@@ -31,10 +31,8 @@ def build_pretraining(config: PretrainConfig, source: Model | None) -> SwinMAE |
     }
     kind = settings.decoder_kind or getattr(source, "decoder_kind", "swin")
     width, branch = settings.decoder_width, settings.decoder_branch
-    known = getattr(source, "decoder", None)
-    if kind == "convolutional" and isinstance(known, ConvolutionalDecoder):
-        width = known.width if width is None else width
-        branch = known.branch if branch is None else branch
+    if kind == "convolutional":
+        width, branch = filled_from(getattr(source, "decoder", None), width, branch)
     if settings.window_size is not None:
         changes["window_size"] = settings.window_size
     # The seed alone decides the first weights, whatever was drawn before.
