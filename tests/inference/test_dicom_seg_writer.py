@@ -307,6 +307,19 @@ def test_several_structures_on_one_slice_are_read_with_their_place(
     assert np.array_equal(back, labels)
 
 
+@pytest.mark.parametrize(("told", "apart_mm"), [({}, 5.0), ({"SpacingBetweenSlices": 6.0}, 6.0)])
+def test_a_voxel_of_a_lone_slice_is_as_thick_as_the_slice(
+    told: dict[str, float], apart_mm: float, tmp_path: Path
+) -> None:
+    path = write_dicom_slice(
+        tmp_path / "ct.dcm", volume(1)[0], Modality="CT", SliceThickness=5.0, **told, **PLACED
+    )
+    labels = np.minimum(two_boxes()[1:2], 1)
+    write_dicom_seg(tmp_path / "seg.dcm", files_of([path]), labels, FACTS)
+    sitk = pytest.importorskip("SimpleITK")
+    assert sitk.ReadImage(str(tmp_path / "seg.dcm")).GetSpacing()[2] == apart_mm
+
+
 def test_a_lone_slice_of_unknown_thickness_has_its_segmentation(tmp_path: Path) -> None:
     path = write_dicom_slice(
         tmp_path / "ct.dcm", volume(1)[0], Modality="CT", SliceThickness=None, **PLACED

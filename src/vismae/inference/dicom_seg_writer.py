@@ -160,6 +160,10 @@ def _placed(
         made = _segmentation(headers, labels, facts)
     except Exception as error:  # highdicom raises anything on odd source headers
         raise refused(name, error) from error
+    if len(headers) == 1 and not _is_enhanced(first):
+        # highdicom says 1 mm of a lone slice, and readers reckon volumes with that.
+        [measures] = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        measures.SpacingBetweenSlices = first.get("SpacingBetweenSlices") or first.SliceThickness
     _say_one_place_once(made)
     return made
 
