@@ -68,7 +68,7 @@ def test_options_win_over_assignments_over_the_file_over_defaults(tmp_path: Path
     )
     assert (config.seed, config.trainer.max_steps) == (1, 10)
     assert (config.trainer.log_every, config.trainer.devices) == (4, 6)
-    assert config.trainer.precision == "fp32"
+    assert config.trainer.precision == "auto"
 
 
 def test_a_configuration_to_start_from_counts_less_than_an_assignment() -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vismae.core.errors import ModelError
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.preprocessing import Preprocessing
+from vismae.models.arithmetic import warn_of_slow_bf16
 from vismae.models.weights import WEIGHTS_FILE, load_model
 
 Flip = Literal["horizontal", "vertical"]
@@ -161,6 +162,7 @@ def load_ensemble(
     Raises:
         ModelError: A folder holds no model, or two differ in kind, classes or contract.
     """
+    warn_of_slow_bf16(precision, device.type, "precision")
     models, cards = [], []
     digest = hashlib.sha256()
     for folder in folders:

@@ -15,6 +15,7 @@ from vismae.core.preprocessing import Preprocessing
 from vismae.data.geometry import unfit_logits
 from vismae.data.loaders import LabelledImages, evaluation_loader
 from vismae.data.store import Store
+from vismae.models.arithmetic import resolve_precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -51,7 +52,7 @@ class Predictor:
         preprocessing: Preprocessing,
         batch_size: int = 16,
         workers: int = 0,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Literal["auto", "fp32", "bf16"] = "fp32",
     ) -> None:
         self.model = model
         self.preprocessing = preprocessing
@@ -83,13 +84,14 @@ class Predictor:
         """Yield batches of row numbers and logits, float32, in the order of ``rows``."""
         images = LabelledImages(store, self.preprocessing)
         device = next(self.model.parameters()).device
+        in_bf16 = resolve_precision(self.precision, device.type) == "bf16"
         was_training = self.model.training
         self.model.eval()
         try:
             for batch in evaluation_loader(images, rows, self.batch_size, self.workers):
                 with (
                     torch.inference_mode(),
-                    torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"),
+                    torch.autocast(device.type, torch.bfloat16, enabled=in_bf16),
                 ):
                     logits = self.model(batch["image"].to(device)).float()
                 yield [int(row) for row in batch["row"]], logits

@@ -1,9 +1,16 @@
-"""Which kind of device trains."""
+"""Which kind of device trains, and in which arithmetic."""
+
+from typing import Any, TypeVar, cast
 
 import torch
+import yaml
 
+from vismae.core.config import FinetuneConfig, PretrainConfig
 from vismae.core.errors import SettingError
 from vismae.core.sections import TrainerSettings
+from vismae.models.arithmetic import resolve_precision, warn_of_slow_bf16
+
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
 
 def accelerator(settings: TrainerSettings) -> str:
@@ -34,3 +41,22 @@ def accelerator(settings: TrainerSettings) -> str:
             "its machine (SLURM: --gpus-per-node without --gpus-per-task or --gpu-bind)."
         )
     return name
+
+
+def with_precision(config: Config) -> Config:
+    """Return settings whose ``trainer.precision`` is decided, so that the run folder says it.
+
+    A run that is resumed keeps what it began with, also on another machine.
+
+    Raises:
+        SettingError: The device is not there.
+    """
+    wanted = config.trainer.precision
+    begun = config.out / "config.yaml"
+    if wanted == "auto" and config.resume and begun.is_file():
+        before = cast("dict[str, Any]", yaml.safe_load(begun.read_text(encoding="utf-8")) or {})
+        wanted = before.get("trainer", {}).get("precision", wanted)
+    device = accelerator(config.trainer)
+    warn_of_slow_bf16(wanted, device, "trainer.precision")
+    trainer = config.trainer.model_copy(update={"precision": resolve_precision(wanted, device)})
+    return config.model_copy(update={"trainer": trainer})

@@ -168,6 +168,7 @@ def run_training(
                 "the number of steps": fit.schedule.total_steps,
                 "the number of images": fit.schedule.epoch_length,
                 "the order of images": fit.stream.checksum(),
+                "trainer.precision": settings.precision,
             }
         )
         trainer = _trainer(fit, settings)

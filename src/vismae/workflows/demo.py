@@ -50,7 +50,6 @@ _FINETUNE = {
     "optimizer.lr": 2e-3,
     "trainer.max_steps": 150,
     "trainer.validate_every": 50,
-    "trainer.precision": "bf16",
 }
 
 
@@ -130,7 +129,6 @@ def _pretrain_config(config: DemoConfig, folder: Path) -> PretrainConfig:
         "optimizer.lr": 3e-3,
         "optimizer.lr_scaling": "none",
         "trainer.max_steps": _PRETRAIN_STEPS,
-        "trainer.precision": "bf16",
         "trainer.device": config.device,
         "trainer.checkpoint_every": 200,
         "trainer.picture_every": 0,

@@ -33,6 +33,7 @@ from vismae.models.lora import merge_lora
 from vismae.models.transfer import TransferReport
 from vismae.models.transfer_audit import audit_transfer
 from vismae.models.weights import Model, architecture_of, network_of, save_model
+from vismae.training.accelerator import with_precision
 from vismae.training.best_model import BestModel
 from vismae.training.callbacks import AveragedWeights
 from vismae.training.metrics_log import MetricsLog
@@ -104,7 +105,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         TrainingError: The loss was not finite, memory ran out, or another process failed.
     """
     require_start_possible(config.init, config.model.network_for(config.task.kind))
-    config = as_before(config) if config.resume else config
+    config = with_precision(as_before(config) if config.resume else config)
     with (
         together(config.trainer, finetune, config) as team,
         open_run(

@@ -26,6 +26,7 @@ from vismae.data.store_curation import SKIPPABLE, kept_rows
 from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
 from vismae.models.weights import Model, architecture_of, kind_of, save_model
+from vismae.training.accelerator import with_precision
 from vismae.training.callbacks import AveragedWeights
 from vismae.training.fill_in import draw_fill_in_sheet
 from vismae.training.metrics_log import MetricsLog
@@ -81,6 +82,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         RunFolderError: The run folder cannot be used.
         TrainingError: The loss was not finite, memory ran out, or another process failed.
     """
+    config = with_precision(config)
     with (
         together(config.trainer, pretrain, config) as team,
         open_run(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from vismae.models.arithmetic import has_fast_bf16
 from vismae.workflows.health.check import Check
 
 _GIB = 2**30
@@ -38,7 +39,11 @@ def _torch() -> Check:
     if float(product.sum()) != 512.0:
         cure = "pip install --force-reinstall torch"
         return Check("torch", "failed", f"{torch.__version__} computes wrong products", cure)
-    return Check("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    arithmetic = "bf16 computed" if has_fast_bf16("cpu") else "bf16 only emulated"
+    found = (
+        f"{torch.__version__}, {torch.get_num_threads()} threads, {arithmetic} by this processor"
+    )
+    return Check("torch", "ok", found)
 
 
 def _devices() -> Iterator[Check]:
