@@ -58,7 +58,7 @@ class Predictor:
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.workers = workers
-        self.precision = precision
+        self.precision: Literal["auto", "fp32", "bf16"] = precision
 
     def label_maps(self, store: Store, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield row number and predicted classes, (h, w) int64 in the image's own size."""

@@ -317,12 +317,8 @@ class _Finetuning:
     def _validate(self, network: Network, preprocessing: Preprocessing) -> float:
         if len(self.data.val) == 0:
             return float("nan")
-        predictor = Predictor(
-            network,
-            preprocessing,
-            self.config.data.batch_size,
-            precision=self.config.trainer.precision,
-        )
+        batch, precision = self.config.data.batch_size, self.config.trainer.precision
+        predictor = Predictor(network, preprocessing, batch, precision=precision)
         card, data = self.data.card, self.data
         if card.label_values is not None:
             return mean_dice(predictor, data.store, data.val, card.label_values, len(card.classes))
