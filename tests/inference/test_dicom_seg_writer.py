@@ -133,6 +133,37 @@ def test_the_frames_of_an_enhanced_image_are_referred_to(tmp_path: Path) -> None
     assert np.array_equal(back, labels[::-1])  # positions run against the frames
 
 
+def test_enhanced_images_of_one_frame_each_are_a_series_with_its_place(tmp_path: Path) -> None:
+    pixels, labels = volume(), two_boxes()
+    paths = [
+        write_enhanced_ct(
+            tmp_path / f"{number}.dcm", pixels[number : number + 1],
+            [(0.0, 0.0, 3.0 * number)], [(1.0, -1024.0)], InstanceNumber=number + 1,
+            SOPInstanceUID=generate_uid(), StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.3.4",
+            **PLACED,
+        )
+        for number in range(5)
+    ]  # fmt: skip
+    write_dicom_seg(tmp_path / "seg.dcm", files_of(paths), labels, FACTS)
+    dataset = require_conforming(tmp_path / "seg.dcm", int(np.count_nonzero(labels)))
+    uids = [str(pydicom.dcmread(path).SOPInstanceUID) for path in paths]
+    assert sorted(references(dataset)) == sorted(
+        [(1, uids[1], None), (2, uids[1], None), (2, uids[3], None)]
+    )
+    [reference] = {
+        item.ReferencedSOPClassUID
+        for item in dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    }
+    assert reference == pydicom.dcmread(paths[0]).SOPClassUID
+    [measures] = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert (measures.SliceThickness, list(measures.PixelSpacing)) == (3.0, [0.5, 0.5])
+    heights = {
+        float(frame.PlanePositionSequence[0].ImagePositionPatient[2])
+        for frame in dataset.PerFrameFunctionalGroupsSequence
+    }
+    assert heights == {3.0, 9.0}
+
+
 def test_frames_without_a_place_are_told_by_their_number(tmp_path: Path) -> None:
     pixels = volume().astype(np.uint8)
     regions = [ultrasound_region((0, 19, 0, 29))]

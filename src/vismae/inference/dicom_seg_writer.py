@@ -18,7 +18,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.pixels.utils import pack_bits
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage, generate_uid
 
 from vismae.files.dicom_geometry import SAME_POSITION_MM, frame_plane, functional_group
 from vismae.files.dicom_quiet import quiet_pydicom
@@ -33,14 +33,20 @@ from vismae.inference.dicom_source import (
 )
 from vismae.inference.output_files import whole_or_none
 
+_GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 # Nor is a pixel's size of any use without its place: GDCM refuses the one without the other.
 _NOT_OF_ONE_UNPLACED = (
     *("NumberOfFrames", "FrameIncrementPointer", "FrameOfReferenceUID", "ImagePositionPatient"),
     *("ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
-    *("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"),
+    *_GROUPS,
 )
 
 _MEASURES = "PixelMeasuresSequence"
+_TOLD_IN_GROUPS = {
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    _MEASURES: ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+}
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,14 @@ def write_dicom_seg(
     require_highdicom()
     with quiet_pydicom():
         headers = [source_header(file) for file in files]
+        told_in_groups = len(headers) > 1 and all(_is_one_enhanced_frame(each) for each in headers)
+        true_class = headers[0].SOPClassUID
+        for header in headers if told_in_groups else []:
+            _take_out_of_groups(header)
         make = _placed if _has_place(headers) else _unplaced
         made = make(headers, labels, facts, files[0].name)
+        if told_in_groups:
+            _refer_to_class(made, true_class)
         say_characters(made, facts.classes)
         with whole_or_none(path) as place:
             made.save_as(place, enforce_file_format=True)
@@ -121,6 +133,37 @@ def _is_enhanced(header: Dataset) -> bool:
         header.get("SharedFunctionalGroupsSequence")
         or header.get("PerFrameFunctionalGroupsSequence")
     )
+
+
+def _is_one_enhanced_frame(header: Dataset) -> bool:
+    return _is_enhanced(header) and int(header.get("NumberOfFrames") or 1) == 1
+
+
+def _take_out_of_groups(header: Dataset) -> None:
+    """Say at the top what an enhanced image of one frame says in its functional groups.
+
+    highdicom takes several images of the classic classes only.
+    """
+    for name, words in _TOLD_IN_GROUPS.items():
+        group = functional_group(header, 0, name) or Dataset()
+        for word in words:
+            if word in group:
+                setattr(header, word, group[word].value)
+    for name in _GROUPS:
+        if name in header:
+            del header[name]
+    header.SOPClassUID = CTImageStorage
+
+
+def _refer_to_class(made: Dataset, true_class: str) -> None:
+    """Name the class that the source images are of, wherever they are referred to."""
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        for derivation in frame.get("DerivationImageSequence", ()):
+            for source in derivation.SourceImageSequence:
+                source.ReferencedSOPClassUID = true_class
+    for series in made.ReferencedSeriesSequence:
+        for instance in series.ReferencedInstanceSequence:
+            instance.ReferencedSOPClassUID = true_class
 
 
 def _say_as_of_all(headers: list[Dataset]) -> None:
