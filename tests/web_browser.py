@@ -91,16 +91,16 @@ class Browser:
         self.driver.get(address)
         self.wait("document.querySelector('#models input')")
 
-    def drop(self, file: Path) -> None:
-        """Drop a file on the page, as from the desktop."""
-        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+    def drop(self, *files: Path) -> None:
+        """Drop files or folders on the page, as from the desktop."""
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.command("Input.dispatchDragEvent", type=kind, x=200, y=300, data=data)
 
-    def show(self, file: Path) -> None:
-        """Drop a file and wait until the models have answered."""
+    def show(self, *files: Path) -> None:
+        """Drop files or folders and wait until the models have answered."""
         self.run("delete document.body.dataset.done")
-        self.drop(file)
+        self.drop(*files)
         self.wait("document.body.dataset.done || document.body.dataset.state === 'problem'")
         # What a layer holds comes a moment later.
         self.wait(

@@ -1,7 +1,11 @@
 """The page in a real browser: what people do with it, and what it must never do."""
 
+import base64
+import io
 import re
+import shutil
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -565,25 +569,88 @@ def test_a_file_may_be_dropped_before_the_server_has_said_what_it_offers(
     assert chromium.text("#file-name") == files["png"].name
 
 
-def test_two_files_at_once_are_refused_and_the_one_before_is_given_up(
+def test_what_is_dropped_next_gives_up_what_was_before(
     page: Browser, files: dict[str, Path], server: RunningServer
 ) -> None:
     page.show(files["nifti"])
     folder = server.folder / page.run("return document.body.dataset.done")
-    data = {
-        "items": [],
-        "files": [str(files["png"]), str(files["dicom"])],
-        "dragOperationsMask": 1,
-    }
-    for kind in ("dragEnter", "dragOver", "drop"):
-        page.command("Input.dispatchDragEvent", type=kind, x=400, y=300, data=data)
-    page.wait("document.body.dataset.state === 'problem'")
-    assert "One file at a time" in page.text("#problem-message")
-    assert page.run("return document.querySelector('#file-bar').hidden")
+    page.show(files["png"], files["dicom"])
+    assert page.text("#file-name") == "2 files.zip"
+    assert page.run("return document.querySelector('#image-choice').length") == 2
     end = time.monotonic() + 30
     while folder.exists():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_a_folder_of_a_series_is_taken_like_its_archive(
+    page: Browser, files: dict[str, Path], tmp_path: Path
+) -> None:
+    series = tmp_path / "Kopf ü" / "CT 1"
+    shutil.copytree(files["dicom"].parent, series)
+    (series / ".DS_Store").write_bytes(b"of a desktop")
+    page.show(files["zip"])
+    expected = page.canvas(".view.large canvas.image"), page.text("#legend")
+    page.show(tmp_path / "Kopf ü")
+    assert page.text("#file-name") == "Kopf ü.zip"
+    assert page.run("return document.querySelectorAll('.view').length") == 3
+    assert np.array_equal(page.canvas(".view.large canvas.image"), expected[0])
+    assert page.text("#legend") == expected[1]
+    assert page.text("#notes") == ""
+
+
+def test_an_archive_made_by_the_page_is_sound(
+    page: Browser, files: dict[str, Path], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    members = {f"a/{name}": rng.bytes(size) for name, size in (("é.bin", 70_000), ("b/0", 1))}
+    made = page.driver.execute_async_script(
+        "const [given, done] = arguments;"
+        "import('/page/files/archive.js').then(async ({ oneFile }) => {"
+        "  const members = Object.entries(given).map(([path, text]) => ({ path, file:"
+        "    new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], 'x') }));"
+        "  const file = await oneFile(members, 1e6, () => {}, new AbortController().signal);"
+        "  const reader = new FileReader();"
+        "  reader.onload = () => done([file.name, reader.result.split(',')[1]]);"
+        "  reader.readAsDataURL(file);"
+        "});",
+        {path: base64.b64encode(data).decode() for path, data in members.items()},
+    )
+    assert made[0] == "a.zip"
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(made[1]))) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in archive.namelist()} == members
+
+
+def test_a_folder_with_one_file_is_that_file(
+    page: Browser, files: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "film").mkdir()
+    shutil.copy(files["png"], tmp_path / "film")
+    page.show(tmp_path / "film")
+    assert page.text("#file-name") == files["png"].name
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"), [((), "no files"), ((UPLOAD_MIB * 2**20, 200_000), "at most")]
+)
+def test_a_folder_that_cannot_be_taken_says_why(
+    page: Browser, tmp_path: Path, sizes: tuple[int, ...], said: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for number, size in enumerate(sizes):
+        (tmp_path / "folder" / f"{number}.nii").write_bytes(bytes(size))
+    page.show(tmp_path / "folder")
+    assert said in page.text("#problem-message")
+    assert page.run("return document.querySelector('#file-bar').hidden")
+
+
+def test_a_folder_can_be_chosen_with_a_button(page: Browser, files: dict[str, Path]) -> None:
+    page.run("delete document.body.dataset.done")
+    page.driver.find_element("id", "folder").send_keys(str(files["dicom"].parent))
+    page.wait("document.body.dataset.done")
+    assert page.text("#file-name") == "series.zip"
+    assert page.run("return document.querySelectorAll('.view').length") == 3
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (900, 600), (390, 844)])

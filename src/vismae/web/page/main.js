@@ -1,5 +1,6 @@
 // The page: takes files, follows their way through the queue, and shows what came of them.
 
+import { dropped, oneFile } from './archive.js';
 import { Panels, byId, bytesText, make } from './panels.js';
 import { Reconstruction } from './reconstruction.js';
 import { Problem, ask, upload } from './server.js';
@@ -62,6 +63,11 @@ class Page {
     const choose = () => { input.value = ''; input.click(); };
     for (const id of ['open', 'drop', 'another']) byId(id).addEventListener('click', choose);
     input.addEventListener('change', () => input.files.length && this.open(input.files[0]));
+    const folder = byId('folder');
+    byId('open-folder').addEventListener('click', () => { folder.value = ''; folder.click(); });
+    folder.addEventListener('change', () => {
+      if (folder.files.length) this.open([...folder.files].map((file) => ({ path: file.webkitRelativePath, file })));
+    });
     byId('close').addEventListener('click', () => this.close());
     byId('cancel').addEventListener('click', () => this.close());
     byId('again').addEventListener('click', () => this.open(this.file));
@@ -79,12 +85,7 @@ class Page {
       byId('veil').hidden = true;
       if (!event.dataTransfer?.files.length) return;
       event.preventDefault();
-      if (event.dataTransfer.files.length > 1) {
-        this.forget();
-        this.file = null;
-        this.fail(new Problem('several', 'One file at a time. Put the files of a DICOM series into a zip archive.'));
-      }
-      else this.open(event.dataTransfer.files[0]);
+      this.open(dropped(event.dataTransfer));
     });
     addEventListener('keydown', (event) => this.key(event));
     addEventListener('pagehide', () => this.forget(true));
@@ -166,13 +167,13 @@ class Page {
     byId('drop').focus();
   }
 
-  async open(file) {
+  // Takes a file, or members [{ path, file }] of a folder, or a promise of those.
+  async open(what) {
     this.forget();
     this.clear();
-    this.file = file;
+    this.file = what instanceof File ? what : null;
     this.touched = Date.now();
     this.images = null;
-    byId('file-name').textContent = file.name;
     byId('image-choice').hidden = true;
     this.choosePlanes();
     const abort = new AbortController();
@@ -180,6 +181,11 @@ class Page {
     try {
       await this.ready;
       if (!this.offer || abort.signal.aborted) return;
+      if (!this.file) this.working('Putting files together');
+      const file = this.file ?? await oneFile(await what, this.offer.limits.upload_bytes, (share) => this.working('Putting files together', share), abort.signal);
+      if (abort.signal.aborted) return;
+      this.file = file;
+      byId('file-name').textContent = file.name;
       this.study = await this.send(file, abort.signal);
       await this.follow(abort.signal);
     } catch (error) {
