@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from factories import SMALL_ARCHIVE
 from stores import SMALL_RUN, classification_store
@@ -344,6 +346,31 @@ def test_starts_of_a_task_must_be_tested_on_the_same(
     more = {**tasks, "nobody's": tasks["shades"]}
     with pytest.raises(SettingError, match="No start takes part in task 'nobody's'"):
         study(config(tmp_path / "b", more, pretrained, starts=starts))
+
+
+def test_a_start_may_have_other_weights_for_each_task(
+    discs: Path, shades: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    tasks = {
+        "discs": {"kind": "segment", "sources": [discs]},
+        "shades": {"kind": "classify", "sources": [shades]},
+    }
+    starts: dict[str, Any] = {"scratch": {}, "own": {"init_for": {"shades": pretrained}}}
+    given = config(
+        tmp_path / "out", tasks, pretrained, starts=starts, label_fractions=[1.0], seeds=[0]
+    )
+    result = study(given)
+    assert result.runs == 4
+    runs = [yaml.safe_load(path.read_text()) for path in tmp_path.rglob("runs/**/config.yaml")]
+    began = {(run["task"]["kind"], run["init"]) for run in runs}
+    assert began == {("segment", None), ("classify", None), ("classify", str(pretrained))}
+
+    starts["own"] = {"init_for": {"shade": pretrained}}
+    with pytest.raises(ValidationError, match=r"starts\.own\.init_for is 'shade'"):
+        config(tmp_path / "b", tasks, pretrained, starts=starts)
+    starts["own"] = {"init_for": {"shades": pretrained}, "pretrain": {"trainer.max_steps": 1}}
+    with pytest.raises(ValidationError, match="init_for and pretrain"):
+        config(tmp_path / "b", tasks, pretrained, starts=starts)
 
 
 def test_the_primary_comparison_cannot_be_named_afterwards(

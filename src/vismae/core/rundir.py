@@ -107,7 +107,7 @@ _FREE_ON_RESUME = {
     *("executor", "workers", "run_hours", "only_report", "worst_cases", "qualities"),
 }
 # Parts whose keys are the user's own: a further one is a change, and none of a newer vismae.
-_OWN_KEYS = ("settings", "segment", "classify", "pretrain", "label_values")
+_OWN_KEYS = ("settings", "segment", "classify", "pretrain", "init_for", "label_values")
 # Of a study's tasks: how results are shown.
 _FREE_ENDINGS = (".domain", ".qualities", ".subgroups")
 

@@ -37,6 +37,8 @@ class StudyStart(Settings):
 
     init: InitPath = None
     """Model folder or checkpoint; ``none`` starts from random weights."""
+    init_for: dict[str, InitPath] = Field(default_factory=dict[str, InitPath])
+    """Weights for tasks by name, in place of ``init``: such as those of each task's modality."""
     pretrain: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Settings of ``vismae pretrain`` whose weights the study makes first and starts from."""
     tasks: Words = ()
@@ -127,6 +129,10 @@ class StudyConfig(Settings):
         for name, start in self.starts.items():
             for task in start.tasks:
                 self._require(f"starts.{name}.tasks", task, "tasks", self.tasks)
+            for task in start.init_for:
+                self._require(f"a task of starts.{name}.init_for", task, "tasks", self.tasks)
+            if start.init_for and start.pretrain:
+                raise ValueError(f"starts.{name} has init_for and pretrain; give one of them")
         if self.primary is not None:
             self._require("primary.task", self.primary.task, "tasks", self.tasks)
             self._require("primary.start", self.primary.start, "starts", self.starts)

@@ -266,7 +266,7 @@ class _Study:
             "task.kind": task.kind,
             "data.sources": [store],
             "out": cell.folder(config.out),
-            "init": init_of(config, cell.start, self.folder),
+            "init": init_of(config, cell.start, cell.task, self.folder),
             "label_fraction": cell.budget.of(training_patients),
             "fold": cell.fold,
             "seed": cell.seed,

@@ -104,7 +104,9 @@ def pretrain_starts(configs: dict[str, PretrainConfig]) -> None:
         logger.info("%s", pretrain(settings).summary())
 
 
-def init_of(config: StudyConfig, start: str, folder: Path) -> Path | None:
-    """Return the weights that a start is fine-tuned from."""
+def init_of(config: StudyConfig, start: str, task: str, folder: Path) -> Path | None:
+    """Return the weights that a start is fine-tuned from on a task."""
     own = config.starts[start]
-    return folder / "pretrained" / start / "model" if own.pretrain else own.init
+    if own.pretrain:
+        return folder / "pretrained" / start / "model"
+    return own.init_for.get(task, own.init)
