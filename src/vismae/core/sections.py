@@ -296,6 +296,9 @@ class NetworkSettings(Settings):
 
     size: SizeName = "vismae"
     """Named size when starting from scratch; a start model brings its own."""
+    window_size: int | None = Field(default=None, ge=2)
+    """Side of a Swin network's attention window in tokens; the start model's, else the size's own,
+    when unset."""
     in_channels: Literal[1, 3] | None = None
     """Input channels; the start model's, else 3 for colour images and 1 for grey ones."""
     neighbours: int | None = Field(default=None, ge=0, le=5)

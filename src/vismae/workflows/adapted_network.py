@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -145,4 +145,7 @@ def _sees_neighbours(source: Model) -> bool:
 def _swin_config(settings: NetworkSettings, source: Model | None, channels: int) -> SwinConfig:
     # Frozen features that come and go at random teach the rest nothing.
     drop_path = 0.0 if settings.train == "head" else settings.drop_path
-    return network_config(source, settings.size, in_channels=channels, drop_path=drop_path)
+    changes: dict[str, Any] = {"in_channels": channels, "drop_path": drop_path}
+    if settings.window_size is not None:
+        changes["window_size"] = settings.window_size
+    return network_config(source, settings.size, **changes)
