@@ -93,6 +93,19 @@ def test_the_hybrid_takes_the_encoder_of_a_pretrained_model(
     assert "copied" in model.card.provenance["transfer"]
 
 
+@pytest.mark.parametrize("from_weights", [False, True])
+def test_the_attention_window_can_be_chosen(
+    pretrained: Path, discs: Path, finetune_config: MakeConfig, tmp_path: Path, from_weights: bool
+) -> None:
+    start = {"init": pretrained} if from_weights else {}
+    settings = {**STILL, **start, "model.network": "hybrid", "model.window_size": 3}
+    model = load_model(
+        finetune(finetune_config("segment", tmp_path / "a", discs, **settings)).model
+    )
+    assert isinstance(model, HybridUNet)
+    assert model.config.window_size == 3
+
+
 def test_lora_ends_in_a_plain_model_folder(
     pretrained: Path, shades: Path, finetune_config: MakeConfig, tmp_path: Path
 ) -> None:
