@@ -121,6 +121,15 @@ def test_a_forecast_names_the_patients_still_to_be_labelled() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.001, "less than 1 %"), (0.0051, "1 %"), (0.999, "more than 99 %"), (0.9, "90 %")],
+)
+def test_few_resamples_are_not_rounded_to_none(share: float, said: str) -> None:
+    result = LabelsNeeded(0.9, 36.2, 2, 77.0, share, 2, 100, 0.0, 0.95)
+    assert f"not reached in {said} of the resamples" in result.claim("ours", "scratch")
+
+
 def test_what_cannot_be_said_is_not_said() -> None:
     gap = study((0.9, 0.6, 0.5), 0.02)
     gap[3] = np.nan

@@ -32,6 +32,13 @@ _WORTH_SAYING = 0.02
 """A law that misses measured scores by less is not spoken of."""
 
 
+def _share(share: float) -> str:
+    """Return a share in per cent; what is neither none nor all is not rounded to it."""
+    if 0.0 < share < 0.005:
+        return "less than 1 %"
+    return "more than 99 %" if 0.995 <= share < 1.0 else f"{100 * share:.0f} %"
+
+
 @dataclass(frozen=True)
 class LabelsNeeded:
     """Labelled patients needed to reach a score.
@@ -83,7 +90,7 @@ class LabelsNeeded:
     def _doubt(self) -> str:
         if self.not_reached == 0 or np.isinf(self.estimate):
             return ""
-        return f"; not reached in {100 * self.not_reached:.0f} % of the resamples"
+        return f"; not reached in {_share(self.not_reached)} of the resamples"
 
     def _beyond(self) -> str:
         """Say how far to trust the law where nothing was measured."""
@@ -107,8 +114,8 @@ class LabelsNeeded:
             return f"Whether '{start}' reaches {goal} cannot be said from these runs."
         if np.isinf(self.estimate):
             return (
-                f"'{start}' does not reach {goal} (not reached in {100 * self.not_reached:.0f} % "
-                f"of the resamples).{self._beyond()}"
+                f"'{start}' does not reach {goal} (not reached in {_share(self.not_reached)} of "
+                f"the resamples).{self._beyond()}"
             )
         further = self.estimate > self.largest
         return (
@@ -139,7 +146,7 @@ class LabelsNeeded:
             return (
                 f"{goal} is not in reach by more labels alone: the curve levels off below it, or "
                 f"gets there only beyond {HORIZON:g} times the labels (so in "
-                f"{100 * self.not_reached:.0f} % of the resamples){least}.{self._beyond()}"
+                f"{_share(self.not_reached)} of the resamples){least}.{self._beyond()}"
             )
         if self.estimate <= self.largest:
             return (
