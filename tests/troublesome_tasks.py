@@ -31,8 +31,9 @@ def nap_and_name_process(seconds: float, step: Step) -> int:
 
 def write_process_id_and_sleep(task: tuple[Path, float], step: Step) -> int:
     folder, seconds = task
-    (folder / str(os.getpid())).touch()
     step("asleep")
+    # After it, so that who sees the file knows that the step was told.
+    (folder / str(os.getpid())).touch()
     time.sleep(seconds)
     return os.getpid()
 

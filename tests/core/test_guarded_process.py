@@ -158,7 +158,12 @@ def test_large_results_arrive_whole(started) -> None:
 
 def test_a_stopped_process_loses_the_call_under_way_and_all_later_ones(started, tmp_path) -> None:
     guard = started()
-    threading.Timer(0.5, guard.stop).start()
+
+    def stop_once_asleep() -> None:
+        wait_until(lambda: any(tmp_path.iterdir()), 60)
+        guard.stop()
+
+    threading.Thread(target=stop_once_asleep).start()
     lost = answer(guard, tasks.write_process_id_and_sleep, (tmp_path, 60.0))
     assert (lost.step, lost.cause, lost.detail) == ("asleep", "died", "signal SIGKILL")
     assert not is_running(int(next(tmp_path.iterdir()).name))
