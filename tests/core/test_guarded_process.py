@@ -78,9 +78,9 @@ def test_a_hang_in_foreign_code_that_blocks_all_signals_ends(started) -> None:
 def test_starting_and_preloading_do_not_count_as_time_of_the_call(
     started, tmp_path, monkeypatch
 ) -> None:
-    (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(1)")
+    (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(2)")
     monkeypatch.syspath_prepend(tmp_path)
-    assert answer(started(seconds=0.3, preload=["slow_to_import"]), tasks.double, 1) == 2
+    assert answer(started(seconds=1.5, preload=["slow_to_import"]), tasks.double, 1) == 2
 
 
 def test_a_module_that_cannot_be_preloaded_is_a_failure(started) -> None:
