@@ -68,6 +68,19 @@ def test_only_runs_of_both_starts_are_compared() -> None:
     assert len(table) == 7
 
 
+def test_intervals_of_two_runs_that_disagree_end_where_scores_do() -> None:
+    scores = study(2.0, runs=2)
+    values = scores.values.copy()
+    values[0, 0, 0] -= 0.3
+    values[0, 0, 1] += 0.3
+    table = compare_with_baseline(
+        [replace(scores, values=values, swapped=values)], "scratch", n=200
+    )
+    cell = table[(table["start"] == "ours") & (table["budget"] == "10 %")].iloc[0]
+    assert (cell["difference"].low, cell["difference"].high) == (-1.0, 1.0)
+    assert (cell["score"].low, cell["score"].high) == (0.0, 1.0)
+
+
 def test_labels_saved_are_found_again() -> None:
     ours, scratch = label_use(study(2.0), "scratch", [0.8], margin=0.02, n=500)
     assert ours.relative is not None

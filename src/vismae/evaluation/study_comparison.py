@@ -66,7 +66,7 @@ def compare_with_baseline(
                     gap = own - task.at(baseline, budget)
                     paired = _runs_of(gap)
                     if paired:
-                        difference = crossed_interval(gap, n)
+                        difference = within_bounds(crossed_interval(gap, n), lowest=-1.0)
                         swapped = task.swapped_at(start, budget) - task.swapped_at(baseline, budget)
                         per_patient = mean_of_defined(swapped)
                         p_value = paired_permutation(per_patient, np.zeros(len(per_patient)))
@@ -98,9 +98,14 @@ def _runs_of(values: Float[np.ndarray, "R P"]) -> int:
     return int(np.isfinite(values).any(axis=1).sum())
 
 
-def within_bounds(interval: Interval) -> Interval:
-    """Cut the limits of a score to 0 and 1, beyond which there is none."""
-    low, high = np.clip((interval.low, interval.high), 0.0, 1.0)
+def within_bounds(interval: Interval, lowest: float = 0.0) -> Interval:
+    """Cut the limits of a score to 0 and 1, beyond which there is none.
+
+    Args:
+        interval: Of a score or of a difference of two.
+        lowest: -1 for differences. Of two runs an interval may reach beyond all of these.
+    """
+    low, high = np.clip((interval.low, interval.high), lowest, 1.0)
     return Interval(interval.estimate, float(low), float(high), interval.n)
 
 
@@ -179,7 +184,9 @@ def label_use(
                 runs=int(whole.sum()),
                 area=within_bounds(area_interval(scores.labels, own, n)),
                 area_difference=(
-                    area_difference(scores.labels, own, reference, n) if compared else UNDEFINED
+                    within_bounds(area_difference(scores.labels, own, reference, n), lowest=-1.0)
+                    if compared
+                    else UNDEFINED
                 ),
                 relative=relative_labels(scores.labels, own, reference, n=n) if compared else None,
                 needed={q: labels_needed(scores.labels, own, q, n=n) for q in qualities},

@@ -43,15 +43,17 @@ def by_class(
             if values.empty:
                 continue
             score = crossed_interval(values.to_numpy(float), n)
-            bounded = metric != "hd95"
+            difference = _difference(values, arms[baseline], n, start == baseline)
+            if metric != "hd95":
+                score, difference = within_bounds(score), within_bounds(difference, lowest=-1.0)
             table.append(
                 {
                     "class": name,
                     "metric": f"HD95 ({unit})" if metric == "hd95" else _SHOWN[str(metric)],
                     "start": start,
                     "n": score.n,
-                    "score": within_bounds(score) if bounded else score,
-                    "difference": _difference(values, arms[baseline], n, start == baseline),
+                    "score": score,
+                    "difference": difference,
                 }
             )
     return pd.DataFrame(table)
@@ -102,7 +104,8 @@ def by_group(
                 continue
             difference = UNDEFINED
             if start != baseline and baseline in scores.starts:
-                difference = crossed_interval(own - scores.at(baseline, budget), n)
+                gap = crossed_interval(own - scores.at(baseline, budget), n)
+                difference = within_bounds(gap, lowest=-1.0)
             score = within_bounds(crossed_interval(own, n))
             table.append(
                 {
