@@ -48,10 +48,12 @@ def test_apple_gpus_stay_with_fp32():
     assert not has_fast_bf16("mps")
 
 
-def test_other_processors_are_asked_through_onednn(processor):
-    processor(machine="aarch64")
-    known = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    assert has_fast_bf16("cpu") is (torch.backends.mkldnn.is_available() and known)
+@pytest.mark.parametrize("computes", [True, False])
+def test_other_processors_are_asked_through_onednn(processor, monkeypatch, computes):
+    processor(machine="aarch64", amx=not computes)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: computes)
+    assert has_fast_bf16("cpu") is computes
 
 
 def test_emulated_bf16_that_was_asked_for_is_told(processor, caplog):

@@ -35,6 +35,7 @@ from vismae.data.loaders import PretrainImages, PretrainItem
 from vismae.data.sampler import Draw
 from vismae.data.store import StoreWriter
 from vismae.models import SwinMAE
+from vismae.models.arithmetic import resolve_precision
 from vismae.models.weights import load_model
 from vismae.training.modules import Batch, PretrainModule
 from vismae.workflows.pretrain import pretrain
@@ -625,6 +626,16 @@ def test_a_loss_that_is_not_finite_stops_both_processes_with_the_cause(
     assert found.stdout.count("stopped: The loss of step 2") == 1
     kept = sorted(path.parent.name for path in out.glob("nan_step/*/step.json"))
     assert kept == ["rank_0", "rank_1"]
+
+
+def test_the_run_folder_says_the_arithmetic_that_auto_took(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = pretrain_config(tmp_path / "run", unlabelled, **{"trainer.max_steps": 1})
+    assert config.trainer.precision == "auto"
+    pretrain(config)
+    kept = build_config(PretrainConfig, "pretrain", tmp_path / "run" / "config.yaml")
+    assert kept.trainer.precision == resolve_precision("auto", "cpu")
 
 
 def test_an_encoder_of_visible_tokens_trains_in_bfloat16_with_clipped_gradients(

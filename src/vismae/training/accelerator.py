@@ -55,7 +55,8 @@ def with_precision(config: Config) -> Config:
     begun = config.out / "config.yaml"
     if wanted == "auto" and config.resume and begun.is_file():
         before = cast("dict[str, Any]", yaml.safe_load(begun.read_text(encoding="utf-8")) or {})
-        wanted = before.get("trainer", {}).get("precision", wanted)
+        kept = (before.get("trainer") or {}).get("precision")
+        wanted = kept if kept in ("fp32", "bf16") else wanted
     device = accelerator(config.trainer)
     warn_of_slow_bf16(wanted, device, "trainer.precision")
     trainer = config.trainer.model_copy(update={"precision": resolve_precision(wanted, device)})

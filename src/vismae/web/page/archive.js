@@ -1,6 +1,7 @@
 // Folders and several files become one ZIP archive, which the server takes like a zipped series.
 // Format: APPNOTE.TXT 4.3, members stored as they are (images hardly shrink, or are compressed).
 
+import { bytesText } from './panels.js';
 import { Problem } from './server.js';
 
 const MOST_MEMBERS = 65535; // more need ZIP64
@@ -64,7 +65,7 @@ export async function oneFile(members, mostBytes, onProgress, signal) {
   if (taken.length === 1) return taken[0].file;
   const size = taken.reduce((sum, { file }) => sum + file.size, 0);
   if (size > mostBytes || taken.length > MOST_MEMBERS) {
-    throw new Problem('too-large', `These ${taken.length} files have ${Math.ceil(size / 2 ** 20)} MiB; at most ${Math.floor(mostBytes / 2 ** 20)} MiB and ${MOST_MEMBERS} files are taken. Send one series, or use vismae predict.`);
+    throw new Problem('too-large', `These ${taken.length} files have ${bytesText(size)}; at most ${bytesText(mostBytes)} and ${MOST_MEMBERS} files are taken. Send one series, or use vismae predict.`);
   }
   const parts = [];
   const directory = [];

@@ -175,6 +175,7 @@ class Page {
     this.touched = Date.now();
     this.images = null;
     byId('image-choice').hidden = true;
+    byId('again').hidden = !this.file;
     this.choosePlanes();
     const abort = new AbortController();
     this.abort = abort;
