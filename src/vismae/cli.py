@@ -37,6 +37,7 @@ from vismae.cli_predict import predict
 from vismae.cli_select import select
 from vismae.cli_web import web
 from vismae.console import INCOMPLETE_STATUS, run_command
+from vismae.core.processes import let_waiting_threads_sleep
 
 app = typer.Typer(
     name="vismae",
@@ -53,6 +54,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; the entry point of the ``vismae`` program."""
+    let_waiting_threads_sleep()
     app()
 
 

@@ -28,6 +28,7 @@ def test_everything_needed_works_here_and_is_said_with_status_0() -> None:
     assert "ok      3 steps of pre-training: phantoms, store, training on" in done.stdout
     assert "ok      DICOM, JPEG 2000 lossless: 64×64 decoded" in done.stdout
     assert "Everything needed works." in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_program_reads_the_same_as_json() -> None:

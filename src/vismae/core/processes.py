@@ -30,6 +30,8 @@ def spawning_without_main() -> Generator[None]:
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _TIME_UP_SIGNAL: int | None = getattr(signal, "SIGUSR1", None)
 _LEAVE_SECONDS = 60
+# Half a millisecond and less: a step of training on idle cores takes as long as with the default.
+_SPINS = 10_000
 
 
 def let_children_outlive_time_up() -> None:
@@ -70,6 +72,17 @@ def outlive_stop_signals() -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_LEAVE_SECONDS))
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+
+def let_waiting_threads_sleep() -> None:
+    """Let torch's threads sleep soon where one waits for another, here and in what is started here.
+
+    GNU's OpenMP lets them spin for milliseconds by default. Where other processes want the same
+    cores, the one that is waited for is then kept off them by those that wait. Read when torch is
+    loaded; what the user says about it in the environment stays.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(_SPINS)
 
 
 def available_cores() -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vismae.data.store import Store
@@ -49,6 +50,19 @@ class Neighbours:
                 nearest, place = other, place + direction
             found.append(nearest)
         return found
+
+
+def of_whole_volume(slices: Float[Tensor, "B C h w"], reach: int) -> Float[Tensor, "B D h w"]:
+    """Return every slice of a volume with its neighbours; ``in_sequence`` as one operation.
+
+    Args:
+        slices: All of them, in order.
+        reach: Slices on each side.
+    """
+    places = torch.arange(slices.shape[0], device=slices.device)
+    last = slices.shape[0] - 1
+    beside = [(places + step).clamp(min=0, max=last) for step in range(-reach, reach + 1)]
+    return torch.cat([slices[chosen] for chosen in beside], dim=1)
 
 
 def in_sequence(slices: Iterable[Tensor], reach: int) -> Iterator[Tensor]:

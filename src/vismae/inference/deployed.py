@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vismae.core.errors import ModelError
 from vismae.core.preprocessing import Preprocessing
+from vismae.data.neighbours import of_whole_volume
 from vismae.data.resampling import (
     enlarging_weights,
     occupied_lengths,
@@ -77,7 +78,8 @@ class UnitRangeModel(nn.Module):
         """Return logits (B, K, h, w), probabilities (B, K) or features (B, D).
 
         Args:
-            images: One or three channels for a model of one channel, else three.
+            images: One or three channels for a model of one channel, else three; where the
+                contract wants neighbours, the slices of one volume in order.
         """
         contract = self.preprocessing
         if contract.in_channels == 1:
@@ -91,6 +93,8 @@ class UnitRangeModel(nn.Module):
             shrinking_weights(columns, width, canvas[1]),
         )
         images = (images - contract.mean) / contract.std
+        if contract.neighbours:
+            images = of_whole_volume(images, contract.neighbours)
         if self.output == "features":
             extent = torch.stack((height, width)).float()
             return image_features(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vismae.core.config_model import ExportConfig, ExportFormat
@@ -56,10 +56,10 @@ def export(config: ExportConfig) -> ExportResult:
     """
     model = load_model(config.model)
     contract = model.preprocessing
-    if contract is not None and contract.neighbours:
+    if contract is not None and contract.neighbours and config.format == "monai":
         raise SettingError(
-            f"{config.model} looks at {contract.neighbours} slices on each side (2.5D), which no "
-            "export can say. Use the model folder with vismae predict."
+            f"{config.model} looks at {contract.neighbours} slices on each side (2.5D), and "
+            "MONAI's inferers give slices one by one. Use --format onnx or torch-export."
         )
     if config.data and config.format != "onnx-int8":
         raise SettingError("data is for format onnx-int8, whose loss it measures. Leave it out.")
@@ -80,7 +80,10 @@ def _write(folder: Path, config: ExportConfig, model: Model) -> Outcome:
         "timm": lambda: export_swin(folder, model, "timm"),
     }
     if config.format in weights:
-        return weights[config.format]()
+        outcome = weights[config.format]()
+        reach = model.preprocessing.neighbours if model.preprocessing is not None else 0
+        seen = f"Its channels are a slice and {reach} on each side of it, in their order."
+        return replace(outcome, notes=(*outcome.notes, seen)) if reach else outcome
     body = deployed(model)
     return _whole_model(folder, config, model, body)
 

@@ -113,6 +113,11 @@ class IngestResult:
 
     def summary(self) -> str:
         """Return what a person wants to know at the end, in a few lines."""
+        report = [] if self.dry_run else [f"Report: {self.folder / REPORT_NAME}"]
+        return "\n".join([self.outcome(), *report])
+
+    def outcome(self) -> str:
+        """Return what came in and what did not, in a few lines."""
         by_modality = ", ".join(f"{name} {n}" for name, n in self.account.by_modality().items())
         place = "would be stored" if self.dry_run else f"in {self.folder}"
         lines = [
@@ -126,8 +131,6 @@ class IngestResult:
                 f"{self.changed_files} files changed after their images were stored; the store "
                 "keeps the old images. Ingest with --overwrite to have the new ones."
             )
-        if not self.dry_run:
-            lines.append(f"Report: {self.folder / REPORT_NAME}")
         return "\n".join(lines)
 
 
@@ -220,7 +223,7 @@ def open_or_ingest(
         return Store(into)
     sources = resolve_data(data, task, fold, keep_column)
     result = _ingest(sources, config, request, _own_places(config))
-    logger.info("%s", result.summary())
+    logger.info("%s", result.outcome())
     return result.store
 
 

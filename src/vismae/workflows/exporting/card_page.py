@@ -83,6 +83,11 @@ def _input(card: ModelCard) -> str:
     lines = [
         f"- {height} × {width} pixels, {contract.in_channels} channel(s); images are brought to it "
         f"{fitted}",
+        *(
+            [f"- with each slice come {contract.neighbours} on each side, as further channels"]
+            if contract.neighbours
+            else []
+        ),
         "- CT: {:g} to {:g} HU become 0 and 1".format(*contract.ct_window_hu),
         "- PET: SUV {:g} to {:g} become 0 and 1".format(*contract.pet_range_suv),
         "- others: 8-bit grey levels / 255, or the percentiles {:g} and {:g}".format(

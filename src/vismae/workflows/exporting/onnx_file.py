@@ -101,6 +101,7 @@ def onnx_facts(body: UnitRangeModel) -> dict[str, Any]:
         "modalities": [str(word) for word in card.modalities] if card is not None else [],
         "licence": card.licence if card is not None else "not stated",
         "in_channels": contract.in_channels,
+        "neighbours": contract.neighbours,
         "scales": {scale.name.lower(): int(scale) for scale in Scale},
         # Nothing is guessed where images of several scales are known.
         "scale": scales.pop() if len(scales) == 1 else None,

@@ -33,11 +33,12 @@ def run(pixels, slope=1.0, intercept=0.0, scale=None, batch=16, model="model.onn
     scaling = np.empty((len(pixels), 4), np.float32)
     scaling[:, 0], scaling[:, 1], scaling[:, 2:] = slope, intercept, ends
     scales = np.full(len(pixels), facts["scales"][scale])
-    answers = []
+    answers, beside = [], facts["neighbours"]
     for start in range(0, len(pixels), batch):
-        cut = slice(start, start + batch)
+        first = max(start - beside, 0)
+        cut = slice(first, start + batch + beside)
         given = {"pixels": pixels[cut], "scale": scales[cut], "scaling": scaling[cut]}
-        answer = session.run(None, given)[0]
+        answer = session.run(None, given)[0][start - first :][:batch]
         answers.append(answer.argmax(1) if facts["output"] == "logits" else answer)
     return np.concatenate(answers)
 

@@ -13,6 +13,7 @@ from vismae.core.errors import DataError, SettingError
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.labels import apply_mapping, encode_labels
+from vismae.data.neighbours import Neighbours
 from vismae.data.store import Store
 from vismae.evaluation.classification import ALL, score_classification
 from vismae.evaluation.segmentation import SliceCounts, dice_per_patient
@@ -116,22 +117,40 @@ def _labelled_rows(store: Store, task: TaskCard, segment: bool) -> np.ndarray:
     return rows
 
 
-def _answer(session: Any, store: Store, row: int, body: UnitRangeModel) -> np.ndarray:
-    """Run one row of a store as stored pixels."""
-    facts = {name: store.compact(name)[row] for name in ("modality", "unit", "slope", "intercept")}
-    trial = Trial(
-        store.read(row).pixels[None],
-        Modality(facts["modality"]),
-        PixelUnit(facts["unit"]),
-        float(facts["slope"]),
-        float(facts["intercept"]),
-    )
-    given = program_inputs(trial, body.preprocessing)
-    if body.preprocessing.percentiles == type(body.preprocessing)().percentiles:
-        # Slices share the range of their volume, which the store knows.
-        given["scaling"][:, 2] = store.compact("scale_low")[row]
-        given["scaling"][:, 3] = store.compact("scale_high")[row]
-    return np.asarray(session.run(None, given)[0])[0]
+class _Answers:
+    """Runs rows of a store as stored pixels, with those beside them where the model sees them.
+
+    Args:
+        session: From onnxruntime.
+        store: Where the rows are.
+        body: The model.
+    """
+
+    def __init__(self, session: Any, store: Store, body: UnitRangeModel) -> None:
+        self._session, self._store = session, store
+        self._contract = body.preprocessing
+        self._neighbours = Neighbours(store, self._contract.neighbours)
+
+    def of(self, row: int) -> np.ndarray:
+        """Return the answer to one row."""
+        store, beside = self._store, self._neighbours.of(row)
+        slope, intercept, low, high = (
+            [float(store.compact(name)[other]) for other in beside]
+            for name in ("slope", "intercept", "scale_low", "scale_high")
+        )
+        trial = Trial(
+            np.stack([store.read(other).pixels for other in beside]),
+            Modality(store.compact("modality")[row]),
+            PixelUnit(store.compact("unit")[row]),
+            slope[0],
+            intercept[0],
+        )
+        given = program_inputs(trial, self._contract)
+        given["scaling"][:, 0], given["scaling"][:, 1] = slope, intercept
+        if self._contract.percentiles == type(self._contract)().percentiles:
+            # Slices share the range of their volume, which the store knows.
+            given["scaling"][:, 2], given["scaling"][:, 3] = low, high
+        return np.asarray(self._session.run(None, given)[0])[len(beside) // 2]
 
 
 def _dice(
@@ -140,12 +159,13 @@ def _dice(
     counts = SliceCounts(len(task.classes))
     patients, volumes = store.compact("patient_id"), store.compact("volume_id")
     values = label_values_of(task, store) or {k: k for k in range(len(task.classes))}
+    answers = _Answers(session, store, body)
     for row in rows:
         label_map = store.read(int(row)).label_map
         if label_map is None:
             continue
         truth = apply_mapping(label_map, values, where=f"{store.address}, row {row}")
-        found = _answer(session, store, int(row), body).argmax(axis=0)
+        found = answers.of(int(row)).argmax(axis=0)
         counts.add(str(patients[row]), str(volumes[row]), truth, found)
     means = [
         np.nanmean(dice)
@@ -159,7 +179,8 @@ def _auroc(
     session: Any, store: Store, rows: np.ndarray, body: UnitRangeModel, task: TaskCard
 ) -> float:
     index = store.columns(["label", "patient_id"], rows)
-    probabilities = np.stack([_answer(session, store, int(row), body) for row in rows])
+    answers = _Answers(session, store, body)
+    probabilities = np.stack([answers.of(int(row)) for row in rows])
     if not task.multi_label:
         probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
     table = score_classification(

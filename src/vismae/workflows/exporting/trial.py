@@ -14,6 +14,7 @@ from vismae.core.preprocessing import Preprocessing
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.geometry import fit_image, fitted_size, to_channels, unfit_logits
 from vismae.data.intensity import normalise, to_unit_range
+from vismae.data.neighbours import in_sequence
 from vismae.data.percentiles import SCALE_PERCENTILES, scale_range
 from vismae.inference.deployed import Scale, UnitRangeModel
 from vismae.models.features import image_features
@@ -135,14 +136,13 @@ def unit_images(trial: Trial, preprocessing: Preprocessing) -> torch.Tensor:
 
 @torch.inference_mode()
 def own_answer(body: UnitRangeModel, images: torch.Tensor) -> np.ndarray:
-    """Return what this package itself answers to images of 0..1, by the path of ``predict``."""
+    """Return what this package itself answers to a volume of 0..1, by the path of ``predict``."""
     contract = body.preprocessing
-    canvas = torch.stack(
-        [
-            torch.from_numpy(normalise(fit_image(image, contract).numpy(), contract))
-            for image in images
-        ]
+    prepared = (
+        torch.from_numpy(normalise(fit_image(image, contract).numpy(), contract))
+        for image in images
     )
+    canvas = torch.stack(list(in_sequence(prepared, contract.neighbours)))
     native = (int(images.shape[2]), int(images.shape[3]))
     if body.output == "features":
         extent = fitted_size(native, contract.image_size, contract.fit)

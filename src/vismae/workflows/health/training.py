@@ -3,6 +3,8 @@
 import logging
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vismae.core.config import PretrainConfig
@@ -24,11 +26,8 @@ def training_check(device: str) -> Check:
     """
     name = f"{STEPS} steps of pre-training"
     start = time.perf_counter()
-    logger = logging.getLogger("vismae")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory(prefix="vismae-doctor-") as temporary:
+        with _untold(), tempfile.TemporaryDirectory(prefix="vismae-doctor-") as temporary:
             _train(Path(temporary), device)
     except VismaeError as error:
         return Check(name, "failed", str(error), "The sentence says what to do.")
@@ -36,10 +35,21 @@ def training_check(device: str) -> Check:
     except Exception as error:
         cure = "Run vismae demo --verbose for the whole traceback, and report it."
         return Check(name, "failed", f"{type(error).__name__}: {error}", cure)
-    finally:
-        logger.setLevel(level)
     seconds = time.perf_counter() - start
     return Check(name, "ok", f"phantoms, store, training on {device}, {seconds:.0f} s")
+
+
+@contextmanager
+def _untold() -> Generator[None]:
+    """Keep vismae's news inside the runs' own logs."""
+    logger, nowhere = logging.getLogger("vismae"), logging.NullHandler()
+    logger.addHandler(nowhere)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(nowhere)
 
 
 def _train(folder: Path, device: str) -> None:
