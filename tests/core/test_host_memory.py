@@ -37,12 +37,13 @@ def test_freed_memory_serves_the_next_step_without_asking_the_system():
 
 # Counts how much stays with the process when a block far larger than what it may keep is freed.
 KEPT = """
+import sys
 import numpy as np
 from vismae.core.host_memory import keep_freed_memory
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1])
-assert keep_freed_memory(1 << 24)
+assert keep_freed_memory(*map(eval, sys.argv[1:]))
 before = resident()
 block = np.ones(1 << 28, np.uint8)
 del block
@@ -51,7 +52,8 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a switch of glibc")
-def test_more_than_may_be_kept_goes_back_to_the_system():
-    run = [sys.executable, "-c", KEPT]
+@pytest.mark.parametrize("limits", [("1 << 24",), ("None", "1 << 26")])
+def test_more_than_may_be_kept_goes_back_to_the_system(limits: tuple[str, ...]):
+    run = [sys.executable, "-c", KEPT, *limits]
     kept = int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
     assert kept < (1 << 25) // resource.getpagesize()

@@ -13,6 +13,7 @@ import numpy as np
 from pydicom import Dataset
 
 from vismae.core.types import Flag, Spacing
+from vismae.files.dicom_nuclear import reconstructed_place
 from vismae.files.dicom_numbers import number, numbers, require_numbers, whole_number
 from vismae.files.dicom_ultrasound import ultrasound_pixel_size
 
@@ -100,6 +101,9 @@ def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
     axes = numbers(orientation or dataset, "ImageOrientationPatient", 6)
     if position is None and whole_number(dataset, "NumberOfFrames") > 1:
         origin = None  # one position for many frames places none of them
+    reconstructed = reconstructed_place(dataset, frame)
+    if reconstructed is not None:
+        origin, axes = reconstructed
     rows, columns = (None, None) if axes is None else (_unit(axes[:3]), _unit(axes[3:]))
     if rows is None or columns is None or abs(rows @ columns) > 0.1:
         rows = columns = None

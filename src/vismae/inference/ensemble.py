@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vismae.core.errors import ModelError
+from vismae.core.host_memory import keep_freed_memory
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.models.arithmetic import warn_of_slow_bf16
@@ -27,6 +28,8 @@ Flip = Literal["horizontal", "vertical"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _FLIP_AXIS: dict[Flip, int] = {"vertical": -2, "horizontal": -1}
+# What a batch of slices needs again for the next one; volumes, which come once, are larger.
+_KEPT_BYTES, _LARGEST_KEPT_BYTES = 256 << 20, 64 << 20
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -163,6 +166,8 @@ def load_ensemble(
         ModelError: A folder holds no model, or two differ in kind, classes or contract.
     """
     warn_of_slow_bf16(precision, device.type, "precision")
+    if device.type == "cpu":
+        keep_freed_memory(_KEPT_BYTES, _LARGEST_KEPT_BYTES)
     models, cards = [], []
     digest = hashlib.sha256()
     for folder in folders:

@@ -1,0 +1,45 @@
+"""Where the slices of a reconstructed nuclear medicine image lie.
+
+Standard: PS3.3 C.8.4.9 (image type), C.8.4.14 (slice vector), C.8.4.15 (reconstruction). One
+position and orientation, those of the first slice, stand in the detector's sequence; the slices
+follow along its normal, or against it where the distance is negative.
+"""
+
+import numpy as np
+from pydicom import Dataset
+
+from vismae.files.dicom_numbers import number, numbers, readable, whole_number
+
+_RECONSTRUCTION = "RECON TOMO"
+
+
+def reconstructed_place(dataset: Dataset, frame: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return position (3,) and direction cosines (6,) of a frame, LPS, counted from 0.
+
+    Returns:
+        None for every other image, and where the header does not say.
+    """
+    words = [str(word).strip().upper() for word in readable(dataset, "ImageType") or ()]
+    if str(dataset.get("Modality") or "") != "NM" or words[2:3] != [_RECONSTRUCTION]:
+        return None
+    detectors = dataset.get("DetectorInformationSequence") or ()
+    if not detectors:
+        return None
+    first = numbers(detectors[0], "ImagePositionPatient", 3)
+    axes = numbers(detectors[0], "ImageOrientationPatient", 6)
+    step_mm = number(dataset, "SpacingBetweenSlices")
+    if first is None or axes is None or not step_mm:
+        return None
+    place = _slice_of(dataset, frame)
+    if place is None:
+        return None
+    return first + place * step_mm * np.cross(axes[:3], axes[3:]), axes
+
+
+def _slice_of(dataset: Dataset, frame: int) -> int | None:
+    """Return which slice a frame shows, from 0; its own number where the header lists none."""
+    count = whole_number(dataset, "NumberOfFrames")
+    listed = numbers(dataset, "SliceVector", count) if count > 1 else None
+    if listed is None:
+        return None if dataset.get("SliceVector") and count > 1 else frame
+    return int(listed[frame]) - 1
