@@ -20,9 +20,11 @@ from vismae.core.types import KEEPABLE, MedicalImage
 from vismae.files import dicomweb
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.dicomweb import DicomWebServer, RemoteSeries, parse_dicomweb
+from vismae.files.dicomweb_address import as_written
 from vismae.files.dicomweb_failures import DicomWebError
 from vismae.files.discover import source_file
 from vismae.files.read import read_image
+from vismae.files.remote_file import RemoteFile
 
 CT_SERIES, MR_SERIES, LARGE_SERIES = "1.2.840.1.1", "1.2.840.1.2", "1.2.840.1.3"
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -138,6 +140,14 @@ def contents(paths: list[Path]) -> list[bytes]:
 )
 def test_the_address_of_a_server_is_told_from_paths(text: str, url: str | None) -> None:
     assert parse_dicomweb(text) == url
+
+
+def test_an_address_is_told_as_it_was_written() -> None:
+    for text in ("dicomweb+https://pacs:8443/dicom-web", "/data/dicomweb", "scans"):
+        assert as_written(Path(text)) == text
+    server = DicomWebServer("https://pacs/d")
+    file = RemoteFile(Path("dicomweb+https://pacs/d"), "1/2/3", "dicom", server)
+    assert file.name == "dicomweb+https://pacs/d!1/2/3"
 
 
 @pytest.mark.parametrize(

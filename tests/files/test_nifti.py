@@ -1,4 +1,5 @@
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -253,3 +254,44 @@ def test_a_vox_offset_of_zero_does_not_make_voxels_of_the_header(tmp_path: Path)
     [image] = read_nifti(nifti(path))
 
     np.testing.assert_array_equal(image.pixels, expected.pixels)
+
+
+def changed(path: Path, change: Callable[[bytearray], bytes | bytearray]) -> Path:
+    path.write_bytes(bytes(change(bytearray(path.read_bytes()))))
+    return path
+
+
+def flipped(at: int) -> Callable[[bytearray], bytearray]:
+    def change(content: bytearray) -> bytearray:
+        content[at] ^= 1
+        return content
+
+    return change
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_voxels_that_changed_on_the_way_are_told_by_the_checksum(
+    labels: bool, tmp_path: Path
+) -> None:
+    # Compressed as it is, so that a wrong bit is a wrong voxel and nothing else.
+    plain = write_nifti(tmp_path / "a.nii", volume((8, 8, 8)))
+    packed = tmp_path / "a.nii.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes(), compresslevel=0))
+    assert np.asarray(nib.load(packed).dataobj).shape == (8, 8, 8)
+    wrong = changed(packed, flipped(-200))
+    assert not np.array_equal(np.asarray(nib.load(wrong).dataobj), volume((8, 8, 8)))
+    assert "CRC check failed" in reason(wrong, labels)[1]
+
+
+@pytest.mark.parametrize("lost", [1, 8])
+def test_a_compressed_file_without_its_end_is_cut(lost: int, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", volume())
+    assert reason(changed(path, lambda content: content[:-lost]))[0] == "truncated"
+
+
+@pytest.mark.parametrize("behind", [bytes(700), b"written by another program"])
+def test_what_stands_behind_a_sound_file_does_no_harm(behind: bytes, tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "a.nii"):
+        path = write_nifti(tmp_path / name, volume())
+        [image] = read_nifti(nifti(changed(path, lambda content: content + behind)))
+        assert image.pixels.size == volume().size

@@ -1,6 +1,7 @@
 """The address of a DICOMweb server, as a user writes it among the sources; never with a secret."""
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from vismae.core.errors import SettingError
@@ -22,6 +23,12 @@ def parse_dicomweb(text: str) -> str | None:
     url = f"{found['scheme'].lower()}://{found['rest'].rstrip('/')}"
     check_address(url)
     return url
+
+
+def as_written(address: Path) -> str:
+    """Return an address with both of its slashes, of which a path keeps one."""
+    found = _SCHEME.fullmatch(str(address))
+    return str(address) if found is None else f"dicomweb+{found['scheme']}://{found['rest']}"
 
 
 def check_address(url: str) -> None:

@@ -5,6 +5,7 @@ lie on one another.
 """
 
 import gzip
+import math
 import zlib
 from typing import Any, BinaryIO
 
@@ -143,6 +144,7 @@ class _Volumes:
         # A header that leaves vox_offset at 0 would have its own bytes taken for voxels.
         offset = max(int(proxy.offset), _LEAST_OFFSET[version_2])
         self._stored = ArrayProxy(data, (full, dtype, offset, 1.0, 0.0), mmap=False)
+        self._data, self._end = data, offset + math.prod(full) * dtype.itemsize
         header: Any = image.header
         affine, self.orientation_known = voxel_space(image)
         try:
@@ -156,6 +158,8 @@ class _Volumes:
         """Return the stored values of one volume, (I, J, K) or (I, J, K, 3)."""
         try:
             volume = np.asarray(self._stored[..., index])
+            if index == self.count - 1:
+                self._read_to_the_end()
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UnreadableFileError(
                 Reason.TRUNCATED,
@@ -165,6 +169,26 @@ class _Volumes:
         if self.colour:
             volume = np.stack([volume[field] for field in _COLOUR_FIELDS], axis=-1)
         return native_numbers(volume, self._name)
+
+    def _read_to_the_end(self) -> None:
+        """Read what follows the voxels: a compressed file is checked where it ends, not before.
+
+        Raises:
+            OSError, EOFError, zlib.error: The bytes are not those that were compressed.
+        """
+        self._data.seek(self._end)
+        left = _LONGEST_TAIL
+        while left > 0:
+            try:
+                found = len(self._data.read(min(left, _TAIL_PIECE)))
+            except gzip.BadGzipFile as error:
+                # What was compressed is sound; somebody has written something else behind it.
+                if str(error).startswith("Not a gzipped file"):
+                    return
+                raise
+            if not found:
+                return
+            left -= found
 
     def _require_usable(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
         if dtype.kind not in "iuf" and not self.colour:
@@ -184,6 +208,8 @@ class _Volumes:
 
 # Header and extension flag, behind which the voxels of one file begin (NIfTI-1 and NIfTI-2).
 _LEAST_OFFSET = {False: 352, True: 544}
+# No file has so much behind its voxels; what has more is not followed.
+_LONGEST_TAIL, _TAIL_PIECE = 64 << 20, 1 << 20
 _GZIP_ERRORS = (OSError, EOFError, zlib.error, KeyError, IndexError, OverflowError)
 
 

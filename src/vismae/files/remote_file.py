@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vismae.files.dicomweb import DicomWebServer, RemoteSeries
+from vismae.files.dicomweb_address import as_written
 from vismae.files.discover import SourceFile
 
 
@@ -24,6 +25,11 @@ class RemoteFile(SourceFile):
 
     server: DicomWebServer
     kept: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """``dicomweb+https://host/path!study/series/instance``."""
+        return f"{as_written(self.path)}!{self.member}"
 
     def head(self, count: int) -> bytes:
         """Return the first bytes; the whole object is fetched for them."""

@@ -14,6 +14,7 @@ from vismae.core.errors import SettingError, UnreadableFileError
 from vismae.core.types import Flag
 from vismae.files.dicom_objects import require_image
 from vismae.files.dicomweb import DicomWebServer, RemoteInstance, RemoteSeries, parse_dicomweb
+from vismae.files.dicomweb_address import as_written
 from vismae.files.dicomweb_send import send_files
 from vismae.files.discover import Group, SourceFile
 from vismae.files.reasons import Reason
@@ -122,7 +123,7 @@ def remote_inputs(
         images: list[RemoteInstance] = []
         for instance in instances:
             name = _member(series, instance)
-            left_out = _left_out(f"{address}!{name}", series, instance, keep)
+            left_out = _left_out(f"{as_written(address)}!{name}", series, instance, keep)
             if left_out is None:
                 images.append(instance)
             else:
