@@ -143,7 +143,7 @@ def test_the_address_of_a_server_is_told_from_paths(text: str, url: str | None) 
 
 
 def test_an_address_is_told_as_it_was_written() -> None:
-    for text in ("dicomweb+https://pacs:8443/dicom-web", "/data/dicomweb", "scans"):
+    for text in ("DICOMweb+https://pacs:8443/dicom-web", "/data/dicomweb", "scans"):
         assert as_written(Path(text)) == text
     server = DicomWebServer("https://pacs/d")
     file = RemoteFile(Path("dicomweb+https://pacs/d"), "1/2/3", "dicom", server)

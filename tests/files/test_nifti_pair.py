@@ -119,6 +119,17 @@ def test_voxels_that_end_early_are_truncated(tmp_path: Path) -> None:
     assert caught.value.reason == "truncated"
 
 
+def test_compressed_voxels_of_a_pair_are_checked_to_their_end(tmp_path: Path) -> None:
+    path = write_pair(tmp_path / "a.hdr.gz", volume())
+    voxels = tmp_path / "a.img.gz"
+    whole = voxels.read_bytes()
+    for wrong in (whole[:-1], whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:]):
+        voxels.write_bytes(wrong)
+        with pytest.raises(UnreadableFileError) as caught:
+            read_image(source_file(path))
+        assert caught.value.reason == "truncated"
+
+
 def test_a_change_of_the_voxels_is_a_change_of_the_pair(tmp_path: Path) -> None:
     path = write_pair(tmp_path / "in" / "a.hdr", volume())
     voxels = tmp_path / "in" / "a.img"

@@ -83,11 +83,18 @@ def test_what_int8_loses_is_measured_with_the_slices_beside(
     assert any(note.startswith("Mean dice on ") for note in result.notes)
 
 
+def test_weights_say_what_their_channels_are(segmenter: Path, tmp_path: Path) -> None:
+    result = vismae.export(model=segmenter, out=tmp_path / "out", format="timm")
+    assert "Its channels are a slice and 2 on each side of it, in their order." in result.notes
+
+
 def test_a_bundle_is_refused_and_the_hub_is_not(segmenter: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"2 slices on each side .* Use --format onnx"):
         vismae.export(model=segmenter, out=tmp_path / "bundle", format="monai")
     result = vismae.export(model=segmenter, out=tmp_path / "hub", format="huggingface")
     assert result.difference == 0.0
+    page = (tmp_path / "hub" / "README.md").read_text()
+    assert "with each slice come 2 on each side" in page
 
 
 def _runner(folder: Path) -> Any:

@@ -50,6 +50,27 @@ def test_one_class_is_the_same_under_any_value(tmp_path: Path) -> None:
     assert (found.loss, found.images, found.patients) == (0.0, 4, 2)
 
 
+def test_a_slice_is_scored_by_its_own_answer_among_its_neighbours(tmp_path: Path) -> None:
+    contract = SMALL_CONTRACT.model_copy(update={"neighbours": 2})
+    model = write_segmenter(tmp_path / "model", ("background", "disc"), preprocessing=contract)
+    store = segmentation_store(tmp_path / "store", patients=2, slices=4)
+    body = deployed(load_model(model))
+    seen: list[np.ndarray] = []
+
+    class Watched(Thresholded):
+        def run(self, _: object, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+            seen.append(given["pixels"][:, 0])
+            return super().run(_, given)
+
+    session = Watched(segments=True)
+    found = quality_on((tmp_path / "store",), body, {"float32": session, "int8": session})
+    # Discs of other slices lie elsewhere: the answer to one of them would miss.
+    assert found.scores["float32"] == 1.0
+    slices = [store.read(row).pixels for row in range(4)]
+    for row, places in enumerate(([0, 0, 0, 1, 2], [0, 0, 1, 2, 3], [0, 1, 2, 3, 3])):
+        assert np.array_equal(seen[row], np.stack([slices[place] for place in places]))
+
+
 def test_pixels_that_nobody_annotated_are_refused(tmp_path: Path) -> None:
     label_map = (disc((32, 32), (10, 10), 4) + 2 * disc((32, 32), (24, 24), 4))[..., None]
     write_nifti(tmp_path / "d/imagesTs/c_0000.nii.gz", label_map.astype(np.int16))

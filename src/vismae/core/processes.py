@@ -30,7 +30,8 @@ def spawning_without_main() -> Generator[None]:
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _TIME_UP_SIGNAL: int | None = getattr(signal, "SIGUSR1", None)
 _LEAVE_SECONDS = 60
-# Half a millisecond and less: a step of training on idle cores takes as long as with the default.
+# A thirtieth of libgomp's default (its manual, GOMP_SPINCOUNT); a step of training on idle cores
+# was measured as fast with either (docs/performance.md).
 _SPINS = 10_000
 
 
@@ -77,9 +78,9 @@ def outlive_stop_signals() -> None:
 def let_waiting_threads_sleep() -> None:
     """Let torch's threads sleep soon where one waits for another, here and in what is started here.
 
-    GNU's OpenMP lets them spin for milliseconds by default. Where other processes want the same
-    cores, the one that is waited for is then kept off them by those that wait. Read when torch is
-    loaded; what the user says about it in the environment stays.
+    GNU's OpenMP lets them spin first. Where other processes want the same cores, those that wait
+    then keep the one that is waited for off them. Read when torch is loaded; what the user says
+    about it in the environment stays.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = str(_SPINS)

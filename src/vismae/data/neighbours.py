@@ -53,11 +53,13 @@ class Neighbours:
 
 
 def of_whole_volume(slices: Float[Tensor, "B C h w"], reach: int) -> Float[Tensor, "B D h w"]:
-    """Return every slice of a volume with its neighbours; ``in_sequence`` as one operation.
+    """Return every slice of a volume with its neighbours, as ``in_sequence`` yields them.
+
+    In operations that an exported program can hold for any number of slices.
 
     Args:
         slices: All of them, in order.
-        reach: Slices on each side.
+        reach: Slices on each side; D is C·(2·reach + 1).
     """
     places = torch.arange(slices.shape[0], device=slices.device)
     last = slices.shape[0] - 1

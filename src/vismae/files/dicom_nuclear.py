@@ -19,8 +19,10 @@ def reconstructed_place(dataset: Dataset, frame: int) -> tuple[np.ndarray, np.nd
     Returns:
         None for every other image, and where the header does not say.
     """
+    if dataset.get("Modality") != "NM":
+        return None
     words = [str(word).strip().upper() for word in readable(dataset, "ImageType") or ()]
-    if str(dataset.get("Modality") or "") != "NM" or words[2:3] != [_RECONSTRUCTION]:
+    if words[2:3] != [_RECONSTRUCTION]:
         return None
     detectors = dataset.get("DetectorInformationSequence") or ()
     if not detectors:
@@ -31,15 +33,17 @@ def reconstructed_place(dataset: Dataset, frame: int) -> tuple[np.ndarray, np.nd
     if first is None or axes is None or not step_mm:
         return None
     place = _slice_of(dataset, frame)
-    if place is None:
-        return None
-    return first + place * step_mm * np.cross(axes[:3], axes[3:]), axes
+    return None if place is None else (first + place * step_mm * np.cross(axes[:3], axes[3:]), axes)
 
 
 def _slice_of(dataset: Dataset, frame: int) -> int | None:
-    """Return which slice a frame shows, from 0; its own number where the header lists none."""
+    """Return which slice a frame shows, from 0: its own number where the header lists none.
+
+    Returns:
+        None where the list does not fit the frames.
+    """
     count = whole_number(dataset, "NumberOfFrames")
-    listed = numbers(dataset, "SliceVector", count) if count > 1 else None
-    if listed is None:
-        return None if dataset.get("SliceVector") and count > 1 else frame
-    return int(listed[frame]) - 1
+    if count < 2 or not dataset.get("SliceVector"):
+        return frame
+    listed = numbers(dataset, "SliceVector", count)
+    return None if listed is None else int(listed[frame]) - 1

@@ -27,8 +27,9 @@ def parse_dicomweb(text: str) -> str | None:
 
 def as_written(address: Path) -> str:
     """Return an address with both of its slashes, of which a path keeps one."""
-    found = _SCHEME.fullmatch(str(address))
-    return str(address) if found is None else f"dicomweb+{found['scheme']}://{found['rest']}"
+    text = str(address)
+    found = _SCHEME.fullmatch(text)
+    return text if found is None else f"{text[: text.index(':')]}://{found['rest']}"
 
 
 def check_address(url: str) -> None:

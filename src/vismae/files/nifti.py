@@ -155,7 +155,13 @@ class _Volumes:
         self.orientation = slice_orientation(self.shape, affine)
 
     def read(self, index: int) -> np.ndarray:
-        """Return the stored values of one volume, (I, J, K) or (I, J, K, 3)."""
+        """Return the stored values of one volume, (I, J, K) or (I, J, K, 3).
+
+        With the last one a compressed file is checked against its checksum (RFC 1952).
+
+        Raises:
+            UnreadableFileError: ``truncated``.
+        """
         try:
             volume = np.asarray(self._stored[..., index])
             if index == self.count - 1:
