@@ -8,8 +8,9 @@ is its own; the arms take turns for ``--rounds`` rounds, and each ratio to the r
 median over rounds, so that a busy machine disturbs all alike. With one thread the processor's time
 is counted instead of the clock's, which other programs disturb less.
 
-Ours keeps freed memory on a CPU, as training does (``core/host_memory.py``); the arm
-``reference, memory kept`` shows how much of the gain that alone would bring. Below the arms stand
+Ours keeps freed memory, and keeps it whole, on a CPU, as the command ``vismae pretrain`` does
+(``core/host_memory.py``); the arm ``reference, memory kept`` shows how much of the gain that alone
+would bring. Below the arms stand
 two floors, the time no formulation in the same arithmetic can undercut: matrix products at their
 measured rate, and bytes that unfused operations read and write at the rate of a measured copy.
 """
@@ -33,7 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from vismae.core.host_memory import keep_freed_memory
+from vismae.core.host_memory import keep_freed_memory, start_with_whole_blocks
 from vismae.models import SwinMAE
 from vismae.training.modules import compiled_step
 
@@ -106,6 +107,7 @@ def batch_of(options: argparse.Namespace) -> Tensor:
 def run_arm(options: argparse.Namespace, arm: Arm) -> dict[str, float]:
     """Time an arm in this process: seconds of each step, median, and peak memory."""
     if arm.keeps_memory and options.device == "cpu":
+        start_with_whole_blocks()
         keep_freed_memory()
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.threads == 1 else time.perf_counter

@@ -106,7 +106,7 @@ def test_in_an_allocation_without_srun_one_process_trains_and_two_unasked_for_ar
     script, screen = tmp_path / "job.sh", tmp_path / "screen.txt"
     script.write_text(
         "#!/bin/bash\n"
-        f"srun --kill-on-bad-exit=1 vismae pretrain --config {file}\n"
+        f"srun vismae pretrain --config {file}\n"
         'echo "status $?"\n'
         f"vismae pretrain --config {file} --device cpu\n"
         'echo "status $?"\n'

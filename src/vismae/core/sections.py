@@ -115,8 +115,8 @@ class TrainerSettings(Settings):
     max_epochs: float | None = Field(default=None, gt=0)
     """Passes over the training images; replaces max_steps when set."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward pass; weights stay fp32. auto takes bf16 where the device computes
-    it in hardware, fp32 elsewhere; the run's config.yaml says which."""
+    """Arithmetic of the forward pass; weights stay fp32. auto takes bf16 where the device is
+    faster in it, fp32 elsewhere; the run's config.yaml says which."""
     device: Device = "auto"
     """Where to train; auto takes CUDA, then MPS, then the CPU."""
     devices: int = Field(default=1, ge=1)

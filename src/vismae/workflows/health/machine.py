@@ -39,9 +39,10 @@ def _torch() -> Check:
     if float(product.sum()) != 512.0:
         cure = "pip install --force-reinstall torch"
         return Check("torch", "failed", f"{torch.__version__} computes wrong products", cure)
-    arithmetic = "bf16 computed" if has_fast_bf16("cpu") else "bf16 only emulated"
+    faster = "bf16" if has_fast_bf16("cpu") else "fp32"
     found = (
-        f"{torch.__version__}, {torch.get_num_threads()} threads, {arithmetic} by this processor"
+        f"{torch.__version__}, {torch.get_num_threads()} threads, this processor is faster in "
+        f"{faster}"
     )
     return Check("torch", "ok", found)
 
