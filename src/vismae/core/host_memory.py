@@ -3,7 +3,7 @@
 glibc gives every large block back to the system when it is freed and asks for it anew the next
 time, and the system clears each page again. Training on a CPU frees and asks for the same blocks
 in every step: the dense ``vismae`` network at 224 px was measured 1.2 times as fast in float32
-when the pages stay (``benchmarks/pretraining_step.py``), predicting with it 1.1 times. A reader of
+when the pages stay (``benchmarks/pretraining_step.py``), predicting with it was so too. A reader of
 512×512 slices frees and asks for half a megabyte several times for each of them, a seventh of its
 time.
 

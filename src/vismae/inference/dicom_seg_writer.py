@@ -23,6 +23,7 @@ from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage, generate_u
 from vismae.files.dicom_geometry import SAME_POSITION_MM, frame_plane, functional_group
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.discover import SourceFile
+from vismae.inference.dicom_frame_groups import encode_frame_groups
 from vismae.inference.dicom_source import (
     in_dicom,
     refused,
@@ -93,6 +94,7 @@ def write_dicom_seg(
         if told_in_groups:
             _refer_to_class(made, true_class)
         say_characters(made, facts.classes)
+        encode_frame_groups(made)
         with whole_or_none(path) as place:
             made.save_as(place, enforce_file_format=True)
 
