@@ -10,9 +10,9 @@ is counted instead of the clock's, which other programs disturb less.
 
 Ours keeps freed memory, and keeps it whole, on a CPU, as the command ``vismae pretrain`` does
 (``core/host_memory.py``); the arm ``reference, memory kept`` shows how much of the gain that alone
-would bring. Below the arms stand
-two floors, the time no formulation in the same arithmetic can undercut: matrix products at their
-measured rate, and bytes that unfused operations read and write at the rate of a measured copy.
+would bring. Below the arms stand two floors, the time no formulation in the same arithmetic can
+undercut: matrix products at their measured rate, and bytes that unfused operations read and write
+at the rate of a measured copy.
 """
 
 import argparse

@@ -3,14 +3,14 @@
 glibc gives every large block back to the system when it is freed and asks for it anew the next
 time, and the system clears each page again. Training on a CPU frees and asks for the same blocks
 in every step: the dense ``vismae`` network at 224 px was measured 1.2 times as fast in float32
-when the pages stay (``benchmarks/pretraining_step.py``), predicting with it was so too. A reader of
+when the pages stay (``benchmarks/pretraining_step.py``), predicting with it 1.2 times. A reader of
 512×512 slices frees and asks for half a megabyte several times for each of them, a seventh of its
 time.
 
 What is kept must also serve again. torch asks for aligned blocks; glibc cuts them out of larger
 ones and puts the slivers before and behind aside for the next small object. Once one lies there, a
-freed block no longer joins its slivers and is a few bytes too short for the same request: two
-fifths of the memory of a training step were such blocks.
+freed block no longer joins its slivers and is a few bytes too short for the same request: a
+quarter of the memory of a training step was lost so.
 """
 
 import ctypes
@@ -72,5 +72,5 @@ def start_with_whole_blocks() -> None:
 def _is_glibc() -> bool:
     try:
         return bool(os.confstr("CS_GNU_LIBC_VERSION"))
-    except ValueError:
+    except (ValueError, OSError):
         return False
