@@ -96,6 +96,13 @@ def test_the_users_own_tunables_stay():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a switch of glibc")
+def test_a_debugger_keeps_its_program():
+    [before, after] = lines_of("import sys; sys.settrace(lambda *_: None)\n" + ANEW)
+    assert before.split()[1] == "None"
+    assert after == "on"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a switch of glibc")
 @pytest.mark.parametrize(("command", "tunables"), [("study", TUNABLES), ("inspect", None)])
 def test_the_program_trains_with_whole_blocks(command: str, tunables: str | None):
     code = (

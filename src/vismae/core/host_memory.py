@@ -57,9 +57,10 @@ def start_with_whole_blocks() -> None:
 
     glibc reads this from the environment when a process begins, so the program takes its own
     place: the same process, arguments and files, some 50 ms later. Programs started from it begin
-    so too. Nothing happens where ``GLIBC_TUNABLES`` is set, or without glibc.
+    so too. Nothing happens where ``GLIBC_TUNABLES`` is set, without glibc, or under a debugger,
+    which would lose the program.
     """
-    if not sys.platform.startswith("linux") or _TUNABLES in os.environ or not _is_glibc():
+    if _TUNABLES in os.environ or not _is_glibc() or sys.gettrace() is not None:
         return
     os.environ[_TUNABLES] = _SLIVERS_JOIN
     try:
@@ -70,6 +71,8 @@ def start_with_whole_blocks() -> None:
 
 
 def _is_glibc() -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
     try:
         return bool(os.confstr("CS_GNU_LIBC_VERSION"))
     except (ValueError, OSError):
