@@ -80,7 +80,8 @@ def main() -> None:
         for number in range(options.rounds):
             run, steps = folder / f"watched{number}", options.steps
             watched = seconds_of(store, run, options, watched=True, steps=steps)
-            alone = seconds_of(store, folder / f"alone{number}", options, False, steps)
+            run_alone = folder / f"alone{number}"
+            alone = seconds_of(store, run_alone, options, watched=False, steps=steps)
             ratios.append(watched / alone)
             shares.append(share_of(run))
             print(

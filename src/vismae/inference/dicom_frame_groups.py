@@ -1,7 +1,8 @@
 """What a multi-frame object says of its frames, encoded for writing.
 
 pydicom encodes element by element, eighteen for each structure on each slice of a segmentation,
-although frames of one slice and frames of one structure say most of it alike.
+although frames of one slice and frames of one structure say most of it alike. Standard: PS3.5
+section 7.5 (sequences of items).
 """
 
 from pydicom import Dataset
@@ -18,6 +19,12 @@ def encode_frame_groups(made: Dataset) -> None:
     """Replace the groups of all frames by their encoded form, explicit VR little endian.
 
     Written as such, the file is the same to the byte; to be called last before that.
+
+    Args:
+        made: A multi-frame object with PerFrameFunctionalGroupsSequence; changed.
+
+    Raises:
+        KeyError: It has no such sequence.
     """
     correct_ambiguous_vr(made, True)
     told = made.get("SpecificCharacterSet")
