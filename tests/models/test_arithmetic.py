@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,24 +9,26 @@ from vismae.models.arithmetic import has_fast_bf16, resolve_precision, warn_of_s
 
 
 @pytest.fixture
-def processor(monkeypatch: pytest.MonkeyPatch):
-    """Let the processor seem to have instructions, and to be fast in them."""
+def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Let the processor seem to have instructions and a maker."""
 
     def make(
         *,
         machine: str = "x86_64",
         avx512_bf16: bool = False,
         amx: bool = False,
-        gains: bool = True,
+        maker: str = "AuthenticAMD",
     ) -> None:
-        monkeypatch.setattr(arithmetic, "_cpu_gains_by_bf16", lambda: gains)
+        facts = tmp_path / "cpuinfo"
+        facts.write_text(f"processor\t: 0\nvendor_id\t: {maker}\n", encoding="utf-8")
+        monkeypatch.setattr(arithmetic, "_CPU_FACTS", facts)
         monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-        arithmetic._cpu_has_bf16.cache_clear()
+        arithmetic._cpu_is_fast_in_bf16.cache_clear()
 
     yield make
-    arithmetic._cpu_has_bf16.cache_clear()
+    arithmetic._cpu_is_fast_in_bf16.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -37,29 +40,21 @@ def test_auto_takes_bf16_where_the_processor_computes_it(processor, avx512_bf16,
     assert resolve_precision("auto", "cpu") == expected
 
 
-def test_a_processor_that_is_slow_in_its_bf16_takes_fp32_and_says_so(processor, caplog):
-    processor(avx512_bf16=True, gains=False)
+def test_intels_vectors_are_slow_in_bf16_and_its_matrix_unit_is_not(processor, caplog):
+    processor(avx512_bf16=True, maker="GenuineIntel")
     assert resolve_precision("auto", "cpu") == "fp32"
     warn_of_slow_bf16("bf16", "cpu", "trainer.precision")
     assert "slower than in fp32" in caplog.text
+    processor(avx512_bf16=True, amx=True, maker="GenuineIntel")
+    assert resolve_precision("auto", "cpu") == "bf16"
 
 
-@pytest.mark.parametrize(("seconds", "gains"), [((4.0, 3.0), True), ((3.0, 4.0), False)])
-def test_the_faster_product_decides(monkeypatch, seconds, gains):
-    """One slow product of each, as on a busy machine, changes nothing."""
-    in_fp32, in_bf16 = seconds
-    readings, now = [], 0.0
-    for number in range(arithmetic._ROUNDS):
-        for took in (in_fp32, in_bf16):
-            readings += [now, now + took * (9.0 if number == 1 else 1.0)]
-            now += 100.0
-    ticks = iter(readings)
-    monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: next(ticks))
-    arithmetic._cpu_gains_by_bf16.cache_clear()
-    try:
-        assert arithmetic._cpu_gains_by_bf16() is gains
-    finally:
-        arithmetic._cpu_gains_by_bf16.cache_clear()
+def test_where_no_file_tells_the_maker_the_name_does(processor, monkeypatch, tmp_path):
+    processor(avx512_bf16=True)
+    monkeypatch.setattr(arithmetic, "_CPU_FACTS", tmp_path / "none")
+    name = "Intel64 Family 6 Model 143 Stepping 8, GenuineIntel"
+    monkeypatch.setattr(arithmetic.platform, "processor", lambda: name)
+    assert resolve_precision("auto", "cpu") == "fp32"
 
 
 def test_what_is_named_stays(processor):

@@ -1,14 +1,15 @@
 """Which arithmetic a device computes fast: fp32 or bf16.
 
-A processor's word for bf16 is not enough: with the same instructions an EPYC trained twice as fast
-in it, and a Xeon multiplied at 0.57 times the rate of fp32 (docs/performance.md). So those that
-have it are asked to multiply.
+A processor's word for bf16 is not enough: with the same instructions, and no matrix unit, an EPYC
+trained twice as fast in it, and a Xeon multiplied at 0.57 times the rate of fp32
+(docs/performance.md). What is decided hangs on the processor's kind alone. A short measurement was
+tried instead: on a busy machine two runs of one study took different arithmetics.
 """
 
 import logging
 import platform
-import time
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -16,22 +17,20 @@ import torch
 logger = logging.getLogger(__name__)
 
 # Emulated where the processor has neither, and then up to dozens of times slower than fp32.
-_X86_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-# Large enough for the full rate, small enough to take milliseconds.
-_SIDE, _ROUNDS = 512, 5
+_MATRIX_UNIT, _VECTORS = "_is_amx_tile_supported", "_is_avx512_bf16_supported"
+_CPU_FACTS = Path("/proc/cpuinfo")
+_INTEL = "GenuineIntel"
 
 
 def has_fast_bf16(device_type: str) -> bool:
     """Tell whether a kind of device multiplies bf16 in hardware and faster than fp32.
-
-    A processor that has the instructions is measured once in a process, some 30 ms.
 
     Args:
         device_type: cpu, cuda or mps.
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device_type == "cpu" and _cpu_has_bf16() and _cpu_gains_by_bf16()
+    return device_type == "cpu" and _cpu_is_fast_in_bf16()
 
 
 def resolve_precision(
@@ -61,24 +60,21 @@ def warn_of_slow_bf16(precision: str, device_type: str, setting: str) -> None:
 
 
 @cache
-def _cpu_has_bf16() -> bool:
+def _cpu_is_fast_in_bf16() -> bool:
     if platform.machine().lower() in ("x86_64", "amd64"):
-        return any(getattr(torch.cpu, probe, lambda: False)() for probe in _X86_PROBES)
+        return _has(_MATRIX_UNIT) or (_has(_VECTORS) and not _is_by_intel())
     # Of other processors oneDNN itself says yes only if they compute it.
     return torch.backends.mkldnn.is_available() and bool(
         torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
 
 
-@cache
-def _cpu_gains_by_bf16() -> bool:
-    """Compare products in both arithmetics, in turn so that a busy moment hits both."""
-    factors = [torch.ones(_SIDE, _SIDE, dtype=kind) for kind in (torch.float32, torch.bfloat16)]
-    best = [float("inf")] * len(factors)
-    for _ in range(_ROUNDS):
-        for place, factor in enumerate(factors):
-            begun = time.perf_counter()
-            torch.mm(factor, factor)
-            best[place] = min(best[place], time.perf_counter() - begun)
-    in_fp32, in_bf16 = best
-    return in_bf16 < in_fp32
+def _has(probe: str) -> bool:
+    return getattr(torch.cpu, probe, lambda: False)()
+
+
+def _is_by_intel() -> bool:
+    # Windows tells the maker in the processor's name, Linux in a file of its own.
+    if _CPU_FACTS.is_file():
+        return _INTEL in _CPU_FACTS.read_text(encoding="utf-8", errors="replace")
+    return _INTEL in platform.processor()
