@@ -144,6 +144,20 @@ def test_every_network_is_carried_by_every_program(
     assert export(model, format, tmp_path / "out").difference < 1e-4
 
 
+def test_a_model_of_three_channels_sees_grey_three_times(tmp_path: Path) -> None:
+    contract = CT.model_copy(update={"in_channels": 3})
+    model = write_network(tmp_path / "model", "swin_unet", preprocessing=contract)
+    result = export(model, "torch-export", tmp_path / "out")
+    program = torch.export.load(result.file).module()
+    grey = torch.rand(2, 1, 30, 40) * 900
+    rest = (torch.zeros(2, dtype=torch.int64), torch.tensor([[1.0, -1024.0, 0.0, 1.0]] * 2))
+    with torch.no_grad():
+        three = program(grey.repeat(1, 3, 1, 1), *rest)
+        assert torch.equal(program(grey, *rest), three)
+        colours = torch.cat([grey, grey + 50, grey - 50], dim=1)
+        assert not torch.equal(program(colours, *rest), three)
+
+
 def test_a_program_of_torch_runs_without_vismae(segmenter: Path, tmp_path: Path) -> None:
     folder = export(segmenter, "torch-export", tmp_path / "out").folder
     script = tmp_path / "use.py"
@@ -255,6 +269,8 @@ def test_the_runner_guesses_no_scale(
     pixels = np.arange(2 * 5 * 6).reshape(2, 5, 6)
     told = list(facts["scales"])
     assert told[int(onnx_runner.run(pixels, scale="range")[0])] == "range"
+    with pytest.raises(ValueError, match="say which of hu, suv, grey, range"):
+        onnx_runner.run(pixels, scale="HU")
     for dtype, guessed in ((np.uint8, known), (np.uint16, None if known == "grey" else known)):
         if guessed is None:
             with pytest.raises(ValueError, match="say which of hu, suv, grey, range"):

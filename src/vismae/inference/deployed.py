@@ -130,7 +130,7 @@ class StoredPixelModel(nn.Module):
         """Return logits (B, K, h, w), probabilities (B, K) or features (B, D).
 
         Args:
-            pixels: Stored values as numbers, not yet scaled.
+            pixels: Stored values as numbers, not yet scaled; one or three channels.
             scale: A number of ``Scale`` for each image.
             scaling: Of each image slope, intercept (physical value = stored · slope + intercept),
                 and the physical values that become 0 and 1 with ``RANGE``; they also stand for
@@ -151,8 +151,11 @@ class StoredPixelModel(nn.Module):
         flat = values.amin(dim=(1, 2, 3), keepdim=True) == values.amax(dim=(1, 2, 3), keepdim=True)
         empty = ((chosen == Scale.GREY) & flat) | (high <= low)
         width = torch.where(high > low, high - low, 1.0)
-        unit = ((values - low) / width).clamp(0.0, 1.0)
-        return self.body(torch.where(empty, 0.0, unit))
+        unit = torch.where(empty, 0.0, ((values - low) / width).clamp(0.0, 1.0))
+        if contract.in_channels == 3:
+            # Grey three times, colours as they are: an index, since a program asks for no length.
+            unit = unit[:, torch.arange(3, device=unit.device) % unit.shape[1]]
+        return self.body(unit)
 
 
 def deployed(model: Model) -> UnitRangeModel:

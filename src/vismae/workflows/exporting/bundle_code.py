@@ -47,7 +47,8 @@ def label_maps(dataset, network, inferer, postprocessing, device):
         image = item["image"]
         with torch.no_grad():
             logits = inferer(torch.as_tensor(image)[None].to(device), network)
-        labels = logits[0].argmax(dim=0, keepdim=True).cpu()
+        # A tenth of the time of argmax on a CPU.
+        labels = logits[0].max(dim=0, keepdim=True).indices.cpu()
         operations = image.applied_operations
         item["pred"] = MetaTensor(labels, meta=image.meta, applied_operations=operations)
         postprocessing(item)

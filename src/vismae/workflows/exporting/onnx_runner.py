@@ -12,33 +12,29 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+MODEL = str(Path(__file__).with_name("model.onnx"))
 
-def run(pixels, slope=1.0, intercept=0.0, scale=None, batch=16, model="model.onnx"):
+
+def run(pixels, slope=1.0, intercept=0.0, scale=None, batch=16):
     """Return the label maps, class probabilities or features of the slices of one volume."""
-    path = str(Path(__file__).with_name(model))
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["vismae"])
-    if scale is None and (facts["scale"] != "grey" or pixels.dtype == np.uint8):
-        scale = facts["scale"]
-    if scale is None:
+    known = facts["scale"] if facts["scale"] != "grey" or pixels.dtype == np.uint8 else None
+    number = facts["scales"].get(scale or known)
+    if number is None:
         raise ValueError(f"scale: say which of {', '.join(facts['scales'])} the pixels are on")
-    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
-    if facts["in_channels"] == 3 > pixels.shape[3]:
-        pixels = np.repeat(pixels, 3, axis=3)
-    pixels = np.moveaxis(pixels, 3, 1).astype(np.float32)
-    finite = np.isfinite(pixels)
-    pixels = np.where(finite, pixels, pixels[finite].min())
+    pixels = pixels.reshape(*pixels.shape[:3], -1).transpose(0, 3, 1, 2).astype(np.float32)
+    pixels[~np.isfinite(pixels)] = pixels[np.isfinite(pixels)].min()
     axes = (1, 2, 3) if facts["percentiles_of"] == "image" else None
     ends = np.percentile(pixels * slope + intercept, facts["percentiles"], axes).T
-    scaling = np.empty((len(pixels), 4), np.float32)
-    scaling[:, 0], scaling[:, 1], scaling[:, 2:] = slope, intercept, ends
-    scales = np.full(len(pixels), facts["scales"][scale])
+    scaling = np.full((len(pixels), 4), (slope, intercept, 0, 0), np.float32)
+    scaling[:, 2:] = ends
+    inputs = {"pixels": pixels, "scale": np.full(len(pixels), number), "scaling": scaling}
     answers, beside = [], facts["neighbours"]
     for start in range(0, len(pixels), batch):
         first = max(start - beside, 0)
-        cut = slice(first, start + batch + beside)
-        given = {"pixels": pixels[cut], "scale": scales[cut], "scaling": scaling[cut]}
-        answer = session.run(None, given)[0][start - first :][:batch]
+        cut = {name: value[first : start + batch + beside] for name, value in inputs.items()}
+        answer = session.run(None, cut)[0][start - first :][:batch]
         answers.append(answer.argmax(1) if facts["output"] == "logits" else answer)
     return np.concatenate(answers)
 

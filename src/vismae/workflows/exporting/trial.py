@@ -97,8 +97,6 @@ def program_inputs(trial: Trial, preprocessing: Preprocessing) -> dict[str, np.n
     """Return what ``StoredPixelModel`` takes: pixels, scale, scaling."""
     pixels = trial.pixels.astype(np.float32)
     pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
-    if pixels.shape[1] == 1 and preprocessing.in_channels == 3:
-        pixels = np.repeat(pixels, 3, axis=1)
     ranges = [scale_range(list(trial.pixels), trial.slope, trial.intercept)] * len(pixels)
     if preprocessing.percentiles != SCALE_PERCENTILES:
         values = trial.pixels.astype(np.float32) * trial.slope + trial.intercept
