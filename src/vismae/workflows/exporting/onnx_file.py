@@ -97,8 +97,9 @@ def _attention(
     torch's own translation transposes the keys in a copy of two axes less, which onnxruntime does
     not put into the product; whole networks were 2 % slower.
     """
-    from onnxscript import opset18 as op
+    import onnxscript
 
+    op: Any = onnxscript.opset18
     axes = len(key.shape)
     turned = op.Transpose(key, perm=[*range(axes - 2), axes - 1, axes - 2])
     factor = op.Constant(value_float=scale or 1.0 / math.sqrt(query.shape[-1]))
