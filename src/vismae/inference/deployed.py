@@ -154,7 +154,7 @@ class StoredPixelModel(nn.Module):
         unit = torch.where(empty, 0.0, ((values - low) / width).clamp(0.0, 1.0))
         if contract.in_channels == 3:
             # Grey three times, colours as they are: an index, since a program asks for no length.
-            unit = unit[:, torch.arange(3, device=unit.device) % unit.shape[1]]
+            unit = unit[:, torch.arange(3, device=unit.device).clamp(max=unit.shape[1] - 1)]
         return self.body(unit)
 
 
