@@ -238,7 +238,7 @@ def _claim(lock: Path, folder: Path, holder: dict[str, Any]) -> None:
             if _is_alive(found):
                 raise RunFolderError(
                     f"{folder} is in use by process {found['pid']}. Wait for it, stop it, or use "
-                    "another --out."
+                    "another folder."
                 ) from None
             logger.info("taking over the lock of a process that is gone: %s", lock)
             lock.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ pixels are in ``dicom_decode``, ``dicom_bits`` and ``dicom_grey``, their meaning
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -171,7 +172,7 @@ def _belongs(frame: Frame, first: Frame) -> bool:
 
 def _assemble(frames: list[Frame], lacking: frozenset[str]) -> MedicalImage:
     first = frames[0]
-    pixels, slope, intercept = _one_scale(frames)
+    pixels, slope, intercept = _one_scale(_padding_as_background(frames))
     if pixels.ndim == 4:
         pixels = grey_if_equal(pixels)
     geometry = volume_geometry([frame.plane for frame in frames])
@@ -208,6 +209,36 @@ def _assemble(frames: list[Frame], lacking: frozenset[str]) -> MedicalImage:
             "tiled": first.tiled,
         },
     )
+
+
+def _padding_as_background(frames: list[Frame]) -> list[Frame]:
+    """Give slices of padding alone the smallest value of the others.
+
+    An oblique reformat has such slices at its ends; their padding would be the range of the volume.
+    """
+    valid = [frame for frame in frames if not frame.nothing_valid]
+    if len(valid) in (0, len(frames)):
+        return frames
+
+    def ends(frame: Frame) -> tuple[float, float]:
+        """Physical values of the smallest and the largest number."""
+        scale = frame.scale
+        low, high = (float(value) for value in (frame.pixels.min(), frame.pixels.max()))
+        return low * scale.slope + scale.intercept, high * scale.slope + scale.intercept
+
+    least = min(min(ends(frame)) for frame in valid)
+
+    def background(frame: Frame) -> np.ndarray:
+        stored = (least - frame.scale.intercept) / frame.scale.slope
+        if frame.pixels.dtype.kind in "iu":
+            range_of = np.iinfo(frame.pixels.dtype)
+            stored = int(np.clip(round(stored), range_of.min, range_of.max))
+        return np.full_like(frame.pixels, stored)
+
+    return [
+        replace(frame, pixels=background(frame)) if frame.nothing_valid else frame
+        for frame in frames
+    ]
 
 
 def _median_window(frames: list[Frame]) -> tuple[float, float] | None:

@@ -5,6 +5,7 @@ Standard: DICOM PS3.3 C.7.6.3 (image pixel module), PS3.5 section 8 and annex A.
 
 import importlib
 import logging
+import math
 import struct
 from collections.abc import Callable
 from types import ModuleType
@@ -89,7 +90,9 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
     samples = shape[3]
     if syntax.is_encapsulated and syntax != RLELossless:  # whose frames do not say their size
         _require_codestream_size(dataset, shape, name)
-    pixels = _decode(dataset, syntax, name).reshape(shape if samples == 3 else shape[:3])
+    shape = shape if samples == 3 else shape[:3]
+    # Some headers promise fewer frames than are there; what is not promised is not read.
+    pixels = _decode(dataset, syntax, name).reshape(-1)[: math.prod(shape)].reshape(shape)
     pixels = native_numbers(pixels, name)
     if samples == 3:
         return _colour_of_8_bits(pixels, int(dataset.get("BitsStored") or 8))

@@ -70,7 +70,6 @@ class Frame:
         order: Sorts frames of one position, or all where positions are unknown.
         kinds: What may tell apart volumes at the same positions; see ``order_volumes``.
         source: The file it came from.
-        part: That file's place in a concatenation, or None.
         flags: What was noticed.
         window: Physical values that its header's window maps to black and white, or None.
         identifiers: ``patient_id``, ``study_uid`` and ``series_uid``.
@@ -79,6 +78,8 @@ class Frame:
             the whole.
         full_shape: Height and width of the whole frame.
         tiled: Whether it is a tile of a mosaic.
+        part: That file's place in a concatenation, or None.
+        nothing_valid: Whether it is padding alone.
     """
 
     pixels: np.ndarray
@@ -97,6 +98,7 @@ class Frame:
     full_shape: tuple[int, int]
     tiled: bool = False
     part: Part | None = None
+    nothing_valid: bool = False
 
     @property
     def whole(self) -> str:
@@ -221,6 +223,7 @@ def _frames_of(
                 full_shape=full_shape,
                 tiled=mosaic is not None,
                 part=part,
+                nothing_valid=values.nothing_valid,
             )
         )
     return frames

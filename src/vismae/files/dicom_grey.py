@@ -23,12 +23,14 @@ class GreyValues:
         rescaled: Whether slope and intercept have been applied already, for a VOI table.
         tabled: Whether a VOI table was applied, so that windows no longer fit.
         turned_about: Sum of a value before and after MONOCHROME1 was turned round, or None.
+        nothing_valid: Whether all of it is padding, which then stays as it is.
     """
 
     pixels: np.ndarray
     rescaled: bool = False
     tabled: bool = False
     turned_about: int | None = None
+    nothing_valid: bool = False
 
 
 def grey_values(
@@ -40,6 +42,8 @@ def grey_values(
     lossy: bool = False,
 ) -> GreyValues:
     """Apply tables, turn MONOCHROME1 round and replace padding by the smallest valid value.
+
+    Smallest after the rescale: of a negative slope the largest that is stored.
 
     VOI tables and turning round are for grey levels made for the eye; Hounsfield units and uptake
     do not depend on how a viewer paints them. Lossy compression spreads padding over values around
@@ -76,20 +80,18 @@ def grey_values(
         # Lossy compression may overshoot the range, which must not wrap around.
         inside = np.clip(pixels, low, high)
         pixels = np.invert(inside) if signed else np.subtract(high, inside, dtype=inside.dtype)
-    if padding is not None:
-        pixels = _filled(pixels, padding)
-    return GreyValues(pixels, rescaled, tabled, turned_about)
+    count = 0 if padding is None else int(np.count_nonzero(padding))
+    nothing_valid = 0 < count == stored.size
+    if padding is not None and count and not nothing_valid:
+        pixels = _filled(pixels, padding, turned=slope < 0.0 and not rescaled)
+    return GreyValues(pixels, rescaled, tabled, turned_about, nothing_valid)
 
 
-def _filled(pixels: np.ndarray, padding: np.ndarray) -> np.ndarray:
-    """Return pixels with the smallest valid value where there is padding."""
-    count = np.count_nonzero(padding)
-    if count in (0, padding.size):
-        return pixels
+def _filled(pixels: np.ndarray, padding: np.ndarray, turned: bool) -> np.ndarray:
+    """Return pixels with the smallest valid value, or the largest, where there is padding."""
     result = pixels.copy()
-    largest = pixels.max()
-    np.putmask(result, padding, largest)
-    np.putmask(result, padding, result.min())
+    np.putmask(result, padding, pixels.min() if turned else pixels.max())
+    np.putmask(result, padding, result.max() if turned else result.min())
     return result
 
 

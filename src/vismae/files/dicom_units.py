@@ -85,8 +85,9 @@ def frame_scales(
         group = functional_group(dataset, frame, "PixelValueTransformationSequence")
         found = Rescale(1.0, 0.0, table_kind) if table else find_rescale(dataset, group)
         if found is None:
-            _require_no_rescale(modality, [group or dataset, dataset], name)
-        found = found or Rescale(1.0, 0.0, "")
+            holders = [group or dataset, dataset]
+            _require_no_rescale(modality, holders, name)
+            found = _slope_alone(holders) or Rescale(1.0, 0.0, "")
         unit = unit_of(modality, found.kind)
         result.append(FrameScale(found.slope * factor, found.intercept * factor, unit, factor))
     return result
@@ -109,13 +110,24 @@ def find_rescale(dataset: Dataset, transformation: Dataset | None) -> Rescale | 
     return None
 
 
+def _slope_alone(holders: Sequence[Dataset]) -> Rescale | None:
+    """Return the rescale of a header that leaves the intercept out, which then is 0."""
+    for holder in holders:
+        slope = number(holder, "RescaleSlope")
+        if slope and math.isfinite(slope) and holder.get("RescaleIntercept") in (None, ""):
+            return Rescale(slope, 0.0, str(holder.get("RescaleType") or "").strip().upper())
+    return None
+
+
 def _require_no_rescale(modality: Modality, holders: Sequence[Dataset], name: str) -> None:
     """Refuse a frame without a usable rescale if its values mean nothing without it.
 
     Magnetic resonance needs none; but where there is one that cannot be read, the slice has another
     scale than its neighbours. Of grey levels for the eye nobody would miss it.
     """
-    found = f"{' and '.join(_RESCALE)} are missing"
+    there = {word for word in _RESCALE for holder in holders if number(holder, word) is not None}
+    missing = [word for word in _RESCALE if word not in there]
+    found = f"{' and '.join(missing or _RESCALE)} {'is' if len(missing) == 1 else 'are'} missing"
     for keyword in _RESCALE:
         if any(is_malformed(holder, keyword) for holder in holders):
             found = f"{keyword} is no number"

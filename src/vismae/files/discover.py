@@ -32,8 +32,9 @@ _COMPANION_SUFFIXES = {
 }
 _COMPANION_NAMES = {
     *("dicomdir", "readme", "license", "licence", "changes", "citation", "version"),
-    *("thumbs.db", "desktop.ini", "__macosx"),
+    *("thumbs.db", "desktop.ini"),
 }
+_COMPANION_FOLDER = "__macosx"
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,8 @@ def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
         yield RejectedFile(str(path), Reason(error.reason), str(error))
         return
     for info in members:
-        if info.is_dir() or any(_is_companion(part) for part in info.filename.split("/")):
+        *folders, name = info.filename.split("/")
+        if info.is_dir() or _is_companion(name) or any(map(_is_companion_folder, folders)):
             continue
         if header_beside(path, info.filename) is None:
             yield with_pixels(found_member(path, info))
@@ -270,10 +272,11 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path | Re
     if identity in above:
         return
     for path in paths:
-        if _is_companion(path.name) or header_beside(path, None) is not None:
-            continue
         if path.is_dir():
-            yield from _walk(path, above | {identity})
+            if not _is_companion_folder(path.name):
+                yield from _walk(path, above | {identity})
+        elif _is_companion(path.name) or header_beside(path, None) is not None:
+            continue
         elif path.is_file() or path.is_symlink():  # a broken link is reported, a pipe is not read
             yield path
 
@@ -286,6 +289,11 @@ def _is_companion(name: str) -> bool:
         or Path(lower).suffix in _COMPANION_SUFFIXES
         or lower.endswith(DETACHED_PIXEL_SUFFIXES)
     )
+
+
+def _is_companion_folder(name: str) -> bool:
+    hidden = name.startswith(".") and name not in (".", "..")
+    return hidden or name.lower() == _COMPANION_FOLDER
 
 
 def _classify(path: Path, member: str | None, head: bytes) -> SourceFile | RejectedFile:

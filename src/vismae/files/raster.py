@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin
+from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin, UnidentifiedImageError
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, PixelUnit
@@ -28,6 +28,9 @@ _MAX_PAGES_TOGETHER = 16
 _PHOTOMETRIC_TAG = 262
 _WHITE_IS_ZERO = 0
 _BITS_TAG, _SAMPLE_FORMAT_TAG = 258, 339
+# What Pillow makes of a 1 in greys of few bits, by its names for them (I: white is zero, R: bits
+# from the right).
+_STEPS = {f"L;{bits}{how}": 255 // (2**bits - 1) for bits in (2, 4) for how in ("", "I", "R", "IR")}
 _UNSIGNED, _SIGNED = 1, 2
 # Pillow unpacks these, but does not know the tags of TIFFs that hold them: byte order, photometric
 # interpretation, sample format (3 is float), fill order and bits. Values become float32.
@@ -81,14 +84,15 @@ def read_raster(file: SourceFile, modality: Modality | None = None) -> MedicalIm
 def read_raster_labels(file: SourceFile) -> np.ndarray:
     """Read a label map: class numbers, int32 (S, H, W), with S = 1 unless a TIFF has more pages.
 
-    Numbers are kept as they are: palette indices, 0 and 1 of 1-bit images, 8- and 16-bit greys.
+    Numbers are kept as they are: palette indices, 0 and 1 of 1-bit images, greys of 2 to 16 bits,
+    whether white is the largest or, in a TIFF, 0.
 
     Raises:
         UnreadableFileError: As for ``read_raster``; ``label-colours`` names the colours found,
             ``label-lossy`` the values of a smeared JPEG, ``label-not-integer`` and
             ``label-format`` pages of different sizes.
     """
-    pages, facts = _read_pages(file, lambda page, _: _label_page(page, file.name))
+    pages, facts = _read_pages(file, lambda page, how: _label_page(page, how, file.name))
     if facts.lossy:
         pages = _undo_compression(pages, file.name)
     if any(page.shape != pages[0].shape for page in pages):
@@ -107,8 +111,33 @@ class _FileFacts:
     lossy: bool
 
 
+@dataclass(frozen=True)
+class _Written:
+    """How the numbers of a page are written.
+
+    Attributes:
+        white_is_zero: Large numbers are dark (TIFF).
+        step: Greys of 2 and 4 bits are spread over 0 to 255 by Pillow: what 1 becomes.
+    """
+
+    white_is_zero: bool
+    step: int
+
+    @classmethod
+    def of(cls, page: Image.Image) -> "_Written":
+        """Look before the page is decoded, which forgets it."""
+        tags = getattr(page, "tag_v2", {})
+        steps = [_STEPS.get(_raw_mode(tile), 1) for tile in getattr(page, "tile", [])]
+        return cls(tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO, max(steps, default=1))
+
+
+def _raw_mode(tile: Any) -> str:
+    arguments = tile[3] if len(tile) > 3 else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
 def _read_pages(
-    file: SourceFile, read_page: Callable[[Image.Image, bool], np.ndarray]
+    file: SourceFile, read_page: Callable[[Image.Image, _Written], np.ndarray]
 ) -> tuple[list[np.ndarray], _FileFacts]:
     try:
         with file.open() as stream, Image.open(stream, formats=_FORMATS) as image:
@@ -122,14 +151,21 @@ def _read_pages(
                 _require_moderate(page, 1, file.name)
                 _settle_byte_order(page)
                 tags = getattr(page, "tag_v2", {})  # turning the page upright loses them
-                white_is_zero = tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
-                pixels = read_page(ImageOps.exif_transpose(page), white_is_zero)
+                how = _Written.of(page)
+                pixels = read_page(ImageOps.exif_transpose(page), how)
                 pages.append(_with_written_sign(pixels, tags))
         return pages, facts
     except UnreadableFileError:
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(file.name, str(error)) from error
+    except UnidentifiedImageError as error:
+        raise UnreadableFileError(
+            Reason.UNDECODABLE,
+            f"{file.name}: its header is damaged, or of a kind that is not read (such as a TIFF of "
+            "float16, of 64-bit whole numbers or of colours that are no whole numbers). Copy the "
+            "file again, or save it anew as PNG or a TIFF of 8 or 16 bits.",
+        ) from error
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise anything on damaged files
@@ -187,12 +223,12 @@ def _loses_depth(image: Image.Image) -> bool:
     return deep and image.mode in ("LA", "RGB", "RGBA", "RGBX", "CMYK")
 
 
-def _image_page(page: Image.Image, white_is_zero: bool) -> np.ndarray:
+def _image_page(page: Image.Image, how: _Written) -> np.ndarray:
     mode = page.mode
     if mode == "1" or mode == "F" or mode == "L" or mode.startswith("I"):
         pixels = np.asarray(page)
         pixels = pixels.astype(np.uint8) if mode == "1" else pixels
-        if mode.startswith("I;16") and white_is_zero:
+        if mode.startswith("I;16") and how.white_is_zero:
             # Pillow turns 8-bit white-is-zero TIFFs round by itself, but not 16-bit ones.
             pixels = np.iinfo(np.uint16).max - pixels
         return pixels
@@ -201,10 +237,13 @@ def _image_page(page: Image.Image, white_is_zero: bool) -> np.ndarray:
     return np.asarray(page.convert("RGBA").convert("RGB") if mode == "PA" else page.convert("RGB"))
 
 
-def _label_page(page: Image.Image, name: str) -> np.ndarray:
+def _label_page(page: Image.Image, how: _Written, name: str) -> np.ndarray:
     mode = page.mode
     if mode in ("P", "PA", "L", "LA"):
         values = np.asarray(page.getchannel(0))
+        if mode == "L":
+            # Pillow turns these round by itself, but not those of 16 bits.
+            values = (255 - values if how.white_is_zero else values) // how.step
     elif mode in ("1", "F") or mode.startswith("I"):
         values = np.asarray(page)
         values = values.astype(np.uint8) if mode == "1" else values
