@@ -82,3 +82,29 @@ def test_the_header_may_say_the_tilt(tmp_path: Path, count: int) -> None:
 
     assert said.details["flags"] == {Flag.GANTRY_TILT}
     assert straight.details["flags"] == frozenset()
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [*stack(0, 1, 2), [6.0, 0.0, 3.0], *stack(4, 5, 6)],  # one slice of a moved field of view
+        [*stack(0, 1, 2, 3), [6.0, 0.0, 4.0], [6.0, 0.0, 5.0], [6.0, 0.0, 6.0]],  # two stations
+        stack(*np.arange(20.0), *(19 + 1.045 * np.arange(1, 20))),  # each gap is right, all are not
+    ],
+)
+def test_slices_beside_a_straight_line_are_no_regular_volume(
+    tmp_path: Path, places: list[list[float]]
+) -> None:
+    image = volume(tmp_path, places)
+
+    assert image.details["flags"] == {Flag.IRREGULAR_SPACING}
+    assert image.details["regular_spacing"] is False
+
+
+def test_positions_rounded_to_tenths_are_regular(tmp_path: Path) -> None:
+    heights = np.arange(40) * 0.75
+    tilted = [[0.0, round(0.2 * height, 1), round(height, 2)] for height in heights]
+    image = volume(tmp_path, tilted)
+
+    assert image.details["flags"] == {Flag.GANTRY_TILT}
+    assert image.details["regular_spacing"] is True

@@ -24,6 +24,8 @@ _SAME_DIRECTION = 1e-3
 _IRREGULAR_FRACTION = 0.05
 # A gap this near to a whole multiple of the usual one is told as slices that are missing.
 _MULTIPLE_FRACTION = 0.15
+# Some writers round positions to tenths of millimetres.
+_ROUNDING_MM = 0.1
 # Slices shifted along themselves by this share of their distance, the tangent of 0.6 degrees.
 _TILT_TANGENT = 0.01
 _TILT_DEGREES = 0.5
@@ -152,10 +154,12 @@ class VolumeGeometry:
         affine: Voxel (column, row, slice) to RAS mm, or None if unknown. The third column is 1 mm
             or the slice thickness long where a lone slice has no neighbour.
         in_space: Whether slices follow one another in space, not in time or in no known order.
-        regular: Whether all distances between slices agree within 5 %.
+        regular: Whether all distances between slices agree within 5 %, and no slice lies further
+            than that, or 0.1 mm, from where one constant step would put it.
         flags: ``gantry-tilt`` where slices are shifted along themselves or the header says so,
             ``missing-slices`` where a gap is about twice the usual one or more,
-            ``irregular-spacing`` where gaps differ in another way.
+            ``irregular-spacing`` where gaps differ in another way, or a slice lies beside the
+            others or ever further from the constant step.
     """
 
     spacing: Spacing
@@ -188,15 +192,28 @@ def volume_geometry(planes: Sequence[FramePlane]) -> VolumeGeometry:
     steps = np.diff(positions, axis=0)
     # The mean spreads rounding of positions over all slices; with a slice missing it would be
     # wrong for every slice, the median only behind the gap.
-    step = steps.mean(axis=0) if regular else steps[usual]
-    spacing = Spacing(median, first.row_mm, first.column_mm)
+    step = steps.mean(axis=0)
+    shifts = (steps - gaps[:, None] * first.normal) / gaps[:, None]
     flags = tilt | _gap_flags(gaps, median)
-    along = float(step @ first.normal)
-    if float(np.linalg.norm(step - along * first.normal)) > _TILT_TANGENT * along:
+    if regular and not _on_a_line(positions, step):
+        regular, flags = False, flags | {Flag.IRREGULAR_SPACING}
+    if not regular:
+        step = steps[usual]
+    # Where one slice or one half of them lies beside the rest, that is no tilt.
+    shift = shifts.mean(axis=0) if regular else np.median(shifts, axis=0)
+    if float(np.linalg.norm(shift)) > _TILT_TANGENT:
         flags |= {Flag.GANTRY_TILT}
+    spacing = Spacing(median, first.row_mm, first.column_mm)
     return VolumeGeometry(
         spacing, _affine(first, step), in_space=True, regular=regular, flags=flags
     )
+
+
+def _on_a_line(positions: np.ndarray, step: np.ndarray) -> bool:
+    """Whether positions, (S, 3), are those of a constant step from the first one."""
+    expected = positions[0] + np.arange(len(positions))[:, None] * step
+    most = _IRREGULAR_FRACTION * float(np.linalg.norm(step)) + _ROUNDING_MM
+    return bool((np.linalg.norm(positions - expected, axis=1) <= most).all())
 
 
 def _gap_flags(gaps: np.ndarray, median: float) -> frozenset[Flag]:
