@@ -9,7 +9,12 @@ import pydicom
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    RTStructureSetStorage,
+    SegmentationStorage,
+    generate_uid,
+)
 
 from factories import write_dicom_series
 
@@ -178,3 +183,33 @@ def _reference(image: Dataset) -> Dataset:
     reference.ReferencedSOPClassUID = image.SOPClassUID
     reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
     return reference
+
+
+def write_plain_seg(path: Path, inside: np.ndarray, film: Path) -> Path:
+    """Write one binary frame without any position, as for radiographs."""
+    image = pydicom.dcmread(film, stop_before_pixels=True)
+    reference, derivation, segment, identified = Dataset(), Dataset(), Dataset(), Dataset()
+    reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    derivation.SourceImageSequence = [reference]
+    segment.SegmentNumber, segment.SegmentLabel = 1, "Lung"
+    identified.ReferencedSegmentNumber = 1
+    frame = Dataset()
+    frame.DerivationImageSequence = [derivation]
+    frame.SegmentIdentificationSequence = [identified]
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SegmentationStorage, generate_uid()
+    dataset.Modality, dataset.SegmentationType = "SEG", "BINARY"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = image.StudyInstanceUID, generate_uid()
+    dataset.SegmentSequence = [segment]
+    dataset.PerFrameFunctionalGroupsSequence = [frame]
+    dataset.NumberOfFrames, dataset.SamplesPerPixel = 1, 1
+    dataset.Rows, dataset.Columns = inside.shape
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 1
+    dataset.HighBit = dataset.PixelRepresentation = 0
+    dataset.PixelData = np.packbits(inside.ravel(), bitorder="little").tobytes()
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
+    return path

@@ -266,6 +266,50 @@ def test_padding_becomes_the_smallest_valid_value(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.pixels[0], [[24, 24, 500], [24, 30, 1024]])
 
 
+def test_padding_of_a_negative_slope_becomes_the_largest_stored_value(tmp_path: Path) -> None:
+    path = write_dicom_slice(
+        tmp_path / "p.dcm",
+        np.array([[0, 100, 4000]], np.uint16),
+        Modality="DX",
+        PixelPaddingValue=0,
+        RescaleSlope="-1",
+        RescaleIntercept="4095",
+    )
+
+    [image] = read_dicom(dicom(path))
+
+    np.testing.assert_array_equal(physical(image)[0], [[95, 3995, 95]])
+
+
+@pytest.mark.parametrize("slopes", [("1", "1", "1"), ("1", "2", "2")])
+def test_a_slice_of_padding_alone_gets_the_smallest_value_of_its_volume(
+    tmp_path: Path, slopes: tuple[str, ...]
+) -> None:
+    padding = -32768
+    volume = np.array([[[padding, 6, 90]], [[5, 1500, padding]], [[padding] * 3]], np.int16)
+    paths = write_dicom_series(
+        tmp_path,
+        volume,
+        Modality="MR",
+        PixelPaddingValue=padding,
+        RescaleSlope_each=list(slopes),
+        RescaleIntercept="0",
+    )
+
+    [image] = read_dicom(dicom(*paths))
+
+    assert physical(image).min() == min(5 * float(slopes[1]), 6)
+    assert (physical(image)[2] == physical(image).min()).all()
+
+
+def test_an_image_of_padding_alone_stays_as_it_is(tmp_path: Path) -> None:
+    stored = np.full((2, 3), -2000, np.int16)
+    [image] = read_dicom(
+        dicom(write_dicom_slice(tmp_path / "p.dcm", stored, PixelPaddingValue=-2000))
+    )
+    np.testing.assert_array_equal(image.pixels[0], stored)
+
+
 def test_padding_of_a_monochrome1_radiograph_ends_up_black(tmp_path: Path) -> None:
     stored = np.array([[0, 10, 200]], np.uint8)
     path = write_dicom_slice(

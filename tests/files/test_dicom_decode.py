@@ -169,3 +169,21 @@ def test_colour_planes_one_after_another_are_read(tmp_path: Path) -> None:
     dataset.save_as(path)
 
     np.testing.assert_array_equal(read(path).pixels[0], colour_picture())
+
+
+@pytest.mark.parametrize("promised", [None, 2])
+def test_frames_that_the_header_does_not_promise_are_not_read(
+    tmp_path: Path, promised: int | None
+) -> None:
+    path = write_encapsulated(
+        tmp_path / "more.dcm",
+        [HTJ2K_CODESTREAM] * 3,
+        "1.2.840.10008.1.2.4.201",
+        Modality="MR",
+        NumberOfFrames=promised,
+        Rows=8,
+        Columns=12,
+        PixelRepresentation=1,
+    )
+
+    assert read(path).pixels.shape == (promised or 1, 8, 12)

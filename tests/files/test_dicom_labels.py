@@ -7,10 +7,14 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
 
 from factories import AXIAL, SAGITTAL, write_dicom_slice
-from factories_labels import write_labelled_series, write_rtstruct, write_seg
+from factories_labels import (
+    write_labelled_series,
+    write_plain_seg,
+    write_rtstruct,
+    write_seg,
+)
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage
 from vismae.files.dicom import read_dicom
@@ -219,7 +223,7 @@ def test_radiographs_without_positions_are_matched_by_reference(tmp_path: Path) 
     tags = {"Modality": "CR", "SeriesInstanceUID": "1.2.10", "StudyInstanceUID": "1.2.9"}
     inside = asymmetric()[1]
     film = write_dicom_slice(tmp_path / "x.dcm", inside.astype(np.uint16), **tags)
-    path = _plain_seg(tmp_path / "s.dcm", inside, film)
+    path = write_plain_seg(tmp_path / "s.dcm", inside, film)
     [image] = read_dicom([source(film)])
 
     label_map, _ = read_dicom_labels(source(path), image, {"Lung": 3})
@@ -234,36 +238,6 @@ def test_radiographs_without_positions_are_matched_by_reference(tmp_path: Path) 
         SOPInstanceUID=header(film).SOPInstanceUID,
     )
     assert reason_of(path, read_dicom([source(smaller)])[0], {"Lung": 3}) == "label-geometry"
-
-
-def _plain_seg(path: Path, inside: np.ndarray, film: Path) -> Path:
-    """Write one binary frame without any position, as for radiographs."""
-    from pydicom.uid import SegmentationStorage, generate_uid
-
-    reference, derivation, segment, identified = Dataset(), Dataset(), Dataset(), Dataset()
-    reference.ReferencedSOPInstanceUID = header(film).SOPInstanceUID
-    derivation.SourceImageSequence = [reference]
-    segment.SegmentNumber, segment.SegmentLabel = 1, "Lung"
-    identified.ReferencedSegmentNumber = 1
-    frame = Dataset()
-    frame.DerivationImageSequence = [derivation]
-    frame.SegmentIdentificationSequence = [identified]
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = SegmentationStorage, generate_uid()
-    dataset.Modality, dataset.SegmentationType = "SEG", "BINARY"
-    dataset.SegmentSequence = [segment]
-    dataset.PerFrameFunctionalGroupsSequence = [frame]
-    dataset.NumberOfFrames, dataset.SamplesPerPixel = 1, 1
-    dataset.Rows, dataset.Columns = inside.shape
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 1
-    dataset.HighBit = dataset.PixelRepresentation = 0
-    dataset.PixelData = np.packbits(inside.ravel(), bitorder="little").tobytes()
-    dataset["PixelData"].VR = "OB"
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.save_as(path, enforce_file_format=True)
-    return path
 
 
 def test_other_objects_and_empty_ones_have_their_reasons(tmp_path: Path) -> None:

@@ -227,3 +227,25 @@ def test_a_slope_of_zero_is_named_and_not_called_missing(tmp_path: Path) -> None
 
     assert code == "no-rescale"
     assert "RescaleSlope is 0" in message
+
+
+@pytest.mark.parametrize(("missing", "there"), [(1, 0), (0, 1)])
+def test_only_what_is_missing_is_called_missing(tmp_path: Path, missing: int, there: int) -> None:
+    names = ("RescaleSlope", "RescaleIntercept")
+    tags: dict[str, Any] = {names[there]: "1", names[missing]: None}
+    code, message = reason(
+        write_dicom_slice(tmp_path / "c.dcm", np.array([[0, 9]], np.uint16), **tags)
+    )
+
+    assert code == "no-rescale"
+    assert f"unit. {names[missing]} is missing" in message
+
+
+def test_a_slope_without_an_intercept_counts_where_no_unit_hangs_on_it(tmp_path: Path) -> None:
+    volume = np.array([[[0, 1000]], [[0, 1000]]], np.int16)
+    tags: dict[str, Any] = {"Modality": "MR", "RescaleSlope_each": ["1", "3"]}
+    paths = write_dicom_series(tmp_path, volume, RescaleIntercept=None, **tags)
+
+    [image] = read_dicom([SourceFile(path, None, "dicom") for path in paths])
+
+    np.testing.assert_array_equal(image.pixels * image.slope, [[[0, 1000]], [[0, 3000]]])

@@ -147,6 +147,30 @@ def test_archive_members_are_found_and_read_without_unpacking(tmp_path: Path) ->
     assert sorted(path.name for path in folder.iterdir()) == ["images.zip"]
 
 
+def test_dots_in_the_names_of_members_hide_nothing(tmp_path: Path) -> None:
+    image = write_png(tmp_path / "elsewhere" / "a.png", GREY)
+    names = ["../up.png", "./here.png", "a/./b.png", "a/.hidden/c.png", "__MACOSX/d.png"]
+    archive = write_zip(tmp_path / "dots.zip", dict.fromkeys(names, image))
+
+    found = [file.member for file in discover(archive) if isinstance(file, SourceFile)]
+
+    assert found == names[:3]
+    assert not (tmp_path.parent / "up.png").exists()
+
+
+def test_folders_named_like_companions_are_entered(tmp_path: Path) -> None:
+    image = write_png(tmp_path / "elsewhere" / "a.png", GREY)
+    names = ["scans.raw/1.png", "version/2.png", "x.log/3.png"]
+    folder = tmp_path / "data"
+    for name in names:
+        write_png(folder / name, GREY)
+    archive = write_zip(tmp_path / "same.zip", dict.fromkeys(names, image))
+
+    for source in (folder, archive):
+        kinds = [kind for _, kind in names_and_kinds(source)]
+        assert kinds == ["raster"] * 3
+
+
 def test_a_changed_archive_is_opened_anew(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", {"a.png": b"\x89PNG\r\n\x1a\nold"})
     assert source_file(path, "a.png").read_bytes().endswith(b"old")

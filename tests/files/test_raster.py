@@ -324,3 +324,45 @@ def test_a_jpeg_label_map_of_three_classes_is_refused_with_values_named(tmp_path
     code, message = reason(write_jpeg(tmp_path / "three.jpg", classes), labels=True)
     assert code == "label-lossy"
     assert "PNG" in message
+
+
+def test_label_maps_of_few_bits_keep_their_numbers(tmp_path: Path) -> None:
+    for bits in (2, 4):
+        header = struct.pack(">IIBBBBB", 8 // bits, 1, bits, 0, 0, 0, 0)
+        parts = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes([0, 0b01_11_00_10])))]
+        path = tmp_path / f"{bits}.png"
+        chunks = b""
+        for kind, body in [*parts, (b"IEND", b"")]:
+            check = zlib.crc32(kind + body)
+            chunks += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+        labels = read_raster_labels(raster(path))
+
+        np.testing.assert_array_equal(labels[0, 0], [1, 3, 0, 2] if bits == 2 else [7, 2])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_label_maps_keep_their_numbers_where_white_is_zero(tmp_path: Path, dtype: type) -> None:
+    labels = np.array([[0, 1, 3]], dtype)
+    # Pillow inverts 8-bit pixels when it writes this tag, but not 16-bit ones.
+    written = 255 - labels if dtype is np.uint8 else labels
+    path = write_tiff(tmp_path / "l.tif", [written], tiffinfo={262: 0})
+    assert labels.tobytes() in path.read_bytes()
+
+    np.testing.assert_array_equal(read_raster_labels(raster(path)), labels[None])
+
+
+def test_a_tiff_of_unknown_numbers_is_told_alike_each_time(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "half.tif", [GREY])
+    data = bytearray(path.read_bytes())
+    # BitsPerSample (258), one SHORT: 8 becomes 24.
+    place = data.index(struct.pack("<HHI", 258, 3, 1)) + 8
+    data[place] = 24
+    path.write_bytes(data)
+
+    code, message = reason(path)
+
+    assert code == "undecodable"
+    assert "0x" not in message
+    assert "TIFF of 8 or 16 bits" in message

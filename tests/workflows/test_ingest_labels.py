@@ -9,7 +9,8 @@ import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
-from factories_labels import write_labelled_series, write_rtstruct
+from factories import ultrasound_region, write_png
+from factories_labels import write_labelled_series, write_plain_seg, write_rtstruct
 from vismae.core.config import IngestConfig
 from vismae.workflows.ingest import IngestResult, ingest
 from vismae.workflows.intake.identity import private_folder
@@ -93,3 +94,32 @@ def test_a_structure_set_of_open_contours_alone_is_left_out_as_empty(tmp_path: P
 
     assert rejected(tmp_path / "s") == {"open.dcm": "label-empty"}
     assert (result.stored, result.files) == (4, 5)
+
+
+def test_labels_drawn_on_whole_frames_are_cut_like_their_ultrasound_images(tmp_path: Path) -> None:
+    screen = np.random.default_rng(1).integers(1, 250, (48, 64)).astype(np.uint8)
+    inside = np.zeros(screen.shape, bool)
+    inside[10:14, 20:30] = True  # part of it lies beside the picture
+    region = ultrasound_region((6, 40, 24, 60))
+    tags: dict[str, Any] = {
+        "Modality": "US",
+        "SequenceOfUltrasoundRegions": DicomSequence([region]),
+        "ImagePositionPatient": None,
+        "ImageOrientationPatient": None,
+        "PixelSpacing": None,
+    }
+    [scan] = write_labelled_series(tmp_path / "in" / "us", screen[None], **tags)
+    write_plain_seg(tmp_path / "in" / "seg.dcm", inside, scan)
+
+    result = run(tmp_path / "in", tmp_path / "s")
+
+    assert (result.stored, result.reasons) == (1, {})
+    item = result.store.read(0)
+    assert item.label_map is not None
+    np.testing.assert_array_equal(item.label_map, inside[6:41, 24:61])
+
+    write_png(tmp_path / "drawn.png", inside.astype(np.uint8))
+    table = tmp_path / "in.csv"
+    table.write_text(f"path,mask\n{scan},{tmp_path / 'drawn.png'}\n")
+    listed = run(table, tmp_path / "s2").store.read(0)
+    np.testing.assert_array_equal(listed.label_map, item.label_map)

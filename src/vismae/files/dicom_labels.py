@@ -23,7 +23,7 @@ from vismae.files.dicom_rtstruct import (
 )
 from vismae.files.dicom_seg import segment_names, segmentation_patches, segmented_images
 from vismae.files.discover import SourceFile
-from vismae.files.label_slices import LabelSlices, not_on_image, paint
+from vismae.files.label_slices import LabelSlices, cut_like_image, not_on_image, paint
 from vismae.files.reasons import Reason
 
 LabelKind = Literal["seg", "rtstruct"]
@@ -158,7 +158,8 @@ def _draw(
         wanted = {number: values[text] for number, text in names.items() if text in values}
         patches = structure_set_patches(dataset, slices, wanted, name, same_space)
     drawn = [(value, patches.get(number, [])) for number, value in wanted.items()]
-    return paint(drawn, slices.shape)
+    label_map, overlapping = paint(drawn, slices.shape)
+    return cut_like_image(label_map, image), overlapping
 
 
 def _kind(dataset: Dataset, name: str) -> LabelKind:

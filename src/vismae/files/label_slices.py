@@ -126,7 +126,7 @@ class LabelSlices:
     """Slices of an image as ``read_dicom`` gives it.
 
     Attributes:
-        shape: Slices, rows, columns.
+        shape: Slices, rows, columns; of the whole frames where the image was cut out of them.
         source: Name of the image, for messages.
         grids: One per slice; empty unless all are known.
         heights_mm: Of the slices along their normal; empty without grids.
@@ -144,7 +144,7 @@ class LabelSlices:
                 f"{name}: belongs to DICOM images, but {image.source} is none. Convert it to a "
                 f"label map in the format of the image.",
             )
-        height, width = image.pixels.shape[1:3]
+        height, width = whole_frame(image)
         self.shape = (len(image.pixels), height, width)
         self.source = image.source
         planes: tuple[FramePlane, ...] = image.details["planes"]
@@ -164,6 +164,21 @@ class LabelSlices:
     def referenced(self, keys: Iterable[str]) -> list[int]:
         """Return the slices that instances ("uid") or frames ("uid:number") refer to."""
         return sorted({place for key in keys for place in self._places.get(key, ())})
+
+
+def whole_frame(image: MedicalImage) -> tuple[int, int]:
+    """Return rows and columns of the frames that an image's slices are, or were cut out of."""
+    if image.details.get("crop") is not None:
+        return image.details["full_shape"]
+    return int(image.pixels.shape[1]), int(image.pixels.shape[2])
+
+
+def cut_like_image(label_map: np.ndarray, image: MedicalImage) -> np.ndarray:
+    """Return of a label map of whole frames, (S, H, W), what lies on the image."""
+    if image.details.get("crop") is None:
+        return label_map
+    top, left, height, width = image.details["crop"]
+    return label_map[:, top : top + height, left : left + width]
 
 
 def image_keys(reference: Dataset) -> Iterator[str]:

@@ -14,6 +14,7 @@ from vismae.data.store_format import storable_label_map
 from vismae.files.dicom_labels import read_dicom_labels
 from vismae.files.discover import Group, source_file
 from vismae.files.label_place import ImageBlock
+from vismae.files.label_slices import cut_like_image, whole_frame
 from vismae.files.read import read_image, read_label_map, read_where_silent
 from vismae.files.reasons import Reason
 from vismae.workflows.intake.records import (
@@ -245,6 +246,8 @@ def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.
     """Return the label map of one file, (S, H, W), checked against its image."""
     block = ImageBlock(part.image, part.number, frames)
     label_maps, _ = read_label_map(source_file(reference.path, reference.member), block)
+    if label_maps.shape[1:] == whole_frame(part.image):
+        label_maps = cut_like_image(label_maps, part.image)
     expected = (frames, *part.pixels.shape[:2])
     if label_maps.shape != expected:
         raise UnreadableFileError(
