@@ -231,6 +231,19 @@ def with_sform_of_zeros(path: Path, data: np.ndarray, qform: np.ndarray | None) 
     return path
 
 
+def test_voxel_sizes_that_are_no_numbers_count_as_one(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), None)
+    image.header["pixdim"][1:4] = [np.nan, 2.0, np.inf]
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    path = tmp_path / "odd.nii"
+    image.to_filename(path)
+
+    [found] = read_nifti(nifti(path))
+
+    sizes = (found.spacing.slice_mm, found.spacing.row_mm, found.spacing.column_mm)
+    assert sorted(size or 0.0 for size in sizes) == [1.0, 1.0, 2.0]
+
+
 def test_an_sform_of_zeros_gives_way_to_the_qform_and_then_to_voxel_sizes(tmp_path: Path) -> None:
     turned = np.diag([-0.7, -0.7, 5.0, 1.0])
 

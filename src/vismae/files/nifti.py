@@ -98,7 +98,7 @@ def voxel_space(image: Any) -> tuple[np.ndarray, bool]:
 
     The sform counts first and then the qform, each where its code says that it is set and where
     it spans a space: some programs write a code with a matrix of zeros. Without either, voxel
-    sizes are all that is known.
+    sizes are all that is known, 1 where they are no numbers.
 
     Args:
         image: Of nibabel.
@@ -114,6 +114,9 @@ def voxel_space(image: Any) -> tuple[np.ndarray, bool]:
             continue
         if code and has_three_directions(affine):
             return np.asarray(affine, dtype=np.float64), True
+    if not np.isfinite(header["pixdim"][1:4]).all():
+        header = header.copy()
+        header["pixdim"][1:4] = np.nan_to_num(header["pixdim"][1:4], nan=1.0, posinf=1.0, neginf=1.0)
     return np.asarray(header.get_base_affine(), dtype=np.float64), False
 
 
