@@ -27,6 +27,12 @@ from vismae.evaluation.study_scores import TaskScores
 
 UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)
 
+COMPARED = (
+    *("task", "metric", "unit", "budget", "fraction", "labelled_patients", "start", "runs"),
+    *("cases", "score", "difference", "paired_runs", "p", "primary"),
+)
+"""Columns of a comparison before Holm's adjustment, there also where no case has a score."""
+
 
 @dataclass(frozen=True)
 class PrimaryCell:
@@ -88,7 +94,9 @@ def compare_with_baseline(
                         "primary": primary == PrimaryCell(task.task, start, budget),
                     }
                 )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=pd.Index(COMPARED))
+    # Of a table without a row, pandas does not know what its columns hold.
+    table = table.astype({"primary": bool, "p": float})
     secondary = np.where(table["primary"], np.nan, table["p"].to_numpy(float))
     return table.assign(p_holm=holm(secondary))
 

@@ -106,6 +106,15 @@ def _budget(row: pd.Series) -> str:
     return f"{with_labels(budget)} ({count})" if budget.endswith("%") else with_labels(budget)
 
 
+def nothing_scored(scores: TaskScores) -> str:
+    """Say that a task has no score at all, and why."""
+    return (
+        f"{scores.task}: no test case has a class to score (none of the {len(scores.patients)} "
+        f"{scores.unit}s has a value of {scores.metric}), so nothing can be compared. Where the "
+        "label maps of all test cases are empty, look at the split, or at what was annotated."
+    )
+
+
 def runs_of(count: int) -> str:
     """Say how many runs."""
     return "1 run" if count == 1 else f"{count} runs"
@@ -149,7 +158,9 @@ def forecasts(use: Sequence[LabelUse]) -> str:
 
 
 def caution(comparison: pd.DataFrame) -> str:
-    """Say what few repetitions leave open."""
+    """Say what few repetitions leave open; nothing where no test case has a score."""
+    if comparison.empty:
+        return ""
     fewest, most = int(comparison["runs"].min()), int(comparison["runs"].max())
     alone = (
         "intervals are over test patients alone: another draw of labelled patients could come out "
