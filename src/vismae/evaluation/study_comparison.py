@@ -7,7 +7,7 @@ run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -106,14 +106,15 @@ def _runs_of(values: Float[np.ndarray, "R P"]) -> int:
     return int(np.isfinite(values).any(axis=1).sum())
 
 
-def within_bounds(interval: Interval, lowest: float = 0.0) -> Interval:
+def within_bounds(interval: Interval, lowest: float = 0.0, highest: float = 1.0) -> Interval:
     """Cut the limits of a score to 0 and 1, beyond which there is none.
 
     Args:
         interval: Of a score or of a difference of two.
         lowest: -1 for differences. Of two runs an interval may reach beyond all of these.
+        highest: Infinite for distances.
     """
-    low, high = np.clip((interval.low, interval.high), lowest, 1.0)
+    low, high = np.clip((interval.low, interval.high), lowest, highest)
     return Interval(interval.estimate, float(low), float(high), interval.n)
 
 
@@ -212,7 +213,9 @@ def _as_good(
 ) -> dict[str, Equivalence]:
     tests: dict[str, Equivalence] = {}
     for place in reversed(range(len(budgets))):
-        tests[budgets[place]] = test = equivalence(own[place], goal, margin)
+        test = equivalence(own[place], goal, margin)
+        test = replace(test, difference=within_bounds(test.difference, lowest=-1.0))
+        tests[budgets[place]] = test
         if not test.not_inferior:
             break
     return tests
