@@ -7,7 +7,8 @@ import pandas as pd
 
 from vismae.core.study_config import StudyConfig
 from vismae.evaluation.report import Report
-from vismae.workflows.label_study.analysis import Found, compare_starts
+from vismae.workflows.label_study import words
+from vismae.workflows.label_study.analysis import Found, compare_starts, scores_of_tasks
 from vismae.workflows.label_study.plan import Budget, Cell, cells_of
 from vismae.workflows.study_report import add_study, write_study_report
 
@@ -147,3 +148,13 @@ def test_a_study_within_another_report_passes_over_a_task_without_a_score(tmp_pa
     page = (tmp_path / "page.html").read_text()
     assert "heart: no test case has a class to score" in page
     assert "lung: Dice against the number of labelled patients" in page
+
+
+def test_test_cases_without_a_score_are_not_counted_as_tested(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    rows = rows_of(cells)
+    empty = (rows["task"] == "lung") & rows["patient_id"].isin(["p03", "p07"])
+    rows.loc[empty, "value"] = np.nan
+    scores = list(scores_of_tasks(rows, config).values())
+    said = words.design(config, scores, cells)
+    assert "heart: 20 patients, Dice; lung: 18 of 20 patients (the others have no" in said
