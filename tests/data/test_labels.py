@@ -146,3 +146,22 @@ def test_pixels_that_nobody_annotated_are_refused_unless_they_may_be_background(
         refuse_not_annotated(names, "here", (0, 1, 3), {0: 0, 1: 1, 3: 2})
     refuse_not_annotated(names, "here", (0, 1, 3), {0: 0, 1: 1, 3: 0})
     refuse_not_annotated(names, "here", (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["mean", "b"], "'mean' is what scores over several classes are called"),
+        (["b", "all"], "'all' is what scores over several classes are called"),
+        (["x", "x"], "'x' is there twice"),
+        (["background", "x"], "'background' is class 0"),
+    ],
+)
+def test_names_that_scores_could_not_tell_apart_are_refused(given: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=f"{message}.*task.classes"):
+        segmentation_class_names(3, given)
+
+
+def test_a_name_from_the_data_may_not_be_that_of_a_class_without_one() -> None:
+    with pytest.raises(DataError, match=r"'class 1' is there twice.*Name the classes"):
+        segmentation_class_names(3, (), {2: "class 1"})

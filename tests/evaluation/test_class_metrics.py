@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from vismae.evaluation.class_metrics import auprc, auroc, measure
+from vismae.evaluation.class_metrics import auprc, auroc, measure, without_lost_means
 
 
 @pytest.mark.parametrize("decimals", [1, 6])
@@ -94,3 +94,16 @@ def test_a_class_without_cases_is_nan_and_left_out_of_the_means() -> None:
         assert scores[name][4] == pytest.approx(np.mean(scores[name][:3])), name
     assert scores["balanced_accuracy"] == pytest.approx([np.mean(scores["sensitivity"][:3])])
     assert np.isfinite(scores["specificity"]).all()
+
+
+def test_with_several_classes_true_a_mean_needs_their_negative_cases_too() -> None:
+    truth = np.array([[1, 0], [1, 1], [0, 1]], dtype=bool)
+    probabilities = np.array([[0.9, 0.2], [0.8, 0.7], [0.3, 0.6]])
+    whole = measure(probabilities, truth, None, multi_label=True)
+    drawn = measure(probabilities[[0, 1, 1]], truth[[0, 1, 1]], None, multi_label=True)
+    kept = without_lost_means(drawn, whole, multi_label=True)
+    assert np.isnan(kept["balanced_accuracy"][0])
+    assert np.isnan(kept["specificity"][-1])
+    assert np.isfinite(kept["sensitivity"][-1])
+    assert kept["accuracy"] == drawn["accuracy"]
+    assert without_lost_means(whole, whole, multi_label=True) == whole

@@ -160,3 +160,38 @@ def test_what_does_not_fit_together_is_refused(change: dict, message: str) -> No
     }
     with pytest.raises(DataError, match=message):
         score_classification(**{**given, **change})
+
+
+def rare(n_rare: int) -> tuple[np.ndarray, np.ndarray]:
+    """Forty cases of one class and few of another, of which a third class is never true."""
+    labels = np.repeat([0, 1], [40, n_rare])
+    probabilities = np.tile([0.8, 0.15, 0.05], (len(labels), 1))
+    probabilities[:, 0] -= 1e-4 * np.arange(len(labels))
+    probabilities[:, 2] += 1e-4 * np.arange(len(labels))
+    return probabilities, labels
+
+
+def test_a_resample_without_the_rare_class_does_not_raise_the_balanced_accuracy() -> None:
+    probabilities, labels = rare(2)
+    groups = np.arange(len(labels))
+    table = score_classification(probabilities, labels, groups, NAMES).intervals(n=300)
+    intervals = table.set_index(["class_name", "metric"])["interval"]
+    # One class is called always: half right, whoever is drawn.
+    assert intervals["all", "balanced_accuracy"].text() == "0.500 [–]"
+    assert intervals["mean", "sensitivity"].text() == "0.500 [–]"
+    assert intervals["mean", "f1"].high < 0.51
+    # What needs no class but its own, or none, keeps its limits.
+    assert np.isfinite(intervals["all", "accuracy"].low)
+
+
+def test_a_class_missing_from_most_resamples_leaves_a_mean_without_limits() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 20 + [1, 2, 3])
+    probabilities = rng.dirichlet(np.ones(4), len(labels))
+    names = (*NAMES, "other")
+    scores = score_classification(probabilities, labels, np.arange(len(labels)), names)
+    table = scores.intervals(n=300).set_index(["class_name", "metric"])
+    # The three rare ones are all drawn in about a quarter of the resamples.
+    for name, metric in (("all", "balanced_accuracy"), ("mean", "auroc"), ("mean", "auprc")):
+        assert np.isfinite(table.loc[(name, metric), "interval"].estimate)
+        assert np.isnan(table.loc[(name, metric), "interval"].low)

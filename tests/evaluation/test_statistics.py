@@ -200,3 +200,9 @@ def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> Non
         )
     ]
     assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_an_interval_without_width_is_none_though_a_few_resamples_differ() -> None:
+    # Some seven of the resamples hold one of 50 patients five times or more.
+    [few] = bootstrap_grouped(lambda rows: [float((rows == 0).sum() > 4)], np.arange(50), n=2000)
+    assert few.text() == "0.000 [–]"

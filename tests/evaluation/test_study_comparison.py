@@ -119,3 +119,12 @@ def test_no_curve_of_a_single_label_budget_or_of_counts_that_do_not_rise() -> No
     # As when the larger of two folds has failed at 25 %.
     level = replace(scores, labels=np.array([2.0, 2.0, 10.0, 20.0]))
     assert label_use(level, "scratch", [0.8], margin=0.02) == []
+
+
+def test_the_tests_of_as_good_print_no_difference_that_cannot_be() -> None:
+    scores = study(2.0, runs=2, noise=0.0)
+    values = scores.values.copy()
+    values[0] += np.array([0.5, -0.5])[None, :, None]
+    [ours, _] = label_use(replace(scores, values=values), "scratch", [], margin=0.02, n=200)
+    for test in ours.as_good.values():
+        assert (test.difference.low, test.difference.high) == (-1.0, 1.0)

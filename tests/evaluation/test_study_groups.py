@@ -139,3 +139,13 @@ def test_aurocs_are_means_over_runs_and_tested_after_delong() -> None:
     shuffled = rows.sample(frac=1, random_state=0)
     again = aurocs_by_class(shuffled, ["ours", "scratch"], "scratch", "10 %").set_index("start")
     assert again.loc["ours", "p"] == pytest.approx(table.loc["ours", "p"])
+
+
+def test_no_distance_is_below_zero() -> None:
+    rows = segmentation_rows()
+    far = (rows["metric"] == "hd95") & (rows["run"] == "1")
+    rows.loc[far, "value"] += 40
+    table = by_class(rows, ["ours", "scratch"], "scratch", "10 %", n=200)
+    scores = table[table["metric"] == "HD95 (mm)"]["score"]
+    assert [score.low for score in scores] == [0.0] * 4
+    assert all(score.high > score.estimate > 20 for score in scores)

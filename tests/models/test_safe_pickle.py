@@ -105,3 +105,36 @@ def test_settings_that_other_training_code_keeps_are_no_hindrance(
     read = load_tensors_only(path)
     assert torch.equal(read["model"]["weight"], torch.ones(1))
     assert type(read["config"]["MODEL"]) is OrderedDict
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_is_called_code_and_nobody_is_told_to_run_it(tmp_path: Path, zipped: bool):
+    path = tmp_path / "model.pth"
+    content = {"w": Attack(os.system, "true")}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError) as caught:
+        load_tensors_only(path)
+    assert f"model.pth holds code ({os.name}.system), not only tensors. Exp" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_call_to_what_stands_for_a_foreign_function_is_called_code(tmp_path: Path):
+    path = tmp_path / "model.pth"
+    torch.save({"w": Attack(Path.touch, tmp_path / "trace")}, path)
+    with pytest.raises(ModelError, match=r"model\.pth holds code, not only tensors\. Expected"):
+        load_tensors_only(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "is empty"),
+        (b"some words of a text file", "is no checkpoint, or a damaged one"),
+        (b"PK\x03\x04 half a zip", "is no checkpoint, or a damaged one"),
+    ],
+)
+def test_what_is_no_checkpoint_is_called_so(tmp_path: Path, content: bytes, what: str):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"model\.pth {what}\. Expected"):
+        load_tensors_only(path)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from vismae.core.errors import ModelError, TrainingError
+from vismae.core.rundir import CHECKPOINT
 from vismae.core.sections import OptimizerSettings
 from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
@@ -84,6 +85,24 @@ def test_a_planted_weight_is_named_and_so_is_the_first_layer_that_shows_it(
     assert found.layer_input_finite
     assert not found.images
     assert f"First output that is not finite: {name} (its input is finite)" in found.summary()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_resume_point_is_named_only_where_there_is_one(
+    saved: bool, model: SwinMAE, images: torch.Tensor, tmp_path: Path
+):
+    point = tmp_path / CHECKPOINT
+    if saved:
+        point.parent.mkdir()
+        point.touch()
+    images[1, 0, 4, 4] = torch.inf
+    with pytest.raises(TrainingError) as caught:
+        train_until_kept(tmp_path, model, images)
+    assert (str(point) in str(caught.value)) == saved
+    assert ("--resume" in str(caught.value)) == saved
+    assert ("There is no resume point" in str(caught.value)) != saved
+    assert "lower optimizer.lr" in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -25,6 +25,7 @@ from vismae.data.fingerprint import fingerprint
 from vismae.data.store import Store, StoreWriter
 from vismae.models import SwinClassifier, SwinUNet, architecture_of, save_model
 from vismae.workflows.evaluate import EvaluateResult, evaluate
+from vismae.workflows.evaluation_report import CASES_PICTURE
 from vismae.workflows.finetune import finetune
 
 MakeConfig = Callable[..., FinetuneConfig]
@@ -144,6 +145,19 @@ def test_a_class_that_is_nowhere_is_counted_and_not_scored(tmp_path: Path) -> No
     table = result.summary_table
     row = table[(table["class_name"] == "disc") & (table["metric"] == "dice")].iloc[0]
     assert (row["n_missed"], row["n_absent"], row["interval"].n) == (3, 1, 3)
+
+
+def test_a_report_without_a_case_to_show_has_all_else(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "store") as writer:
+        for number in range(3):
+            pixels = np.full((32, 32), 40 + number, np.uint8)
+            writer.add(record(f"p{number}", pixels), pixels, np.zeros((32, 32), np.uint8))
+    model = constant_model(tmp_path / "m", (1.0, 0.0))
+    result = score(model, tmp_path / "store", tmp_path / "o", report=True)
+    page = (result.folder / "report" / "index.html").read_text()
+    assert "No case is shown: none has a class" in page
+    assert "Settings of this" in page
+    assert not (result.folder / CASES_PICTURE).exists()
 
 
 def test_the_test_split_is_scored_where_there_is_one(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_images_of_a_patient_of_both_classes_stay_together(tmp_path: Path) -> No
 
 
 def test_a_failing_run_is_listed_with_its_cause_and_the_others_go_on(
-    shades: Path, pretrained: Path, tmp_path: Path
+    shades: Path, pretrained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = {"shades": {"kind": "classify", "sources": [shades]}}
     starts = {"scratch": {"init": "none"}, "gone": {"init": tmp_path / "no_such_model"}}
@@ -251,6 +251,7 @@ def test_a_failing_run_is_listed_with_its_cause_and_the_others_go_on(
     settings = config(tmp_path / "out", tasks, pretrained, **less)
     with pytest.raises(TrainingError, match=r"1 of 2 runs failed.*gone.*no_such_model.*--resume"):
         study(settings)
+    assert len([line for line in caplog.messages if " failed: " in line]) == 1
     runs = pd.read_csv(tmp_path / "out" / "runs.csv").set_index("start")
     assert runs.loc["scratch", "state"] == "finished"
     assert runs.loc["gone", "state"] == "failed"

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 
 from vismae.core.study_config import StudyConfig
-from vismae.workflows.label_study.analysis import Found, compare_starts
+from vismae.evaluation.report import Report
+from vismae.workflows.label_study import words
+from vismae.workflows.label_study.analysis import Found, compare_starts, scores_of_tasks
 from vismae.workflows.label_study.plan import Budget, Cell, cells_of
-from vismae.workflows.study_report import write_study_report
+from vismae.workflows.study_report import add_study, write_study_report
 
 PATIENTS = 20
 LABELS = {0.1: 5, 1.0: 50}
@@ -44,8 +46,14 @@ def rows_of(cells: list[Cell]) -> pd.DataFrame:
     )
 
 
-def report_on(folder: Path, done: list[Cell], all_cells: list[Cell], config: StudyConfig) -> str:
-    rows = rows_of(done)
+def report_on(
+    folder: Path,
+    done: list[Cell],
+    all_cells: list[Cell],
+    config: StudyConfig,
+    without: tuple[str, ...] = (),
+) -> str:
+    rows = without_a_score(rows_of(done), *without)
     runs = pd.DataFrame(
         {
             "task": cell.task,
@@ -105,3 +113,48 @@ def test_a_start_gains_no_rank_by_a_run_that_it_missed(tmp_path: Path) -> None:
     assert "heart with 10 % of the labels, 2 runs" in page
     table = pd.read_csv(tmp_path / "report" / "tables" / "05_ranking.csv").set_index("start")
     assert table["mean_rank"].to_dict() == {"better": 1.0, "scratch": 2.0, "lucky": 3.0}
+
+
+def without_a_score(rows: pd.DataFrame, *tasks: str) -> pd.DataFrame:
+    """Return the rows as of tasks whose test patients have no class to score."""
+    lost = rows["task"].isin(tasks)
+    return rows.assign(
+        value=rows["value"].where(~lost), status=rows["status"].where(~lost, "absent")
+    )
+
+
+def test_a_task_whose_test_cases_have_no_class_to_score_leaves_the_others_their_report(
+    tmp_path: Path,
+) -> None:
+    config, cells = made(tmp_path)
+    page = report_on(tmp_path, cells, cells, config, without=("lung",))
+    assert "lung: no test case has a class to score (none of the 20 patients" in page
+    assert "heart: Dice against the number of labelled patients" in page
+
+
+def test_a_study_without_any_score_says_so(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    page = report_on(tmp_path, cells, cells, config, without=("heart", "lung"))
+    assert "heart: no test case has a class to score" in page
+    assert "lung: no test case has a class to score" in page
+
+
+def test_a_study_within_another_report_passes_over_a_task_without_a_score(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    rows = without_a_score(rows_of(cells), "heart")
+    report = Report("Results", "of two tasks")
+    add_study(report, config, rows, compare_starts(rows, config))
+    report.write(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "heart: no test case has a class to score" in page
+    assert "lung: Dice against the number of labelled patients" in page
+
+
+def test_test_cases_without_a_score_are_not_counted_as_tested(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    rows = rows_of(cells)
+    empty = (rows["task"] == "lung") & rows["patient_id"].isin(["p03", "p07"])
+    rows.loc[empty, "value"] = np.nan
+    scores = list(scores_of_tasks(rows, config).values())
+    said = words.design(config, scores, cells)
+    assert "heart: 20 patients, Dice; lung: 18 of 20 patients (the others have no" in said

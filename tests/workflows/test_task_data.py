@@ -203,3 +203,21 @@ def test_rare_classes_weigh_more_and_images_weigh_one_on_average(
 def test_the_modality_can_be_chosen(open_data: Callable[..., TaskData], discs: Path):
     with pytest.raises(DataError, match="no image of modality ct"):
         open_data("segment", discs, **{"data.modality": "ct"})
+
+
+@pytest.mark.parametrize("name", ["all", "mean"])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_label_that_scores_use_as_a_name_is_refused_before_training(
+    name: str, multi_label: bool, open_data: Callable[..., TaskData], tmp_path: Path
+):
+    store = classification_store(tmp_path / "s", labels=(name, "dark")).folder
+    with pytest.raises(DataError, match=f"'{name}' is what scores.*Rename the label"):
+        open_data("classify", store, **{"task.multi_label": multi_label})
+
+
+def test_a_class_that_is_named_twice_is_refused_before_training(
+    open_data: Callable[..., TaskData], tmp_path: Path
+):
+    store = classification_store(tmp_path / "s", labels=("bright", "dark")).folder
+    with pytest.raises(DataError, match=r"'dark' is there twice.*task\.classes"):
+        open_data("classify", store, **{"task.classes": ["bright", "dark", "dark"]})

@@ -161,17 +161,47 @@ def segmentation_class_names(
             one is 'class 1', 'class 2' ...
 
     Raises:
-        DataError: The number of names differs from the number of classes.
+        DataError: The number of names differs from the number of classes, or a name is given
+            twice, is that of the background or reserved for scores.
     """
     if not given:
         known = found or {}
-        return (BACKGROUND, *(known.get(index, f"class {index}") for index in range(1, count)))
+        names = tuple(known.get(index, f"class {index}") for index in range(1, count))
+        refuse_class_names(names, "Name the classes with task.classes", (BACKGROUND,))
+        return (BACKGROUND, *names)
     if len(given) != count - 1:
         raise DataError(
             f"task.classes names {len(given)} classes ({', '.join(given)}), but the label maps "
             f"hold {count - 1} beside background. Name each of them, background left out."
         )
+    cure = "Change it in task.classes, which has one name for each class but the background"
+    refuse_class_names(given, cure, (BACKGROUND,))
     return (BACKGROUND, *given)
+
+
+def refuse_class_names(names: Sequence[str], cure: str, taken: Sequence[str] = ()) -> None:
+    """Raise if scores could not be told apart by these names of classes.
+
+    Evaluation refuses such a model, so it is not to be trained.
+
+    Args:
+        names: Of the classes.
+        cure: What to do, for the message.
+        taken: Names that another class has already.
+
+    Raises:
+        DataError: A name occurs twice, is taken, or means a mean or all classes in scores.
+    """
+    for name in names:
+        problem = None
+        if name in RESERVED_NAMES:
+            problem = f"'{name}' is what scores over several classes are called"
+        elif name in taken:
+            problem = f"'{name}' is class 0, which is not to be named"
+        elif names.count(name) > 1:
+            problem = f"'{name}' is there twice, but each class needs a name of its own"
+        if problem is not None:
+            raise DataError(f"Classes {', '.join(names)}: {problem}. {cure}.")
 
 
 def classes_from_labels(labels: Iterable[object], multi_label: bool = False) -> tuple[str, ...]:

@@ -114,5 +114,36 @@ def measure(
     return scores
 
 
+def without_lost_means(
+    scores: dict[str, list[float]], whole: dict[str, list[float]], multi_label: bool
+) -> dict[str, list[float]]:
+    """Return the scores of a resample, its means over classes NaN where a class was not drawn.
+
+    A mean over the classes that happen to be there is another quantity: what calls all cases by
+    the commonest class would be right always wherever no other was drawn.
+
+    Args:
+        scores: Of the resample, as from ``measure``.
+        whole: Of all the data; a class that is undefined there is in no mean anyway.
+        multi_label: Several classes may be true of one case.
+    """
+
+    def defined(of: dict[str, list[float]], metric: str) -> Bool[np.ndarray, " K"]:
+        return np.isfinite(of[metric][:-1])
+
+    kept = dict(scores)
+    for metric in PER_CLASS:
+        if (defined(whole, metric) & ~defined(scores, metric)).any():
+            kept[metric] = [*scores[metric][:-1], float("nan")]
+    # Sensitivity is defined where a class has a positive case, specificity where a negative one.
+    needed, there = defined(whole, "sensitivity"), defined(scores, "sensitivity")
+    if multi_label:
+        needed &= defined(whole, "specificity")
+        there &= defined(scores, "specificity")
+    if (needed & ~there).any():
+        kept["balanced_accuracy"] = [float("nan")]
+    return kept
+
+
 def _share(part: np.ndarray, whole: np.ndarray, needed: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=needed > 0)

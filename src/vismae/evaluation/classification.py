@@ -16,7 +16,13 @@ from jaxtyping import Bool, Float, Integer
 
 from vismae.core.errors import DataError
 from vismae.evaluation.calibration import calibration_cases, reliability_curve
-from vismae.evaluation.class_metrics import PER_CLASS, decide, measure, one_hot
+from vismae.evaluation.class_metrics import (
+    PER_CLASS,
+    decide,
+    measure,
+    one_hot,
+    without_lost_means,
+)
 from vismae.evaluation.statistics import Interval, bootstrap_grouped
 
 MEAN = "mean"
@@ -67,6 +73,8 @@ class ClassificationScores:
     def intervals(self, n: int = 1000, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
         """Return ``table`` with a column interval, from resampling whole patients.
 
+        Means over classes are left out of resamples that lack a class which the data have.
+
         The calibration error gets no limits: resampling adds noise that it counts as error, so
         its resamples lie above the estimate.
 
@@ -75,11 +83,13 @@ class ClassificationScores:
             level: Of the intervals.
             seed: Of the resampling.
         """
+        whole = measure(self.probabilities, self.truth, self.thresholds, self.multi_label)
 
         def measure_rows(rows: Integer[np.ndarray, " rows"]) -> list[float]:
             scores = measure(
                 self.probabilities[rows], self.truth[rows], self.thresholds, self.multi_label
             )
+            scores = without_lost_means(scores, whole, self.multi_label)
             return [value for values in scores.values() for value in values]
 
         intervals = bootstrap_grouped(measure_rows, self.groups, n=n, level=level, seed=seed)

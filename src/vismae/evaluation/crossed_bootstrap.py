@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer
 from scipy import stats
 
 from vismae.core.errors import DataError
-from vismae.evaluation.statistics import Interval, mean_of_defined, without_spread
+from vismae.evaluation.statistics import Interval, limits_at, mean_of_defined
 
 
 def crossed_interval(
@@ -39,10 +39,9 @@ def crossed_interval(
     estimate, draws = calibrated_draws(values, n, level, seed)
     patients = int(np.isfinite(values).any(axis=0).sum())
     low = high = float("nan")
-    if len(draws) and not without_spread(draws):
-        tail = (1 - level) / 2
-        low, high = np.quantile(draws, (tail, 1 - tail))
-    return Interval(estimate, float(low), float(high), patients)
+    if len(draws):
+        low, high = limits_at(draws, ((1 - level) / 2, (1 + level) / 2))
+    return Interval(estimate, low, high, patients)
 
 
 def calibrated_draws(

@@ -26,7 +26,8 @@ class Interval:
     Attributes:
         estimate: On the data themselves; NaN where undefined.
         low, high: Limits; NaN where they cannot be computed: fewer than two patients, or values
-            that are all alike, as where every case is right, which say nothing of the spread.
+            that are all (or nearly all) alike, as where every case is right, which say nothing of
+            the spread.
         n: Patients (groups) behind it.
     """
 
@@ -90,17 +91,29 @@ def bootstrap_interval(
     generator = np.random.default_rng(seed)
     resamples = array[generator.integers(len(array), size=(n, len(array)))]
     distribution = np.asarray(statistic(resamples, axis=-1))
-    if without_spread(distribution):
-        return Interval(estimate, float("nan"), float("nan"), len(array))
     tail = expanded_tail((1.0 - level) / 2, len(array))
     tails = _bca_tails(array, statistic, distribution, estimate, tail)
-    low, high = np.quantile(distribution, (tail, 1.0 - tail) if tails is None else tails)
-    return Interval(estimate, float(low), float(high), len(array))
+    low, high = limits_at(distribution, (tail, 1.0 - tail) if tails is None else tails)
+    return Interval(estimate, low, high, len(array))
 
 
-def without_spread(distribution: Float[np.ndarray, " resamples"]) -> bool:
-    """Tell whether resamples are all alike, so that their quantiles are no limits of anything."""
-    return float(np.ptp(distribution)) < 1e-12
+def limits_at(
+    distribution: Float[np.ndarray, " resamples"], tails: tuple[float, float]
+) -> tuple[float, float]:
+    """Return two quantiles of resamples as the limits of an interval.
+
+    Args:
+        distribution: The resamples, one or more.
+        tails: Which quantiles.
+
+    Returns:
+        NaN where the limits are one value: resamples are all alike, or all but a few, and an
+        interval without width would claim a certainty that nobody has.
+    """
+    low, high = np.quantile(distribution, tails)
+    if high - low < 1e-12:
+        return float("nan"), float("nan")
+    return float(low), float(high)
 
 
 def expanded_tail(tail: float, n: int) -> float:
@@ -144,12 +157,6 @@ def _bca_tails(
     return float(low), float(high)
 
 
-def _percentile(distribution: Float[np.ndarray, " n"], level: float) -> tuple[float, float]:
-    tail = (1.0 - level) / 2
-    low, high = np.quantile(distribution, [tail, 1.0 - tail])
-    return float(low), float(high)
-
-
 def bootstrap_grouped(
     metric: Callable[[Integer[np.ndarray, " rows"]], Sequence[float] | Float[np.ndarray, " M"]],
     groups: Sequence[Hashable] | np.ndarray,
@@ -170,8 +177,8 @@ def bootstrap_grouped(
 
     Returns:
         M percentile intervals with the number of patients. Resamples in which a metric is
-        undefined (no patient of a class was drawn) are left out; where they are more than half,
-        or all are alike, or there are fewer than two patients, the limits are NaN.
+        undefined (no patient of a class was drawn) are left out; where they are half or more, or
+        the limits are one value, or there are fewer than two patients, the limits are NaN.
     """
     names, membership = np.unique(np.asarray(groups), return_inverse=True)
     n_groups = len(names)
@@ -188,8 +195,9 @@ def bootstrap_grouped(
     intervals: list[Interval] = []
     for estimate, distribution in zip(estimates, draws.T, strict=True):
         defined = distribution[np.isfinite(distribution)]
-        enough = len(defined) > n / 2 and np.isfinite(estimate) and not without_spread(defined)
-        low, high = _percentile(defined, level) if enough else (float("nan"), float("nan"))
+        low = high = float("nan")
+        if len(defined) > n / 2 and np.isfinite(estimate):
+            low, high = limits_at(defined, ((1.0 - level) / 2, (1.0 + level) / 2))
         intervals.append(Interval(float(estimate), low, high, n_groups))
     return intervals
 

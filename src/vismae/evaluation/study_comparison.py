@@ -7,7 +7,7 @@ run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,12 @@ from vismae.evaluation.statistics import Interval, holm, mean_of_defined, paired
 from vismae.evaluation.study_scores import TaskScores
 
 UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)
+
+COMPARED = (
+    *("task", "metric", "unit", "budget", "fraction", "labelled_patients", "start", "runs"),
+    *("cases", "score", "difference", "paired_runs", "p", "primary"),
+)
+"""Columns of a comparison before Holm's adjustment, there also where no case has a score."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,9 @@ def compare_with_baseline(
                         "primary": primary == PrimaryCell(task.task, start, budget),
                     }
                 )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=pd.Index(COMPARED))
+    # Of a table without a row, pandas does not know what its columns hold.
+    table = table.astype({"primary": bool, "p": float})
     secondary = np.where(table["primary"], np.nan, table["p"].to_numpy(float))
     return table.assign(p_holm=holm(secondary))
 
@@ -98,14 +106,15 @@ def _runs_of(values: Float[np.ndarray, "R P"]) -> int:
     return int(np.isfinite(values).any(axis=1).sum())
 
 
-def within_bounds(interval: Interval, lowest: float = 0.0) -> Interval:
+def within_bounds(interval: Interval, lowest: float = 0.0, highest: float = 1.0) -> Interval:
     """Cut the limits of a score to 0 and 1, beyond which there is none.
 
     Args:
         interval: Of a score or of a difference of two.
         lowest: -1 for differences. Of two runs an interval may reach beyond all of these.
+        highest: Infinite for distances.
     """
-    low, high = np.clip((interval.low, interval.high), lowest, 1.0)
+    low, high = np.clip((interval.low, interval.high), lowest, highest)
     return Interval(interval.estimate, float(low), float(high), interval.n)
 
 
@@ -204,7 +213,9 @@ def _as_good(
 ) -> dict[str, Equivalence]:
     tests: dict[str, Equivalence] = {}
     for place in reversed(range(len(budgets))):
-        tests[budgets[place]] = test = equivalence(own[place], goal, margin)
+        test = equivalence(own[place], goal, margin)
+        test = replace(test, difference=within_bounds(test.difference, lowest=-1.0))
+        tests[budgets[place]] = test
         if not test.not_inferior:
             break
     return tests

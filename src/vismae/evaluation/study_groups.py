@@ -44,7 +44,9 @@ def by_class(
                 continue
             score = crossed_interval(values.to_numpy(float), n)
             difference = _difference(values, arms[baseline], n, start == baseline)
-            if metric != "hd95":
+            if metric == "hd95":
+                score = within_bounds(score, highest=float("inf"))
+            else:
                 score, difference = within_bounds(score), within_bounds(difference, lowest=-1.0)
             table.append(
                 {

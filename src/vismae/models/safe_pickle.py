@@ -7,6 +7,7 @@ other training code keeps beside its weights become plain ones.
 """
 
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -65,9 +66,19 @@ def load_tensors_only(path: Path) -> Any:
         AttributeError,
         EOFError,
     ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"{path} was not read: {reason[:300]} Expected a checkpoint of tensors (official "
+            f"{path} {_what_it_is(path, error)}. Expected a checkpoint of tensors (official "
             "VIS-MAE .pth, or .safetensors). Nothing in it was run. Take a fresh copy from a "
             "source you trust."
         ) from error
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """Say what is wrong with a file, never in torch's words: these advise to run its code."""
+    if path.stat().st_size == 0:
+        return "is empty"
+    if named := re.search(r"\bGLOBAL (\S+)", str(error)):
+        return f"holds code ({named[1]}), not only tensors"
+    if "unrecognized function" in str(error):
+        return "holds code, not only tensors"
+    return "is no checkpoint, or a damaged one"

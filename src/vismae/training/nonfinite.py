@@ -137,12 +137,19 @@ class FiniteLoss(L.Callback):
         again = ""
         if isinstance(pending.module, PretrainModule | ContrastiveModule):
             again = f" 'vismae pretrain --replay {kept}' says where it begins."
+        cure = (
+            "There is no resume point from before it: start again with a lower optimizer.lr, or "
+            "without these images if they are broken."
+        )
+        if (self._folder / CHECKPOINT).is_file():
+            cure = (
+                f"The last resume point ({self._folder / CHECKPOINT}) is from before it: look for "
+                "broken images in the batch and go on with --resume, or start again with a lower "
+                "optimizer.lr."
+            )
         raise TrainingError(
             f"The {what} of step {pending.step}{where} is not a finite number. The step is kept in "
-            f"{kept}; its images are rows {_some(rows)} of the store.{again} The "
-            f"last resume point ({self._folder / CHECKPOINT}) is from before it: look for broken "
-            "images in the batch and go on with --resume, or start again with a lower "
-            "optimizer.lr."
+            f"{kept}; its images are rows {_some(rows)} of the store.{again} {cure}"
         )
 
 

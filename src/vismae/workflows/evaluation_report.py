@@ -110,8 +110,11 @@ def _segmentation(
         f"Dice of each {cases.unit}.",
     )
     report.section("Cases")
-    report.text("Left the annotation, right the prediction, of the slice with most annotation.")
     pictures, captions = _case_pictures(predictor, store, cases.rows, scores)
+    if not pictures:
+        report.text("No case is shown: none has a class in its annotation or its prediction.")
+        return
+    report.text("Left the annotation, right the prediction, of the slice with most annotation.")
     sheet = contact_sheet(pictures, captions, columns=2, cell_px=2 * _CASE_PX)
     save_png(folder / CASES_PICTURE, sheet)
     report.figure(sheet, "Best, median and worst volumes by mean Dice.")

@@ -49,6 +49,9 @@ def add_study(
     for name, scores in scores_of_tasks(rows, config).items():
         part = comparison[comparison["task"] == name]
         report.section(f"Task: {name}")
+        if part.empty:
+            report.text(words.nothing_scored(scores))
+            continue
         draw_curves(report, scores, part)
         report.table(comparison_table(part), comparison_caption(scores, config))
     report.text(words.caution(comparison))

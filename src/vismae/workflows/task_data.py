@@ -20,6 +20,7 @@ from vismae.data.labels import (
     encode_labels,
     label_mapping,
     names_by_class,
+    refuse_class_names,
     refuse_not_annotated,
     segmentation_class_names,
 )
@@ -210,6 +211,9 @@ def _classification_card(rows: pd.DataFrame, config: FinetuneConfig) -> TaskCard
             f"All images have the label '{', '.join(names)}', so there is nothing to tell "
             "apart. Look at column label."
         )
+    refuse_class_names(
+        names, "Rename the label in column label or its folder, and in task.classes if it is there"
+    )
     logger.info("classes: %s", ", ".join(names))
     return TaskCard(classes=names, multi_label=multi_label)
 

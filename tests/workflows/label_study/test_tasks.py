@@ -10,7 +10,7 @@ import pytest
 from factories import write_png
 from stores import classification_store, segmentation_store
 from vismae.core.config import FinetuneConfig
-from vismae.core.errors import DataError
+from vismae.core.errors import DataError, SettingError
 from vismae.core.settings import build_config
 from vismae.core.study_config import StudyConfig
 from vismae.data.store import Store
@@ -134,3 +134,31 @@ def test_pictures_show_the_slice_with_most_to_see(tmp_path: Path) -> None:
         of_patient = index.index[index["patient_id"] == index.at[row, "patient_id"]]
         areas = {other: int((store.read(other).label_map > 0).sum()) for other in of_patient}
         assert areas[row] == max(areas.values())
+
+
+def with_sites(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    lines = ["path,label,patient_id,site"]
+    for number in range(16):
+        write_png(folder / f"i{number}.png", rng.integers(0, 255, (24, 24)).astype(np.uint8))
+        lines.append(f"i{number}.png,{'ab'[number % 2]},p{number},{'xyz'[number % 3]}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_subgroup_that_is_no_column_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    folder, out = with_sites(tmp_path / "data"), tmp_path / "out"
+    task = {"kind": "classify", "sources": [folder]}
+    with pytest.raises(SettingError, match=r"'t': subgroups has 'sitee'.*site.*Did you mean site"):
+        prepared("classify", folder, out, tasks={"t": {**task, "subgroups": ["sitee"]}})
+    assert not (out / "stores").exists()
+    asked = {"t": {**task, "subgroups": ["Site", "modality"]}}
+    prepared("classify", folder, out, tasks=asked)
+    assert "site" in pd.read_parquet(out / "tasks" / "t" / "patients.parquet").columns
+
+
+def test_a_subgroup_that_a_store_does_not_have_is_refused_too(tmp_path: Path) -> None:
+    store = classification_store(tmp_path / "store", 16).folder
+    task = {"kind": "classify", "sources": [store], "subgroups": ["colour"]}
+    with pytest.raises(SettingError, match=r"'colour', but its data have no such column.*age_band"):
+        prepared("classify", store, tmp_path / "out", tasks={"t": task})

@@ -1,6 +1,5 @@
 """One run of a study, in whichever process it is put: fine-tune, score, keep little."""
 
-import logging
 import shutil
 import time
 import traceback
@@ -31,8 +30,6 @@ PICTURED = "pictured.npz"
 TRAINING_PATIENTS = "training_patients.csv"
 # The widest a score's interval can be in a single run is of no interest here.
 _RESAMPLES = 100
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,6 @@ def run_cell(job: Job, step: Step) -> Outcome:
         _tidy(run, keep_model=False)
         failure = str(error) if isinstance(error, VismaeError) else _first_line(error)
         write_failure(run, failure, traceback.format_exc())
-        logger.warning("%s failed: %s", job.cell, failure)
         return Outcome(job.cell, time.perf_counter() - started, failure=failure)
     return Outcome(job.cell, time.perf_counter() - started, result.validation)
 

@@ -109,6 +109,9 @@ class TaskSection:
     def add(self) -> None:
         """Add everything to the report."""
         part = self.found.comparison[self.found.comparison["task"] == self.name]
+        if part.empty:
+            self.tables.report.text(words.nothing_scored(self.scores))
+            return
         draw_curves(self.tables.report, self.scores, part)
         caption = comparison_caption(self.scores, self.config)
         self.tables.add(f"{self.name} comparison", comparison_table(part), caption)

@@ -4,6 +4,7 @@ import csv
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vismae.core.config import FinetuneConfig
-from vismae.core.errors import DataError
+from vismae.core.errors import DataError, SettingError
 from vismae.core.rundir import write_bytes, write_text
 from vismae.core.study_config import StudyConfig, StudyTask
 from vismae.data.fingerprint import fingerprint, overlap
@@ -26,6 +27,8 @@ from vismae.workflows.task_data import divide_task, task_card
 SUBGROUPS = ("scanner", "manufacturer", "site", "hospital", "centre", "center", "sex", "age_band")
 """Columns that are shown apart wherever the data have them."""
 _IN_EVERY_STORE = ("manufacturer", "sex", "age_band")
+_MODALITY = "modality"
+_EXTRA = "extra_"
 # More pictures than anyone looks at, and few enough to keep for every run.
 _MOST_PICTURED = 200
 _OF_FINGERPRINTS = ["patient_id", "group_kind", "modality", "pixel_sha256", "likeness"]
@@ -83,6 +86,7 @@ def prepare_task(
 
     Raises:
         DataError: The data cannot be read, or hold nobody to test.
+        SettingError: A subgroup is no column of the data.
     """
     stores = _stores(config, name, folder)
     divided = {
@@ -130,7 +134,7 @@ def _write_twins(path: Path, name: str, twins: Sequence[str]) -> Path | None:
 def _stores(config: StudyConfig, name: str, folder: Path) -> dict[int | None, Path]:
     """Return the store of each fold; folds of the reference's layout are stores of their own."""
     task = config.tasks[name]
-    columns = _subgroup_columns(task)
+    columns = _subgroup_columns(name, task)
     stores: dict[int | None, Path] = {}
     shared: Path | None = None
     for fold in folds_of(config):
@@ -151,14 +155,42 @@ def _stores(config: StudyConfig, name: str, folder: Path) -> dict[int | None, Pa
     return stores
 
 
-def _subgroup_columns(task: StudyTask) -> tuple[str, ...]:
-    """Return the columns of the task's csv tables that are to be shown apart."""
+def _subgroup_columns(task_name: str, task: StudyTask) -> tuple[str, ...]:
+    """Return the columns of the task's csv tables that are to be shown apart.
+
+    Raises:
+        SettingError: The tables lack a column that was asked for.
+    """
     tables = [table for source in task.sources for table in _tables(source)]
     headers = [_header(table) for table in tables]
     if not headers:
         return ()
-    wanted = {name.lower() for name in (*SUBGROUPS, *task.subgroups)}
-    return tuple(n for n in headers[0] if n in wanted and all(n in other for other in headers))
+    shared = [name for name in headers[0] if all(name in other for other in headers)]
+    _require_subgroups(task_name, task, shared)
+    return tuple(name for name in shared if name in _shown_apart(task))
+
+
+def _shown_apart(task: StudyTask) -> tuple[str, ...]:
+    """Return the names of columns to look for; the modality is shown apart without being asked."""
+    named = (name.lower() for name in task.subgroups)
+    return tuple(dict.fromkeys((*SUBGROUPS, *(name for name in named if name != _MODALITY))))
+
+
+def _require_subgroups(task_name: str, task: StudyTask, columns: Sequence[str]) -> None:
+    """Refuse subgroups that the data say nothing of, before hours of training.
+
+    Raises:
+        SettingError: A column is missing; names those there are and the most similar one.
+    """
+    known = list(dict.fromkeys((*columns, *_IN_EVERY_STORE, _MODALITY)))
+    for name in task.subgroups:
+        if name.lower() not in known:
+            close = get_close_matches(name.lower(), known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else "Take one of these, or leave it out."
+            raise SettingError(
+                f"Task '{task_name}': subgroups has '{name}', but its data have no such column "
+                f"(known: {', '.join(known)}; of several tables, what all have). {hint}"
+            )
 
 
 def _tables(source: Path) -> Iterable[Path]:
@@ -182,7 +214,7 @@ class _Divided:
     """A task's rows in one fold: who learns, who is tested, and which classes rows hold."""
 
     def __init__(self, store: Store, config: FinetuneConfig, name: str) -> None:
-        self.store, self.config = store, config
+        self.store, self.config, self.name = store, config, name
         self.rows, self.splits = divide_task(store, config)
         self.card = task_card(store, self.rows, config)
         self.train = patients_of(self.splits, ["train"])
@@ -270,13 +302,19 @@ class _Divided:
         return len(np.unique(label_map)), int(np.count_nonzero(label_map))
 
     def test_patients(self, task: StudyTask) -> pd.DataFrame:
-        """Return patient_id, modality and subgroups of the test patients, one row for each."""
-        wanted = dict.fromkeys((*SUBGROUPS, *(name.lower() for name in task.subgroups)))
-        there = self.store.column_names
-        columns = {name: f"extra_{name}" for name in wanted if f"extra_{name}" in there}
+        """Return patient_id, modality and subgroups of the test patients, one row for each.
+
+        Raises:
+            SettingError: A subgroup is no column of the store.
+        """
+        wanted, there = _shown_apart(task), self.store.column_names
+        extra = [name.removeprefix(_EXTRA) for name in there if name.startswith(_EXTRA)]
+        # Of a store there is no table whose header could have been looked at before.
+        _require_subgroups(self.name, task, extra)
+        columns = {name: f"{_EXTRA}{name}" for name in wanted if name in extra}
         columns |= {n: n for n in _IN_EVERY_STORE if n in wanted and n not in columns}
         rows = self._rows_of(self.test)
-        values = self.store.columns(["patient_id", "modality", *columns.values()], rows)
+        values = self.store.columns(["patient_id", _MODALITY, *columns.values()], rows)
         values = values.astype(object).rename(columns={at: name for name, at in columns.items()})
         table = values.groupby("patient_id", sort=True).agg(_one_value).reset_index()
         return table.dropna(axis="columns", how="all").astype(str)

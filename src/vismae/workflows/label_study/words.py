@@ -39,9 +39,7 @@ def design(config: StudyConfig, scores: Sequence[TaskScores], cells: Sequence[Ce
     if folds != {None}:
         named = [str(fold) for fold in folds_of(config) if fold in folds]
         repeated = f"fold{'s' if len(named) > 1 else ''} {', '.join(named)} and {repeated}"
-    tested = "; ".join(
-        f"{task.task}: {len(task.patients)} {task.unit}s, {task.metric}" for task in scores
-    )
+    tested = "; ".join(f"{task.task}: {_tested(task)}, {task.metric}" for task in scores)
     count = len(config.starts)
     return (
         f"{count} {'start was' if count == 1 else 'starts were'} fine-tuned ({starts}) on "
@@ -52,6 +50,14 @@ def design(config: StudyConfig, scores: Sequence[TaskScores], cells: Sequence[Ce
         f"a task are tested on the same patients, never seen in training (n and score: {tested}). "
         f"Scores are averaged over runs and test patients; '{config.baseline}' is the baseline."
     )
+
+
+def _tested(task: TaskScores) -> str:
+    """Count the test cases that have a score, and those that have no class to be scored."""
+    scored, among = int(np.isfinite(task.values).any(axis=(0, 1, 2)).sum()), len(task.patients)
+    if scored == among:
+        return f"{among} {task.unit}s"
+    return f"{scored} of {among} {task.unit}s (the others have no class to score)"
 
 
 def _choosing(config: StudyConfig) -> str:
@@ -106,6 +112,15 @@ def _budget(row: pd.Series) -> str:
     return f"{with_labels(budget)} ({count})" if budget.endswith("%") else with_labels(budget)
 
 
+def nothing_scored(scores: TaskScores) -> str:
+    """Say that a task has no score at all, and why."""
+    return (
+        f"{scores.task}: no test case has a class to score (none of the {len(scores.patients)} "
+        f"{scores.unit}s has a value of {scores.metric}), so nothing can be compared. Where the "
+        "label maps of all test cases are empty, look at the split, or at what was annotated."
+    )
+
+
 def runs_of(count: int) -> str:
     """Say how many runs."""
     return "1 run" if count == 1 else f"{count} runs"
@@ -149,7 +164,9 @@ def forecasts(use: Sequence[LabelUse]) -> str:
 
 
 def caution(comparison: pd.DataFrame) -> str:
-    """Say what few repetitions leave open."""
+    """Say what few repetitions leave open; nothing where no test case has a score."""
+    if comparison.empty:
+        return ""
     fewest, most = int(comparison["runs"].min()), int(comparison["runs"].max())
     alone = (
         "intervals are over test patients alone: another draw of labelled patients could come out "
