@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from factories import write_png
-from stores import classification_store, segmentation_store
+from stores import classification_store, disc, record, segmentation_store
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import DataError, SettingError
 from vismae.core.settings import build_config
 from vismae.core.study_config import StudyConfig
-from vismae.data.store import Store
+from vismae.data.store import Store, StoreWriter
 from vismae.workflows.label_study.tasks import PreparedTask, prepare_task
 
 
@@ -162,3 +162,15 @@ def test_a_subgroup_that_a_store_does_not_have_is_refused_too(tmp_path: Path) ->
     task = {"kind": "classify", "sources": [store], "subgroups": ["colour"]}
     with pytest.raises(SettingError, match=r"'colour', but its data have no such column.*age_band"):
         prepared("classify", store, tmp_path / "out", tasks={"t": task})
+
+
+def test_a_task_whose_test_label_maps_are_all_empty_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with StoreWriter(tmp_path / "store") as writer:
+        for number in range(12):
+            pixels = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+            split = ("train", "val", "test")[number % 3]
+            label_map = disc((32, 32), (16, 16), 6) * np.uint8(split != "test")
+            writer.add(record(f"p{number}", pixels, split=split), pixels, label_map)
+    with pytest.raises(DataError, match="'t': the label maps of all 4 test patients are empty"):
+        prepared("segment", tmp_path / "store", tmp_path / "out")

@@ -232,6 +232,19 @@ class _Divided:
                 "validation patient, so nobody is left to test. Divide the data anew."
             )
         self._found: dict[int, frozenset[str]] = {}
+        self._require_something_to_score()
+
+    def _require_something_to_score(self) -> None:
+        """Refuse test patients who all have empty label maps: no run could be told from another.
+
+        Stops at the first image with a class, so that as a rule next to nothing is read.
+        """
+        if self._segments and not any(self._classes_of(row) for row in self._rows_of(self.test)):
+            raise DataError(
+                f"Task '{self.name}': the label maps of all {len(self.test)} test patients are "
+                "empty, so no run of it could be scored. Mark patients who have a class as test "
+                "in column split, or leave the task out."
+            )
 
     def _twins(self, tested: Sequence[str]) -> list[str]:
         """Return the test patients of whom an image is also one of those who learn or validate."""
