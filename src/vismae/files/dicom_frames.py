@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom import Dataset
 from pydicom.tag import BaseTag, Tag
 
@@ -36,6 +35,7 @@ from vismae.files.dicom_text import writable
 from vismae.files.dicom_ultrasound import picture_region, shows_colour_flow
 from vismae.files.dicom_units import FrameScale, frame_scales
 from vismae.files.dicom_window import display_window
+from vismae.files.dicom_zeros import read_whole
 from vismae.files.discover import SourceFile
 from vismae.files.pixels import grey_if_equal
 from vismae.files.reasons import Reason
@@ -129,7 +129,7 @@ def read_frames(
     """
     try:
         with file.open() as stream:
-            dataset = Header.of(pydicom.dcmread(stream, force=True), {} if known is None else known)
+            dataset = Header.of(read_whole(stream, file.name), {} if known is None else known)
         facts = facts or header_facts(dataset)
         return _frames_of(dataset, file.name, modality, keep, facts, beds)
     except UnreadableFileError:
