@@ -15,7 +15,7 @@ from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_head import first_elements
 from vismae.files.dicom_labels import LABEL_CLASSES, LabelObject, describe_labels
 from vismae.files.dicom_quiet import quiet_pydicom
-from vismae.files.dicom_text import writable
+from vismae.files.dicom_text import one_text, writable
 from vismae.files.dicom_zeros import until_zeros
 from vismae.files.discover import Group, SourceFile
 from vismae.files.pixels import MAX_IMAGE_BYTES
@@ -166,7 +166,7 @@ def _header(file: SourceFile, head: bytes) -> Dataset:
 def _identifiers(header: Dataset, labels: LabelObject | None) -> DicomIdentifiers:
     rows, columns, samples, bits = (int(header.get(keyword) or 0) for keyword in _NUMBERS)
     return _with_size(
-        [str(header.get(keyword) or "").strip() for keyword in _TEXTS],
+        [one_text(header.get(keyword)).strip() for keyword in _TEXTS],
         int(header.get("NumberOfFrames") or 1),
         (rows, columns, samples, bits),
         labels,
