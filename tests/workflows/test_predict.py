@@ -466,6 +466,17 @@ def test_results_among_the_inputs_are_no_inputs(tmp_path: Path) -> None:
     assert (result.predicted, result.skipped, result.failures) == (0, 1, ())
 
 
+@pytest.mark.parametrize("named", ["in", "in/a.png", "link"])
+def test_results_do_not_go_into_the_input_itself(named: str, tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    image = write_png(tmp_path / "in" / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    source = image if named == "in/a.png" else tmp_path / "in"
+    with pytest.raises(SettingError, match=f"out: .*{named} is the input .*Name another folder"):
+        predict(model, source, tmp_path / named)
+    assert list((tmp_path / "in").iterdir()) == [image]
+
+
 @pytest.mark.parametrize("write", [write_segmenter, write_classifier])
 def test_answers_that_are_no_numbers_are_no_answers(
     write: Callable[[Path], Path], tmp_path: Path
