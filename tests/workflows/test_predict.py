@@ -662,6 +662,21 @@ def test_nothing_to_predict_is_an_error(tmp_path: Path) -> None:
         predict(write_segmenter(tmp_path / "model"), tmp_path / "empty", tmp_path / "out")
 
 
+def test_pages_of_another_size_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = list((body(3) * 255).astype(np.uint8))
+    write_tiff(tmp_path / "in" / "even.tiff", pages)
+    write_tiff(tmp_path / "in" / "odd.tiff", [*pages, pages[0][:20], pages[0][:9]])
+    with caplog.at_level(logging.WARNING, "vismae"):
+        result = predict(write_segmenter(tmp_path / "model"), tmp_path / "in", tmp_path / "out")
+    assert [len(paths) for paths in result.outputs.values()] == [3, 3]
+    [remark] = result.remarks
+    assert "odd.tiff: 2 pages left out, of another size than the first" in remark
+    assert remark in result.summary()
+    assert "1 pictures have pages of another size" in caplog.text
+
+
 def test_the_log_names_no_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_dicom_series(
         tmp_path / "Doe_Jane", (body() * 2000).astype(np.uint16), PatientName="Doe^Jane", **FRAME
