@@ -4,8 +4,9 @@ import numpy as np
 import pydicom
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from factories import write_dicom_series
+from factories import write_dicom_series, write_dicom_slice
 from factories_labels import write_labelled_series, write_rtstruct
+from vismae.files.dicom import read_dicom
 from vismae.files.dicom_identifiers import group_series, read_identifiers
 from vismae.files.discover import SourceFile
 
@@ -39,3 +40,14 @@ def test_a_large_deflated_structure_set_is_known_as_one(tmp_path: Path) -> None:
 
     assert labels is not None
     assert labels.structures == ("Gland",)
+
+
+def test_an_identifier_with_a_backslash_stays_one_text(tmp_path: Path) -> None:
+    identifier = '=cmd|calc,"x"\\y'
+    path = write_dicom_slice(
+        tmp_path / "a.dcm", np.ones((4, 5), np.uint16), PatientID=identifier.split("\\")
+    )
+    file = SourceFile(path, None, "dicom")
+
+    assert read_identifiers(file).patient == identifier
+    assert read_dicom([file])[0].patient_id == identifier

@@ -258,13 +258,16 @@ def test_frames_need_not_fill_whole_bytes(placed: bool, tmp_path: Path) -> None:
     assert np.array_equal(found, labels)
 
 
-def test_an_image_without_any_structure_has_an_empty_segmentation(tmp_path: Path) -> None:
+def test_an_image_without_any_structure_has_an_empty_segmentation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     series = write_dicom_series(tmp_path / "ct", volume(), **PLACED)
     write_dicom_seg(tmp_path / "a.dcm", files_of(series), two_boxes() * 0, FACTS)
     require_conforming(tmp_path / "a.dcm", 0)
     path = write_dicom_slice(tmp_path / "us.dcm", volume().astype(np.uint8), Modality="US")
     write_dicom_seg(tmp_path / "b.dcm", files_of([path]), two_boxes() * 0, FACTS)
     require_conforming(tmp_path / "b.dcm", 0)
+    assert caplog.messages == []
 
 
 def test_it_belongs_to_the_study_and_names_what_made_it(tmp_path: Path) -> None:

@@ -148,6 +148,12 @@ def test_wrong_requests_are_refused_in_sentences(
     assert error_of(send(server, "predict", files["text"])) == (422, "unknown-format")
     client = server.client()
     assert error_of(client.post("/v1/predict", data={"file": "text"})) == (422, "field")
+    for kind, refused in (("multipart/form-data", "request"), ("text/plain", "field")):
+        answer = client.post("/v1/predict", content=b"x=1", headers={"content-type": kind})
+        described = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]["responses"]
+        status, code = error_of(answer)
+        told = described[str(status)]["description"]
+        assert (code, {400: "boundary", 422: "missing"}[status] in told) == (refused, True)
     assert error_of(client.get("/v1/predict")) == (405, "method")
     assert error_of(client.get("/v1/nothing")) == (404, "not-found")
     assert client.get("/redoc").status_code == 404

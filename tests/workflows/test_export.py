@@ -241,6 +241,15 @@ def test_the_runner_takes_gaps_for_what_predict_takes_them(
     assert (np.load(tmp_path / "answer.npy") == expected).mean() > 0.9995
 
 
+def test_the_runner_says_which_shape_it_wants(onnx_folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "slice.npy", np.zeros((50, 41), np.int16))
+    words = [onnx_folder / "run.py", tmp_path / "slice.npy", tmp_path / "answer.npy"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "slice.npy: has the shape (50, 41), expected (slices, height, width)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("units", "known"),
     [

@@ -466,6 +466,17 @@ def test_results_among_the_inputs_are_no_inputs(tmp_path: Path) -> None:
     assert (result.predicted, result.skipped, result.failures) == (0, 1, ())
 
 
+@pytest.mark.parametrize("named", ["in", "in/a.png", "link"])
+def test_results_do_not_go_into_the_input_itself(named: str, tmp_path: Path) -> None:
+    model = write_segmenter(tmp_path / "model")
+    image = write_png(tmp_path / "in" / "a.png", (body(1)[0] * 255).astype(np.uint8))
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    source = image if named == "in/a.png" else tmp_path / "in"
+    with pytest.raises(SettingError, match=f"out: .*{named} is the input .*Name another folder"):
+        predict(model, source, tmp_path / named)
+    assert list((tmp_path / "in").iterdir()) == [image]
+
+
 @pytest.mark.parametrize("write", [write_segmenter, write_classifier])
 def test_answers_that_are_no_numbers_are_no_answers(
     write: Callable[[Path], Path], tmp_path: Path
@@ -649,6 +660,21 @@ def test_nothing_to_predict_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no image was found"):
         predict(write_segmenter(tmp_path / "model"), tmp_path / "empty", tmp_path / "out")
+
+
+def test_pages_of_another_size_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = list((body(3) * 255).astype(np.uint8))
+    write_tiff(tmp_path / "in" / "even.tiff", pages)
+    write_tiff(tmp_path / "in" / "odd.tiff", [*pages, pages[0][:20], pages[0][:9]])
+    with caplog.at_level(logging.WARNING, "vismae"):
+        result = predict(write_segmenter(tmp_path / "model"), tmp_path / "in", tmp_path / "out")
+    assert [len(paths) for paths in result.outputs.values()] == [3, 3]
+    [remark] = result.remarks
+    assert "odd.tiff: 2 pages left out, of another size than the first" in remark
+    assert remark in result.summary()
+    assert "1 pictures have pages of another size" in caplog.text
 
 
 def test_the_log_names_no_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

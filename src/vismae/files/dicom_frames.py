@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom import Dataset
 from pydicom.tag import BaseTag, Tag
 
@@ -32,10 +31,11 @@ from vismae.files.dicom_numbers import number as number_of
 from vismae.files.dicom_numbers import readable, require_numbers, whole_number
 from vismae.files.dicom_objects import CROSS_SECTIONS, image_type_words, modality_of, require_image
 from vismae.files.dicom_suv import BedTimes
-from vismae.files.dicom_text import writable
+from vismae.files.dicom_text import one_text, writable
 from vismae.files.dicom_ultrasound import picture_region, shows_colour_flow
 from vismae.files.dicom_units import FrameScale, frame_scales
 from vismae.files.dicom_window import display_window
+from vismae.files.dicom_zeros import read_whole
 from vismae.files.discover import SourceFile
 from vismae.files.pixels import grey_if_equal
 from vismae.files.reasons import Reason
@@ -129,7 +129,7 @@ def read_frames(
     """
     try:
         with file.open() as stream:
-            dataset = Header.of(pydicom.dcmread(stream, force=True), {} if known is None else known)
+            dataset = Header.of(read_whole(stream, file.name), {} if known is None else known)
         facts = facts or header_facts(dataset)
         return _frames_of(dataset, file.name, modality, keep, facts, beds)
     except UnreadableFileError:
@@ -310,7 +310,7 @@ def _identifiers(dataset: Dataset) -> dict[str, str | None]:
         "series_uid": "SeriesInstanceUID",
         "frame_of_reference": "FrameOfReferenceUID",
     }
-    texts = {key: writable(str(dataset.get(tag) or "")) for key, tag in tags.items()}
+    texts = {key: writable(one_text(dataset.get(tag))) for key, tag in tags.items()}
     return {key: text.strip() or None for key, text in texts.items()}
 
 

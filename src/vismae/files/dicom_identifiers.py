@@ -15,7 +15,8 @@ from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_head import first_elements
 from vismae.files.dicom_labels import LABEL_CLASSES, LabelObject, describe_labels
 from vismae.files.dicom_quiet import quiet_pydicom
-from vismae.files.dicom_text import writable
+from vismae.files.dicom_text import one_text, writable
+from vismae.files.dicom_zeros import until_zeros
 from vismae.files.discover import Group, SourceFile
 from vismae.files.pixels import MAX_IMAGE_BYTES
 
@@ -105,7 +106,9 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
             labels = None
             if header.get("SOPClassUID") in LABEL_CLASSES:
                 with file.open() as stream:
-                    whole = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+                    whole = pydicom.dcmread(
+                        until_zeros(stream), force=True, stop_before_pixels=True
+                    )
                 labels = describe_labels(whole, file.name)
             return _identifiers(header, labels)
     except (MemoryError, UnreadableFileError):
@@ -157,13 +160,13 @@ def _header(file: SourceFile, head: bytes) -> Dataset:
         if is_complete or len(head) < _HEAD_BYTES:
             return header
     with file.open() as stream:
-        return read_partial(stream, is_behind, force=True, specific_tags=_TAGS)
+        return read_partial(until_zeros(stream), is_behind, force=True, specific_tags=_TAGS)
 
 
 def _identifiers(header: Dataset, labels: LabelObject | None) -> DicomIdentifiers:
     rows, columns, samples, bits = (int(header.get(keyword) or 0) for keyword in _NUMBERS)
     return _with_size(
-        [str(header.get(keyword) or "").strip() for keyword in _TEXTS],
+        [one_text(header.get(keyword)).strip() for keyword in _TEXTS],
         int(header.get("NumberOfFrames") or 1),
         (rows, columns, samples, bits),
         labels,

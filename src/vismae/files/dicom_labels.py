@@ -22,6 +22,7 @@ from vismae.files.dicom_rtstruct import (
     structure_set_rois,
 )
 from vismae.files.dicom_seg import segment_names, segmentation_patches, segmented_images
+from vismae.files.dicom_zeros import until_zeros
 from vismae.files.discover import SourceFile
 from vismae.files.label_slices import LabelSlices, cut_like_image, not_on_image, paint
 from vismae.files.reasons import Reason
@@ -119,7 +120,7 @@ def read_dicom_labels(
     """
     try:
         with file.open() as stream, quiet_pydicom():
-            dataset = pydicom.dcmread(stream, force=True)
+            dataset = pydicom.dcmread(until_zeros(stream), force=True)
             return _draw(dataset, file.name, image, values)
     except UnreadableFileError:
         raise

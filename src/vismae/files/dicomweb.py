@@ -19,6 +19,7 @@ import pydicom
 
 from vismae.core.errors import SettingError, UnreadableFileError
 from vismae.files.dicom_quiet import quiet_pydicom
+from vismae.files.dicom_zeros import until_zeros
 from vismae.files.dicomweb_address import check_address, parse_dicomweb
 from vismae.files.dicomweb_failures import DicomWebError, Failure, with_retries
 from vismae.files.dicomweb_parts import instance_file_name, save_parts
@@ -337,9 +338,9 @@ def _any_exists(paths: Iterable[Path]) -> bool:
 
 def _sop_uid_of(path: Path) -> str:
     try:
-        with quiet_pydicom():
+        with path.open("rb") as stream, quiet_pydicom():
             header = pydicom.dcmread(
-                path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True
+                until_zeros(stream), specific_tags=["SOPInstanceUID"], stop_before_pixels=True
             )
         return str(header.get("SOPInstanceUID", "")).strip()
     except Exception as error:  # whatever a damaged header makes pydicom raise

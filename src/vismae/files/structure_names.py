@@ -16,6 +16,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
 from vismae.files.dicom_quiet import quiet_pydicom
+from vismae.files.dicom_zeros import until_zeros
 from vismae.files.dicomweb_failures import DicomWebError
 from vismae.files.discover import SourceFile
 
@@ -137,7 +138,7 @@ def read_telling_parts(file: SourceFile) -> TellingParts:
 
     try:
         with file.open() as stream, quiet_pydicom():
-            return telling_parts(read_partial(stream, is_behind, force=True))
+            return telling_parts(read_partial(until_zeros(stream), is_behind, force=True))
     except (MemoryError, DicomWebError):
         raise
     except Exception as error:  # pydicom raises anything on damaged elements

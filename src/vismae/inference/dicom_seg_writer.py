@@ -313,6 +313,8 @@ def _segmentation(headers: list[Dataset], labels: np.ndarray, facts: Segmentatio
         pixel_array=labels,
         segmentation_type=seg.SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
+        # Of labels without any structure all frames are empty; highdicom would remark on each.
+        omit_empty_frames=bool(np.any(labels)),
         series_instance_uid=generate_uid(
             entropy_srcs=["series", facts.identity, headers[0].SeriesInstanceUID]
         ),

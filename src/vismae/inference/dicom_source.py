@@ -17,6 +17,7 @@ from pydicom.valuerep import DA, TM
 from vismae.core.advice import advice
 from vismae.core.errors import DataError, SettingError
 from vismae.files.dicom_numbers import is_malformed
+from vismae.files.dicom_zeros import until_zeros
 from vismae.files.discover import SourceFile
 
 # Type 2 in the patient and study modules: they must be there, but may be empty.
@@ -65,7 +66,7 @@ def source_header(file: SourceFile) -> Dataset:
         UnreadableFileError: The file is gone.
     """
     with file.open() as stream:
-        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+        header = pydicom.dcmread(until_zeros(stream), stop_before_pixels=True, force=True)
     _leave_out_malformed(header)
     if header.get("SpecificCharacterSet") not in _TAKEN_OVER:
         header.decode()

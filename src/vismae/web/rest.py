@@ -170,13 +170,13 @@ class ReconstructionAnswer(BaseModel):
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemAnswer, "description": text}
     for status, text in {
-        400: "The body is no multipart form.",
+        400: "The multipart form is malformed, or its boundary is missing.",
         401: "The access token is missing or wrong.",
         403: "The request comes from another site.",
         408: "The upload stood still, or nearly so.",
         413: "The upload is too large, packed or unpacked.",
         421: "The server is not known under that name.",
-        422: "A field is wrong, the file cannot be read, or the model was not made for it.",
+        422: "A field is wrong or missing, the file unreadable, or the model not made for it.",
         500: "A defect in vismae.",
         503: "Busy: the queue is full. Try again after Retry-After seconds.",
     }.items()

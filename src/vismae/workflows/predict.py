@@ -75,6 +75,7 @@ class PredictResult:
         predicted: Inputs predicted now.
         skipped: Inputs whose results were there.
         failures: What has no result; those that are ``left_out`` were no images.
+        remarks: Sentences on inputs of which only a part was predicted now.
     """
 
     folder: Path
@@ -82,6 +83,7 @@ class PredictResult:
     predicted: int
     skipped: int
     failures: tuple[Failure, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[Failure, ...]:
@@ -96,6 +98,7 @@ class PredictResult:
         left_out = len(self.failures) - len(self.failed)
         if left_out:
             lines.append(f"{left_out} files left out, no images to predict ({FAILED}).")
+        lines.extend(self.remarks[:_SHOWN_FAILURES])
         if self.failed:
             lines.append(f"{len(self.failed)} could not be predicted ({FAILED}):")
             lines.extend(f"  {failure.message}" for failure in self.failed[:_SHOWN_FAILURES])
@@ -116,6 +119,7 @@ class _Run:
     predicted: int = 0
     skipped: int = 0
     alone: int = 0
+    remarks: list[str] = field(default_factory=list[str])
 
 
 def predict(config: PredictConfig) -> PredictResult:
@@ -190,13 +194,26 @@ def _predict_into(
                 run.alone,
                 ensemble.preprocessing.neighbours,
             )
+        if run.remarks:
+            # The log names no file, since a name may be a patient's; the summary does.
+            logger.warning(
+                "%d pictures have pages of another size than the first, which were left out.",
+                len(run.remarks),
+            )
     wanted = {item.identity for item in inputs}
     outputs = {
         record.source: tuple(folder / output for output in record.outputs)
         for record in records.all()
         if record.identity in wanted
     }
-    return PredictResult(folder, outputs, run.predicted, run.skipped, tuple(run.failures))
+    return PredictResult(
+        folder,
+        outputs,
+        run.predicted,
+        run.skipped,
+        tuple(run.failures),
+        tuple(run.remarks),
+    )
 
 
 def _kept(config: PredictConfig) -> frozenset[Flag]:
@@ -247,6 +264,11 @@ def _read_all(run: _Run, inputs: list[Input], count: Callable[..., None]) -> Ite
             count()
             continue
         run.failures.extend(failure_of(rejected, item.named) for rejected in read.rejected)
+        if left_out := sum(volume.pages_left_out for volume in read.volumes):
+            run.remarks.append(
+                f"{item.source}: {left_out} pages left out, of another size than the first. Save "
+                "them as files of their own to predict them."
+            )
         if run.ensemble.preprocessing.neighbours:
             run.alone += all(volume.shape[0] == 1 for volume in read.volumes)
         yield from prepared_slices(read, run.ensemble.preprocessing)

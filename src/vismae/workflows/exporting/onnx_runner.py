@@ -42,4 +42,8 @@ def run(pixels, slope=1.0, intercept=0.0, scale=None, batch=16):
 if __name__ == "__main__":
     source, target, *linear = sys.argv[1:]
     numbers = [float(word) for word in linear[:2]]
-    np.save(target, run(np.load(source), *numbers, *linear[2:3]))
+    stored = np.load(source)
+    if stored.ndim not in (3, 4):
+        wanted = "(slices, height, width), or that and 3; make one slice of (1, height, width)"
+        sys.exit(f"{source}: has the shape {stored.shape}, expected {wanted}.")
+    np.save(target, run(stored, *numbers, *linear[2:3]))

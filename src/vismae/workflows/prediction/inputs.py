@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from vismae.core.errors import SettingError
 from vismae.core.types import Spacing
 from vismae.files.dicom_identifiers import group_series
 from vismae.files.discover import Group, RejectedFile, SourceFile, discover, find_file, inode
@@ -123,10 +124,17 @@ def find_inputs(
             no input.
 
     Raises:
+        SettingError: A source is ``out`` itself, in which nothing would be looked for.
         UnreadableFileError: A source does not exist.
     """
     failures: list[Failure] = []
     own = None if out is None else inode(out)
+    for source in sources:
+        if own is not None and inode(source) == own:
+            raise SettingError(
+                f"out: {out} is the input {source} itself, and results never go among the images "
+                "of their input. Name another folder; one inside the input will do."
+            )
     apart = frozenset[tuple[int, int]]() if own is None else frozenset([own])
     single: dict[Path, tuple[int, SourceFile]] = {}
     found: list[tuple[int, Input]] = []

@@ -53,6 +53,11 @@ class Volume:
         return tuple(sorted(found.union(*self.image.details.get("slice_flags", ()))))
 
     @property
+    def pages_left_out(self) -> int:
+        """How many pages of a TIFF are no slices, since they differ in size from the first."""
+        return int(self.image.details.get("pages_left_out", 0))
+
+    @property
     def in_space(self) -> bool:
         """Whether slices follow one another in space."""
         details = self.image.details
@@ -197,6 +202,7 @@ def _read_volume(
     # A list keeps the type of each: grey levels of 8 bit are not scaled as those of 16 bit are.
     stored = [pixels for image in images for pixels in _stored(image)]
     (height, width), shared = next(iter(sizes)), {**images[0].details, "slices_in_space": True}
+    shared["pages_left_out"] = sum(image.details.get("pages_left_out", 0) for image in images)
     facts = replace(images[0], pixels=np.empty((0, height, width)), details=shared)
     volume = Volume(facts, (len(stored), height, width), stored)
     return ReadInput(item, [volume], tuple(rejected))
