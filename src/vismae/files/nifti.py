@@ -116,7 +116,8 @@ def voxel_space(image: Any) -> tuple[np.ndarray, bool]:
             return np.asarray(affine, dtype=np.float64), True
     if not np.isfinite(header["pixdim"][1:4]).all():
         header = header.copy()
-        header["pixdim"][1:4] = np.nan_to_num(header["pixdim"][1:4], nan=1.0, posinf=1.0, neginf=1.0)
+        sizes = header["pixdim"][1:4]
+        header["pixdim"][1:4] = np.where(np.isfinite(sizes), sizes, 1.0)
     return np.asarray(header.get_base_affine(), dtype=np.float64), False
 
 
