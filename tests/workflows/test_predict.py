@@ -292,7 +292,7 @@ def test_no_result_overwrites_another(tmp_path: Path) -> None:
         model, [tmp_path / "in", tmp_path / "other", tmp_path / "a.zip"], tmp_path / "out"
     )
     made = [path for paths in result.outputs.values() for path in paths]
-    assert len(made) == len(set(made)) == 4
+    assert len(made) == len(set(made)) == 5
     assert all(path.resolve().is_relative_to((tmp_path / "out").resolve()) for path in made)
     assert not (tmp_path / "a.png").exists()
 
