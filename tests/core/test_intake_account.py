@@ -45,6 +45,7 @@ def account(seed: int) -> IntakeAccount:
         bytes_stored=500,
         seconds=1.5,
         patients=3,
+        divided_patients=1,
         left_out={"truncated": 1, f"code{seed}": 2},
         modalities={own: modality_account(6, seed), Modality.US: modality_account(9, seed)},
         labels=Tally.of({"liver": 2, f"class{seed}": 1}, 1000),
@@ -84,7 +85,7 @@ def test_files_are_either_read_or_left_out() -> None:
 
 
 def test_groups_are_set_once_for_the_whole() -> None:
-    found = account(0).with_groups(4, {Modality.CT: 3, Modality.US: 2}, {Modality.CT: 5})
+    found = account(0).with_groups(4, 0, {Modality.CT: 3, Modality.US: 2}, {Modality.CT: 5})
     assert (found.patients, found.volumes) == (4, 5)
     assert found.modalities[Modality.US].patients == 2
     assert found.modalities[Modality.CT].flags == account(0).modalities[Modality.CT].flags

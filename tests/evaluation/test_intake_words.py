@@ -127,3 +127,8 @@ def test_numbers_agree_with_their_nouns() -> None:
     assert counted(1, "class", "classes") == "1 class"
     assert counted(0, "image") == "0 images"
     assert counted(12345, "image") == "12\u202f345 images"
+
+
+def test_patients_in_several_splits_are_told() -> None:
+    [said] = warnings_of(replace(account(), divided_patients=2))
+    assert said.startswith("2 patients have images in several splits")

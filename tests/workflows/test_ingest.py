@@ -617,6 +617,20 @@ def test_a_store_given_as_data_is_opened_and_other_data_is_ingested_once(tmp_pat
         open_or_ingest([made.folder, tmp_path / "in"], tmp_path / "unused")
 
 
+def test_a_patient_whom_a_manifest_divides_is_told(tmp_path: Path) -> None:
+    rows = [("a", "P1", "train"), ("b", "P1", "test"), ("c", "P2", "train"), ("d", "P3", "")]
+    for number, (name, _, _) in enumerate(rows):
+        write_png(tmp_path / f"{name}.png", picture(number))
+    lines = [f"{name}.png,{patient},{split}" for name, patient, split in rows]
+    table = tmp_path / "m.csv"
+    write_csv(table, "path,patient_id,split", *lines)
+
+    result = run(table, tmp_path / "store")
+
+    page = (result.folder / "report.html").read_text()
+    assert "1 patient has images in several splits" in page
+
+
 def test_the_reference_layout_is_ingested_with_its_splits_and_fold(tmp_path: Path) -> None:
     folder = tmp_path / "task"
     for number, split in enumerate(["train", "val", "test"]):

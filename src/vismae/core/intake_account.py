@@ -163,6 +163,7 @@ class IntakeAccount:
         bytes_stored: Size of the store's shards.
         seconds: That the ingest took.
         patients: Different ones over all modalities; 0 while nobody counted them.
+        divided_patients: Those with images in several splits.
         left_out: Reason code -> files.
         modalities: What came in.
         labels: Class name of whole images -> images.
@@ -176,6 +177,7 @@ class IntakeAccount:
     bytes_stored: int = 0
     seconds: float = 0.0
     patients: int = 0
+    divided_patients: int = 0
     left_out: Mapping[str, int] = field(default_factory=_counts)
     modalities: Mapping[Modality, ModalityAccount] = field(
         default_factory=dict[Modality, ModalityAccount]
@@ -231,10 +233,18 @@ class IntakeAccount:
     def with_groups(
         self,
         patients: int,
+        divided_patients: int,
         patients_by_modality: Mapping[Modality, int],
         volumes_by_modality: Mapping[Modality, int],
     ) -> "IntakeAccount":
-        """Return the account with the numbers of different patients and volumes."""
+        """Return the account with the numbers of different patients and volumes.
+
+        Args:
+            patients: Over all modalities.
+            divided_patients: Those with images in several splits.
+            patients_by_modality: Modality -> patients.
+            volumes_by_modality: Modality -> volumes.
+        """
         modalities = {
             modality: replace(
                 part,
@@ -243,7 +253,12 @@ class IntakeAccount:
             )
             for modality, part in self.modalities.items()
         }
-        return replace(self, patients=patients, modalities=modalities)
+        return replace(
+            self,
+            patients=patients,
+            divided_patients=divided_patients,
+            modalities=modalities,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the account as JSON can hold it."""
@@ -273,6 +288,7 @@ class IntakeAccount:
             bytes_stored=self.bytes_stored + other.bytes_stored,
             seconds=self.seconds + other.seconds,
             patients=self.patients + other.patients,
+            divided_patients=self.divided_patients + other.divided_patients,
             left_out=added(self.left_out, other.left_out),
             modalities=dict(sorted(modalities.items())),
             labels=self.labels + other.labels,

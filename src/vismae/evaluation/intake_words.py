@@ -56,7 +56,7 @@ def warnings_of(account: IntakeAccount) -> list[str]:
     """Return what the owner of the data should know before training on it, one sentence each."""
     if not account.images:
         return ["No image came in."]
-    found = [*_left_out(account), *_repeats(account.exact, "identical")]
+    found = [*_left_out(account), *_divided(account), *_repeats(account.exact, "identical")]
     found += _repeats(account.near, "nearly identical")
     for modality, part in account.modalities.items():
         found += _patients(MODALITY_NAMES[modality], part)
@@ -89,6 +89,15 @@ def _left_out(account: IntakeAccount) -> Iterator[str]:
         yield (
             f"{percent(left_out, account.files)} of the files were left out, most often for "
             f"“{reason}” ({counted(number, 'file')})."
+        )
+
+
+def _divided(account: IntakeAccount) -> Iterator[str]:
+    if account.divided_patients:
+        has = "has" if account.divided_patients == 1 else "have"
+        yield (
+            f"{counted(account.divided_patients, 'patient')} {has} images in several splits, as "
+            "column split says. Fine-tuning and studies refuse that; correct the table."
         )
 
 

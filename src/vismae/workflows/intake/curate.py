@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from vismae.core.intake_account import IntakeAccount, Repeats
 from vismae.core.rundir import write_text
@@ -75,7 +76,7 @@ def _repeats(store: Store, first_of: np.ndarray) -> Repeats:
 
 
 def _with_groups(store: Store, account: IntakeAccount) -> IntakeAccount:
-    columns = store.columns(["modality", "patient_id", "volume_id"])
+    columns = store.columns(["modality", "patient_id", "volume_id", "split"])
     modalities = columns["modality"].cat
     of_modality = modalities.codes.to_numpy().astype(np.int64)
 
@@ -89,5 +90,16 @@ def _with_groups(store: Store, account: IntakeAccount) -> IntakeAccount:
         }
 
     return account.with_groups(
-        len(columns["patient_id"].cat.categories), different("patient_id"), different("volume_id")
+        len(columns["patient_id"].cat.categories),
+        _divided(columns["patient_id"].cat.codes, columns["split"].cat.codes),
+        different("patient_id"),
+        different("volume_id"),
     )
+
+
+def _divided(patients: pd.Series, splits: pd.Series) -> int:
+    """Count the patients with images in several splits; of images without one nothing is known."""
+    known = splits.to_numpy() >= 0
+    count = int(splits.max()) + 1
+    pairs = np.unique(patients.to_numpy().astype(np.int64)[known] * count + splits[known])
+    return int((np.unique(pairs // max(count, 1), return_counts=True)[1] > 1).sum())
