@@ -7,11 +7,11 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import generate_frames
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
 
 from factories import write_encapsulated
 from vismae.core.errors import UnreadableFileError
-from vismae.files.dicom_codestream import codestream_size
+from vismae.files.dicom_codestream import codestream_shape
 from vismae.files.discover import source_file
 from vismae.files.read import read_image
 
@@ -33,8 +33,8 @@ def encoded(kind: str, height: int, width: int, **options: object) -> bytes:
         ("JPEG2000", {"no_jp2": False}),
     ],
 )
-def test_a_codestream_says_its_height_and_width(kind: str, options: dict[str, object]) -> None:
-    assert codestream_size(encoded(kind, 40, 24, **options)) == (40, 24)
+def test_a_codestream_says_its_shape(kind: str, options: dict[str, object]) -> None:
+    assert codestream_shape(encoded(kind, 40, 24, **options)) == (40, 24, 1)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,17 @@ def test_files_of_other_writers_agree_with_their_headers(name: str) -> None:
     dataset = dcmread(str(get_testdata_file(name)))
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
 
-    assert codestream_size(frame) == (dataset.Rows, dataset.Columns)
+    assert codestream_shape(frame) == (
+        *(dataset.Rows, dataset.Columns),
+        dataset.SamplesPerPixel,
+    )
 
 
 @pytest.mark.parametrize(
     "frame", [b"", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\x4f\xff\x51\0", b"RLE"]
 )
 def test_what_is_cut_or_foreign_says_nothing(frame: bytes) -> None:
-    assert codestream_size(frame) is None
+    assert codestream_shape(frame) is None
 
 
 def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path: Path) -> None:
@@ -67,5 +70,27 @@ def test_a_codestream_larger_than_its_header_is_not_decoded(tmp_path: Path) -> N
         HighBit=7,
     )
 
-    with pytest.raises(UnreadableFileError, match="holds 40×24 pixels, the header says 24×40"):
+    with pytest.raises(
+        UnreadableFileError, match="holds 40×24 pixels of 1 sample, the header says 24×40"
+    ):
+        read_image(source_file(path))
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless])
+def test_colours_that_the_header_calls_grey_are_refused(tmp_path: Path, syntax: str) -> None:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
+    kind = "JPEG" if syntax == JPEGBaseline8Bit else "JPEG2000"
+    Image.fromarray(pixels).save(buffer, kind, **({"no_jp2": True} if kind == "JPEG2000" else {}))
+    tags = {"Rows": 8, "Columns": 12, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    path = write_encapsulated(
+        tmp_path / "c.dcm",
+        [buffer.getvalue()],
+        syntax,
+        **tags,
+        Modality="US",
+        PixelRepresentation=0,
+    )
+
+    with pytest.raises(UnreadableFileError, match="3 samples, the header says 8×12 pixels of 1 s"):
         read_image(source_file(path))

@@ -1,5 +1,6 @@
 """Models in forms that other code reads: the same numbers, and refusals by name."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -218,6 +219,11 @@ def test_int8_of_a_classifier_is_judged_by_its_auroc(tmp_path: Path) -> None:
     quality = json.loads((result.folder / "export.json").read_text())["quality"]
     assert quality["metric"] == "auroc"
     assert abs(quality["loss"]) < 0.2
+
+
+def test_the_runner_is_a_function_of_twenty_lines() -> None:
+    # Beside the line of its name and that of its docstring.
+    assert len(inspect.getsource(onnx_runner.run).rstrip().splitlines()) == 20 + 2
 
 
 def test_the_runner_takes_gaps_for_what_predict_takes_them(

@@ -27,7 +27,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.REGION_CROPPED: "The frame of an ultrasound screen, with its texts, was cut away.",
     Flag.GANTRY_TILT: "Slices are shifted against one another.",
     Flag.MISSING_SLICES: "Slices are missing; across the gap neighbours lie further apart.",
-    Flag.IRREGULAR_SPACING: "Slices are at uneven distances, or lie beside a straight line.",
+    Flag.IRREGULAR_SPACING: "Slices are at uneven distances, or not on one straight line.",
     Flag.OVERLAPPING_STRUCTURES: "Structures overlap; the smaller one is on top.",
     Flag.DOWNSCALED: "The image was made smaller to keep within the chosen size.",
 }

@@ -1,6 +1,7 @@
-"""The size that a compressed frame gives of itself, read from its first bytes.
+"""The shape that a compressed frame gives of itself, read from its first bytes.
 
-A few bytes may unfold to gigabytes, and a header that says otherwise does not stop a decoder.
+A few bytes may unfold to gigabytes, and a header that says otherwise does not stop a decoder; nor
+do colours in a frame that its header calls grey, of which the first third was handed on.
 Standard: ISO 15444-1 annex A.5.1 (JPEG 2000, SIZ), ISO 10918-1 annex B.2.2 (JPEG, SOF), ISO 14495-1
 annex C.2.2 (JPEG-LS, SOF55).
 """
@@ -17,34 +18,35 @@ _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}
 _START_OF_SCAN = 0xDA
 
 
-def codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """Return height and width that a JPEG, JPEG-LS or JPEG 2000 codestream has.
+def codestream_shape(frame: bytes) -> tuple[int, int, int] | None:
+    """Return height, width and samples of a pixel that a JPEG, JPEG-LS or JPEG 2000 codestream has.
 
     None where it does not say, is damaged, or is none of these.
     """
     try:
         if frame.startswith((_JPEG_2000, _JPEG_2000_FILE)):
-            return _size_of_jpeg_2000(frame)
-        return _size_of_jpeg(frame) if frame.startswith(_JPEG) else None
+            return _shape_of_jpeg_2000(frame)
+        return _shape_of_jpeg(frame) if frame.startswith(_JPEG) else None
     except (struct.error, IndexError):
         return None
 
 
-def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int] | None:
+def _shape_of_jpeg_2000(frame: bytes) -> tuple[int, int, int] | None:
     start = frame.find(_JPEG_2000, 0, _BOXES_BYTES)
     if start < 0:
         return None
     right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
-    return bottom - top, right - left
+    (samples,) = struct.unpack_from(">H", frame, start + 40)
+    return bottom - top, right - left, samples
 
 
-def _size_of_jpeg(frame: bytes) -> tuple[int, int] | None:
+def _shape_of_jpeg(frame: bytes) -> tuple[int, int, int] | None:
     place = len(_JPEG)
     while frame[place] == 0xFF:
         marker = frame[place + 1]
         if marker in _FRAME_HEADERS:
-            height, width = struct.unpack_from(">HH", frame, place + 5)
-            return (height, width) if height and width else None
+            height, width, samples = struct.unpack_from(">HHB", frame, place + 5)
+            return (height, width, samples) if height and width else None
         if marker == _START_OF_SCAN:
             return None
         if marker == 0xFF:  # a fill byte

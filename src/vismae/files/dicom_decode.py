@@ -5,7 +5,6 @@ Standard: DICOM PS3.3 C.7.6.3 (image pixel module), PS3.5 section 8 and annex A.
 
 import importlib
 import logging
-import math
 import struct
 from collections.abc import Callable
 from types import ModuleType
@@ -37,7 +36,7 @@ from rle.rle import decode_frame
 from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_bits import settle_stored_bits
-from vismae.files.dicom_codestream import codestream_size
+from vismae.files.dicom_codestream import codestream_shape
 from vismae.files.pixels import native_numbers, require_size
 from vismae.files.reasons import Reason
 
@@ -88,12 +87,14 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
     element = require_pixels(dataset, name)
     shape, syntax = _require_whole(dataset, element, name)
     samples = shape[3]
-    if syntax.is_encapsulated and syntax != RLELossless:  # whose frames do not say their size
-        _require_codestream_size(dataset, shape, name)
+    if syntax.is_encapsulated and syntax != RLELossless:  # whose frames do not say their shape
+        _require_codestream_shape(dataset, shape, name)
     shape = shape if samples == 3 else shape[:3]
-    # Some headers promise fewer frames than are there; what is not promised is not read.
-    pixels = _decode(dataset, syntax, name).reshape(-1)[: math.prod(shape)].reshape(shape)
-    pixels = native_numbers(pixels, name)
+    pixels = _decode(dataset, syntax, name)
+    if pixels.ndim == len(shape) and pixels.shape[1:] == shape[1:]:
+        # Some headers promise fewer frames than are there; what is not promised is not read.
+        pixels = pixels[: shape[0]]
+    pixels = native_numbers(pixels.reshape(shape), name)
     if samples == 3:
         return _colour_of_8_bits(pixels, int(dataset.get("BitsStored") or 8))
     if element == "PixelData" and syntax not in _LOSSY_JPEG:
@@ -174,19 +175,25 @@ def _require_whole(
     return shape, syntax
 
 
-def _require_codestream_size(dataset: Dataset, shape: tuple[int, int, int, int], name: str) -> None:
+def _require_codestream_shape(
+    dataset: Dataset, shape: tuple[int, int, int, int], name: str
+) -> None:
     frames = generate_frames(dataset.PixelData, number_of_frames=shape[0])
     for number in range(1, shape[0] + 1):
         try:
-            found = codestream_size(next(frames))
+            found = codestream_shape(next(frames))
         except (StopIteration, ValueError, EOFError, struct.error):
             return  # a decoder will say what is wrong with it
-        if found is not None and found != shape[1:3]:
+        if found is not None and found != shape[1:]:
             raise UnreadableFileError(
                 Reason.UNDECODABLE,
-                f"{name}: frame {number} holds {found[0]}×{found[1]} pixels, the header says "
-                f"{shape[1]}×{shape[2]}. Fetch the file again from its source, or leave it out.",
+                f"{name}: frame {number} holds {_shape(found)}, the header says "
+                f"{_shape(shape[1:])}. Fetch the file again from its source, or leave it out.",
             )
+
+
+def _shape(found: tuple[int, int, int]) -> str:
+    return f"{found[0]}×{found[1]} pixels of {found[2]} sample{'s' if found[2] > 1 else ''}"
 
 
 def _colour_of_8_bits(pixels: np.ndarray, bits: int) -> np.ndarray:

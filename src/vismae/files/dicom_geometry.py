@@ -155,7 +155,7 @@ class VolumeGeometry:
             or the slice thickness long where a lone slice has no neighbour.
         in_space: Whether slices follow one another in space, not in time or in no known order.
         regular: Whether all distances between slices agree within 5 %, and no slice lies further
-            than that, or 0.1 mm, from where one constant step would put it.
+            than 5 % of one and 0.1 mm from where a constant step would put it.
         flags: ``gantry-tilt`` where slices are shifted along themselves or the header says so,
             ``missing-slices`` where a gap is about twice the usual one or more,
             ``irregular-spacing`` where gaps differ in another way, or a slice lies beside the
