@@ -147,6 +147,23 @@ def test_archive_members_are_found_and_read_without_unpacking(tmp_path: Path) ->
     assert sorted(path.name for path in folder.iterdir()) == ["images.zip"]
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_archive_members_of_one_name_the_last_is_read_and_the_others_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    early = write_png(tmp_path / "early.png", GREY)
+    late = write_png(tmp_path / "late.png", GREY[:-1])
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for path in (early, early, late):
+            archive.writestr("a.png", path.read_bytes())
+
+    (found,) = discover(tmp_path / "x.zip")
+
+    assert isinstance(found, SourceFile)
+    assert found.read_bytes() == late.read_bytes()
+    assert "the last of each is read, 2 are not" in caplog.text
+
+
 def test_dots_in_the_names_of_members_hide_nothing(tmp_path: Path) -> None:
     image = write_png(tmp_path / "elsewhere" / "a.png", GREY)
     names = ["../up.png", "./here.png", "a/./b.png", "a/.hidden/c.png", "__MACOSX/d.png"]

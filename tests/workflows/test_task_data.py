@@ -115,6 +115,23 @@ def test_a_value_that_the_given_mapping_leaves_out_is_named(
     assert mapped.card.label_values == {0: 0, 7: 1}
 
 
+def test_one_class_saved_in_two_ways_is_told(
+    open_data: Callable[..., TaskData], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    for number in range(4):
+        label_map = np.zeros((32, 32, 1), dtype=np.uint8)
+        label_map[8:16, 8:16] = 255 if number % 2 else 1
+        write_nifti(tmp_path / f"d/imagesTr/c{number}_0000.nii.gz", label_map.astype(np.int16))
+        write_nifti(tmp_path / f"d/labelsTr/c{number}.nii.gz", label_map)
+
+    assert len(open_data("segment", tmp_path / "d").card.classes) == 3
+    assert "label maps hold 1 and 255, which become two classes" in caplog.text
+    caplog.clear()
+    joined = open_data("segment", tmp_path / "d", **{"task.label_values": {0: 0, 1: 1, 255: 1}})
+    assert len(joined.card.classes) == 2
+    assert "two classes" not in caplog.text
+
+
 def test_pixels_that_nobody_annotated_are_no_class(
     open_data: Callable[..., TaskData], tmp_path: Path
 ):

@@ -4,6 +4,7 @@ Nothing is unpacked to disk, and no pixel is decoded here.
 """
 
 import io
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from vismae.files.signatures import (
     content_of,
     is_nifti_pair_header,
 )
+
+logger = logging.getLogger(__name__)
 
 _WHOLE_BYTES = 2**26
 _LARGE_READ_BYTES = 2**16
@@ -213,20 +216,30 @@ def find_file(path: Path, member: str | None = None) -> FoundFile:
 
 
 def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
-    """Yield the files in a zip archive in sorted order, companions passed over."""
+    """Yield the files in a zip archive in sorted order, companions passed over.
+
+    Of several files of one name the last is the one that counts, as for programs that unpack.
+    """
     try:
-        members = sorted(open_archive(path).infolist(), key=lambda info: info.filename)
+        members = open_archive(path).infolist()
     except OSError as error:
         yield _no_access_to(str(path), error)
         return
     except UnreadableFileError as error:
         yield RejectedFile(str(path), Reason(error.reason), str(error))
         return
-    for info in members:
-        *folders, name = info.filename.split("/")
+    by_name = {info.filename: info for info in members}
+    if len(by_name) < len(members):
+        # Without the archive's name, which may be a patient's.
+        logger.warning(
+            "a zip archive holds several files of one name: the last of each is read, %d are not",
+            len(members) - len(by_name),
+        )
+    for filename, info in sorted(by_name.items()):
+        *folders, name = filename.split("/")
         if info.is_dir() or _is_companion(name) or any(map(_is_companion_folder, folders)):
             continue
-        if header_beside(path, info.filename) is None:
+        if header_beside(path, filename) is None:
             yield with_pixels(found_member(path, info))
 
 

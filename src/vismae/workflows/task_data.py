@@ -193,6 +193,12 @@ def _segmentation_card(store: Store, config: FinetuneConfig) -> TaskCard:
             f"The label maps hold only {sorted(mapping)}, so there is nothing to segment. Look at "
             "the label map files, or map their values with task.label_values."
         )
+    if not config.task.label_values and {1, 255} == set(store.label_values) - {0}:
+        logger.warning(
+            "label maps hold 1 and 255, which become two classes. If some files say with 1 what "
+            "others say with 255, set task.label_values to {0: 0, 1: 1, 255: 1}; if 255 marks "
+            "what is to be background, to {0: 0, 1: 1, 255: 0}."
+        )
     names = segmentation_class_names(
         max(mapping.values()) + 1, config.task.classes, names_by_class(store.classes, mapping)
     )

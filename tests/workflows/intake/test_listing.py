@@ -70,6 +70,8 @@ def test_members_added_to_an_archive_come_in_and_changed_ones_are_counted(tmp_pa
     changed = run(store, tmp_path / "in")
 
     assert (first.stored, added.stored, changed.stored) == (3, 4, 4)
+    # The archive itself is no file that gives images.
+    assert (first.files, first.new_files) == (3, 3)
     assert (added.new_files, added.changed_files) == (1, 0)
     assert (changed.new_files, changed.changed_files) == (0, 1)
     assert added.store.index["image_id"].tolist()[:3] == ids

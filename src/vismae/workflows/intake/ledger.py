@@ -336,6 +336,14 @@ class Ledger:
         )
         return [(entry, source, stored_row(*rest)) for entry, source, *rest in rows]
 
+    def has_members(self, archive: str) -> bool:
+        """Tell whether files of the archive of this name were listed, now or earlier."""
+        first, beyond = as_blob(f"{archive}!"), as_blob(f'{archive}"')
+        found = self.db.execute(
+            "SELECT 1 FROM entry WHERE name >= ? AND name < ? LIMIT 1", (first, beyond)
+        )
+        return found.fetchone() is not None
+
     def close_archive(self, entry: int, has_changes: bool) -> None:
         """Remember that an archive's members are listed, unless it was left out itself.
 

@@ -151,9 +151,11 @@ def identify_files(ledger: Ledger, executor: Executor) -> NewFiles:
         if not archives:
             return added
         for entry, source, row in archives:
+            # It was counted as new when it was listed, but only its members are files to read.
+            itself = 0 if ledger.has_members(row.name) else 1
             members = ledger.list_files(_members(row, source), within=entry)
             ledger.close_archive(entry, has_changes=members.changed > 0)
-            added += members
+            added += members + NewFiles(new=-itself)
 
 
 def _identify_listed(ledger: Ledger, executor: Executor) -> None:
