@@ -74,6 +74,23 @@ def test_from_scratch_nothing_is_held_back_and_images_decide_the_size():
     assert made.augment.rotate == 15
 
 
+@pytest.mark.parametrize("start", [None, MAE])
+def test_thin_structures_want_a_finer_grid_than_usual_but_no_finer_than_the_images(
+    start: StartFacts | None,
+):
+    vessels = Fingerprint(**{**vars(HEART), "height": 584, "width": 565, "detail_side": 320})
+    plan = plan_finetuning(config("segment"), vessels, start)
+    assert plan.config.data.image_size == (320, 320)
+    assert "lose more than 5% of its Dice; otherwise" in plan.reasons["data.image_size"]
+    small = Fingerprint(**{**vars(vessels), "height": 100, "width": 120})
+    assert plan_finetuning(config("segment"), small, start).config.data.image_size == (128, 128)
+    thick = Fingerprint(**{**vars(vessels), "detail_side": 64})
+    size = (224, 224) if start is None else start.image_size
+    assert plan_finetuning(config("segment"), thick, start).config.data.image_size == size
+    asked = config("segment", **{"data.image_size": 96})
+    assert plan_finetuning(asked, vessels, start).config.data.image_size == (96, 96)
+
+
 @pytest.mark.parametrize("network", ["swin_unet", "hybrid", "swin_unet_conv"])
 def test_an_adapted_start_keeps_its_own_network(network: str):
     start = StartFacts("segmenter", network, 3, (320, 320))

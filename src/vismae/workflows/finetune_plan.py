@@ -11,10 +11,20 @@ import numpy as np
 
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import SettingError
-from vismae.core.recipe import CHOSEN, Fingerprint, Plan, StartFacts, plan_finetuning
+from vismae.core.recipe import (
+    CHOSEN,
+    KEPT_DICE,
+    SIDES_FOR_DETAIL,
+    Fingerprint,
+    Plan,
+    StartFacts,
+    plan_finetuning,
+)
 from vismae.core.rundir import open_run, write_text
 from vismae.core.settings import build_config
 from vismae.core.types import PixelUnit
+from vismae.data.label_detail import smallest_side_px
+from vismae.data.labels import apply_mapping
 from vismae.models.weights import Model, kind_of, network_of
 from vismae.workflows.adapted_network import require_start_possible
 from vismae.workflows.preparation import load_start
@@ -23,6 +33,7 @@ from vismae.workflows.task_data import TaskData, open_task_data, pixel_shares
 logger = logging.getLogger(__name__)
 
 PLAN_FILE = "plan.yaml"
+_MOST_LABEL_MAPS_FOR_DETAIL = 50
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,16 @@ def fingerprint_of(config: FinetuneConfig, data: TaskData) -> Fingerprint:
         shares=dict(zip(data.card.classes, _shares(data).tolist(), strict=True)),
         multi_label=data.card.multi_label,
         slices_per_volume=int(rows.groupby("volume_id", observed=True).size().median()),
+        detail_side=_detail_side(data) if config.task.kind == "segment" else None,
     )
+
+
+def _detail_side(data: TaskData) -> int:
+    step = max(1, len(data.train) // _MOST_LABEL_MAPS_FOR_DETAIL)
+    mapping = data.card.label_values or {}
+    read = (data.store.read(int(row)).label_map for row in data.train[::step])
+    label_maps = [apply_mapping(label_map, mapping) for label_map in read if label_map is not None]
+    return smallest_side_px(label_maps, SIDES_FOR_DETAIL, KEPT_DICE)
 
 
 def _shares(data: TaskData) -> np.ndarray:
