@@ -87,6 +87,7 @@ def test_images_of_a_class_are_of_its_modality(
         {"SOPClassUID": STORAGE + "7.2"},
         {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
         {"ImageType": ["DERIVED", "SECONDARY", "OTHER", "CT_SOM5 PROT"]},
+        {"ImageType": ["ORIGINAL", "SECONDARY", "OTHER", "DOSE_INFO"]},
     ],
 )
 def test_secondary_captures_are_left_out_unless_asked_for(

@@ -81,10 +81,28 @@ def test_ct_without_rescale_is_refused_and_the_named_remedy_works(tmp_path: Path
     assert (image.modality, image.unit) == (Modality.XR, PixelUnit.DISPLAY)
 
 
-def test_a_ct_that_says_it_holds_no_hounsfield_units_is_believed(tmp_path: Path) -> None:
-    path = write_dicom_slice(tmp_path / "c.dcm", np.ones((2, 2), np.int16), RescaleType="US")
+@pytest.mark.parametrize(
+    ("kind", "intercept", "unit"),
+    [
+        ("US", 0, PixelUnit.ARBITRARY),
+        ("MGML", -1024, PixelUnit.ARBITRARY),
+        # Unspecified, but a scanner's own way of writing Hounsfield units.
+        ("US", -1024, PixelUnit.HU),
+        ("US", -1000, PixelUnit.HU),
+    ],
+)
+def test_a_ct_that_says_it_holds_no_hounsfield_units_is_believed(
+    kind: str, intercept: int, unit: PixelUnit, tmp_path: Path
+) -> None:
+    path = write_dicom_slice(
+        tmp_path / "c.dcm",
+        np.ones((2, 2), np.int16),
+        RescaleType=kind,
+        RescaleSlope=1,
+        RescaleIntercept=intercept,
+    )
 
-    assert read(path).unit is PixelUnit.ARBITRARY
+    assert read(path).unit is unit
 
 
 def test_mr_rescale_is_kept_on_an_arbitrary_scale(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ _LOSSY_SYNTAXES = {JPEGBaseline8Bit, JPEGExtended12Bit}
 # JPEG 2000 (single and multi-component), HTJ2K.
 _PERHAPS_LOSSY = {f"1.2.840.10008.1.2.4.{number}" for number in ("81", "91", "93", "203")}
 # Words of ImageType without blanks, hyphens and underscores.
-_SCREEN_WORDS = {"SCREENSAVE", "SCREENSHOT", "SCREENCAPTURE", "SECONDARYCAPTURE", "DOSEREPORT"}
+_SCREEN_WORDS = {
+    *("SCREENSAVE", "SCREENSHOT", "SCREENCAPTURE", "SECONDARYCAPTURE", "DOSEREPORT", "DOSEINFO")
+}
 _SCREEN_ENDS = (" PROT", "CSA REPORT")
 _LOCALIZER_WORDS = {"LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM", "SCANOGRAM"}
 # Magnetic resonance has no word for them in ImageType, only in what the operator sees.

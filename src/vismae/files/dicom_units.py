@@ -20,6 +20,8 @@ from vismae.files.dicom_suv import BedTimes, no_suv, suv_factor, suv_of_frame
 from vismae.files.reasons import Reason
 
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
+# Slope and intercept of scanners that store Hounsfield units without a sign.
+_HU_CUSTOMS = ((1.0, -1024.0), (1.0, -1000.0))
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def frame_scales(
             holders = [group or dataset, dataset]
             _require_no_rescale(modality, holders, name)
             found = _slope_alone(holders) or Rescale(1.0, 0.0, "")
-        unit = unit_of(modality, found.kind)
+        unit = unit_of(modality, found)
         result.append(FrameScale(found.slope * factor, found.intercept * factor, unit, factor))
     return result
 
@@ -142,14 +144,17 @@ def _require_no_rescale(modality: Modality, holders: Sequence[Dataset], name: st
             require_numbers(holder, _RESCALE, name)
 
 
-def unit_of(modality: Modality, rescale_kind: str) -> PixelUnit:
+def unit_of(modality: Modality, rescale: Rescale) -> PixelUnit:
     """Return what rescaled values of a modality mean.
 
     A CT rescale type other than Hounsfield units (material density, effective atomic number,
-    unspecified) is a scale of its own.
+    unspecified) is a scale of its own. Where it is unspecified, but air has the number that it has
+    in Hounsfield units, the writer left the word out.
     """
     if modality is Modality.CT:
-        return PixelUnit.HU if rescale_kind in ("", "HU", "HU_MOD") else PixelUnit.ARBITRARY
+        unnamed = rescale.kind == "US" and (rescale.slope, rescale.intercept) in _HU_CUSTOMS
+        named = rescale.kind in ("", "HU", "HU_MOD")
+        return PixelUnit.HU if named or unnamed else PixelUnit.ARBITRARY
     if modality is Modality.PET:
         return PixelUnit.SUV
     return PixelUnit.ARBITRARY if modality is Modality.MR else PixelUnit.DISPLAY
