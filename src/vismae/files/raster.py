@@ -225,9 +225,11 @@ def _loses_depth(image: Image.Image) -> bool:
 
 def _image_page(page: Image.Image, how: _Written) -> np.ndarray:
     mode = page.mode
-    if mode == "1" or mode == "F" or mode == "L" or mode.startswith("I"):
+    if mode == "1":
+        # Black and white, not the two darkest of 256 grey levels.
+        return np.asarray(page.convert("L"))
+    if mode == "F" or mode == "L" or mode.startswith("I"):
         pixels = np.asarray(page)
-        pixels = pixels.astype(np.uint8) if mode == "1" else pixels
         if mode.startswith("I;16") and how.white_is_zero:
             # Pillow turns 8-bit white-is-zero TIFFs round by itself, but not 16-bit ones.
             pixels = np.iinfo(np.uint16).max - pixels
