@@ -156,7 +156,7 @@ def test_tiff_pages_are_slices_and_previews_are_left_out(tmp_path: Path) -> None
     assert image.details["pages_left_out"] == 1
 
 
-def test_1_bit_images_hold_0_and_1(tmp_path: Path) -> None:
+def test_pixels_of_1_bit_are_black_and_white(tmp_path: Path) -> None:
     image = read_raster(raster(write_png(tmp_path / "b.png", GREY > 100)))
 
     np.testing.assert_array_equal(image.pixels[0], np.where(GREY > 100, 255, 0))
