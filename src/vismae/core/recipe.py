@@ -33,8 +33,9 @@ _SMALLEST_SIDE = 64
 _SIDE_STEP = 32
 KEPT_DICE = 0.95
 """What every class must keep of its Dice when its label maps are shrunk to the network's input."""
-SIDES_FOR_DETAIL = tuple(range(32, 512 + 1, _SIDE_STEP))
-"""Sides among which the smallest that keeps it is looked for."""
+SIDES_FOR_DETAIL = tuple(range(32, 384 + 1, _SIDE_STEP))
+"""Sides among which the smallest that keeps it is looked for; a step at the last one needs three
+times the memory of one at 224."""
 # Passes over the training images, and fewest and most steps.
 _STEPS = {"segment": (100, 2000, 20_000), "classify": (50, 1000, 10_000)}
 _PROBE_STEPS = 500
