@@ -78,13 +78,13 @@ def test_from_scratch_nothing_is_held_back_and_images_decide_the_size():
 def test_thin_structures_want_a_finer_grid_than_usual_but_no_finer_than_the_images(
     start: StartFacts | None,
 ):
-    vessels = Fingerprint(**{**vars(HEART), "height": 584, "width": 565, "detail_side": 320})
+    vessels = Fingerprint(**{**vars(HEART), "height": 584, "width": 565, "detail_side_px": 320})
     plan = plan_finetuning(config("segment"), vessels, start)
     assert plan.config.data.image_size == (320, 320)
     assert "lose more than 5% of its Dice; otherwise" in plan.reasons["data.image_size"]
     small = Fingerprint(**{**vars(vessels), "height": 100, "width": 120})
     assert plan_finetuning(config("segment"), small, start).config.data.image_size == (128, 128)
-    thick = Fingerprint(**{**vars(vessels), "detail_side": 64})
+    thick = Fingerprint(**{**vars(vessels), "detail_side_px": 64})
     size = (224, 224) if start is None else start.image_size
     assert plan_finetuning(config("segment"), thick, start).config.data.image_size == size
     asked = config("segment", **{"data.image_size": 96})

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from factories import write_png
 from stores import classification_store
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import RunFolderError
@@ -72,3 +74,21 @@ def test_a_class_without_a_training_image_is_named(
     with caplog.at_level("WARNING"):
         plan_recipe(finetune_config("classify", tmp_path / "plan", store))
     assert "no training image shows left, so it cannot be learnt" in caplog.text
+
+
+@pytest.mark.parametrize("asked", [None, 64])
+def test_thin_structures_are_looked_for_where_no_size_is_asked_for(
+    asked: int | None, finetune_config: MakeConfig, tmp_path: Path
+) -> None:
+    rows, columns = np.mgrid[:256, :256]
+    lines = np.where((rows + columns) % 16 == 0, 255, 0).astype(np.uint8)
+    for number in range(4):
+        write_png(tmp_path / "d" / "images" / f"{number}.png", lines + np.uint8(number))
+        write_png(tmp_path / "d" / "labels" / f"{number}.png", lines)
+    size = {"data.image_size": asked}
+    config = finetune_config("segment", tmp_path / "plan", tmp_path / "d", **size)
+
+    plan = plan_recipe(config).plan
+
+    assert plan.fingerprint.detail_side_px == (256 if asked is None else None)
+    assert plan.config.data.image_size == ((256, 256) if asked is None else (64, 64))

@@ -33,7 +33,7 @@ _SMALLEST_SIDE = 64
 _SIDE_STEP = 32
 KEPT_DICE = 0.95
 """What every class must keep of its Dice when its label maps are shrunk to the network's input."""
-SIDES_FOR_DETAIL = tuple(range(32, 384 + 1, _SIDE_STEP))
+SIDES_PX = tuple(range(32, 384 + 1, _SIDE_STEP))
 """Sides among which the smallest that keeps it is looked for; a step at the last one needs three
 times the memory of one at 224."""
 # Passes over the training images, and fewest and most steps.
@@ -59,8 +59,8 @@ class Fingerprint:
         shares: Class name -> share of the pixels (segmentation) or of the images.
         multi_label: Several classes may be true of one image.
         slices_per_volume: Median; 1 for single images.
-        detail_side: Smallest of ``SIDES_FOR_DETAIL`` at which no class loses more than
-            ``KEPT_DICE`` allows; None for classification.
+        detail_side_px: Smallest of ``SIDES_PX`` at which no class loses more than ``KEPT_DICE``
+            allows; None where it is not looked for.
     """
 
     kind: Literal["segment", "classify"]
@@ -75,7 +75,7 @@ class Fingerprint:
     shares: Mapping[str, float]
     multi_label: bool = False
     slices_per_volume: int = 1
-    detail_side: int | None = None
+    detail_side_px: int | None = None
 
     def lines(self) -> list[str]:
         """Say it, a fact a line."""
@@ -212,14 +212,12 @@ def _neighbours(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[int
 def _image_size(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[tuple[int, int], str]:
     longer = max(fingerprint.height, fingerprint.width)
     whole = max(_SMALLEST_SIDE, -(-longer // _SIDE_STEP) * _SIDE_STEP)
-    side = min(_LARGEST_SIDE, whole)
-    size, why = (
-        (side, side),
-        (f"median longer side {longer}, up to whole {_SIDE_STEP}, at most {_LARGEST_SIDE}"),
-    )
     if start is not None and start.image_size is not None:
         size, why = start.image_size, "the start model's"
-    finer = min(fingerprint.detail_side or 0, whole)
+    else:
+        size = (min(_LARGEST_SIDE, whole),) * 2
+        why = f"median longer side {longer}, up to whole {_SIDE_STEP}, at most {_LARGEST_SIDE}"
+    finer = min(fingerprint.detail_side_px or 0, whole)
     if finer > max(size):
         lost = f"shrunk below, a class would lose more than {1 - KEPT_DICE:.0%} of its Dice"
         return (finer, finer), f"{lost}; otherwise {max(size)}, {why}"

@@ -14,7 +14,7 @@ from vismae.core.errors import SettingError
 from vismae.core.recipe import (
     CHOSEN,
     KEPT_DICE,
-    SIDES_FOR_DETAIL,
+    SIDES_PX,
     Fingerprint,
     Plan,
     StartFacts,
@@ -132,16 +132,23 @@ def fingerprint_of(config: FinetuneConfig, data: TaskData) -> Fingerprint:
         shares=dict(zip(data.card.classes, _shares(data).tolist(), strict=True)),
         multi_label=data.card.multi_label,
         slices_per_volume=int(rows.groupby("volume_id", observed=True).size().median()),
-        detail_side=_detail_side(data) if config.task.kind == "segment" else None,
+        detail_side_px=_detail_side_px(config, data),
     )
 
 
-def _detail_side(data: TaskData) -> int:
+def _detail_side_px(config: FinetuneConfig, data: TaskData) -> int | None:
+    """Return the side that the training label maps need; None if it would decide nothing."""
+    mapping = data.card.label_values
+    if mapping is None or config.data.image_size is not None:
+        return None
     step = max(1, len(data.train) // _MOST_LABEL_MAPS_FOR_DETAIL)
-    mapping = data.card.label_values or {}
     read = (data.store.read(int(row)).label_map for row in data.train[::step])
-    label_maps = [apply_mapping(label_map, mapping) for label_map in read if label_map is not None]
-    return smallest_side_px(label_maps, SIDES_FOR_DETAIL, KEPT_DICE)
+    label_maps = [
+        apply_mapping(label_map, mapping).astype(np.uint8)
+        for label_map in read
+        if label_map is not None
+    ]
+    return smallest_side_px(label_maps, SIDES_PX, KEPT_DICE)
 
 
 def _shares(data: TaskData) -> np.ndarray:
