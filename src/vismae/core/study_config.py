@@ -37,6 +37,9 @@ class StudyStart(Settings):
 
     init: InitPath = None
     """Model folder or checkpoint; ``none`` starts from random weights."""
+    trivial: bool = False
+    """No network: a random forest on thumbnails of the labelled images, or the mean of their label
+    maps. What a network must beat before it has learnt anything."""
     init_for: dict[str, InitPath] = Field(default_factory=dict[str, InitPath])
     """Weights for tasks by name, in place of ``init``: such as those of each task's modality."""
     pretrain: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -133,6 +136,11 @@ class StudyConfig(Settings):
                 self._require(f"a task of starts.{name}.init_for", task, "tasks", self.tasks)
             if start.init_for and start.pretrain:
                 raise ValueError(f"starts.{name} has init_for and pretrain; give one of them")
+            if start.trivial and (start.init or start.init_for or start.pretrain or start.select):
+                raise ValueError(
+                    f"starts.{name} is trivial, which has no weights and chooses no patients; "
+                    "leave out its init, init_for, pretrain and select"
+                )
         if self.primary is not None:
             self._require("primary.task", self.primary.task, "tasks", self.tasks)
             self._require("primary.start", self.primary.start, "starts", self.starts)

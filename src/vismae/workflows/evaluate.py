@@ -148,13 +148,18 @@ def choose_cases(config: EvaluateConfig, store: Store, card: ModelCard) -> Cases
     if config.split is None and rows["split"].isna().all():
         rows = _without_known(rows, card, config, notes)
     rows = _without_overlap(rows, card, config, warnings)
-    kinds = rows["group_kind"].unique()
-    unit = _UNIT_WORDS[kinds[0]] if len(kinds) == 1 else "image group"
+    unit = unit_of_cases(rows["group_kind"])
     count = rows["patient_id"].nunique()
     notes.append(f"Scored are {len(rows)} images of {count} {unit}s.")
     for line in (*notes, *warnings):
         logger.info("%s", line)
     return Cases(rows.index.to_numpy(), unit, notes, warnings)
+
+
+def unit_of_cases(group_kinds: pd.Series) -> str:
+    """Return what one case is, by the column ``group_kind`` of its rows."""
+    kinds = group_kinds.unique()
+    return _UNIT_WORDS[str(kinds[0])] if len(kinds) == 1 else "image group"
 
 
 def _of_split(rows: pd.DataFrame, config: EvaluateConfig, store: Store) -> pd.DataFrame:
@@ -289,7 +294,7 @@ def _write_tables(
     if isinstance(scores, SegmentationResult):
         patients = scores.patients
     else:
-        patients = _probability_rows(scores)
+        patients = probability_rows(scores)
     write_bytes(folder / "scores.parquet", patients.to_parquet(index=False))
     write_text(folder / "scores.csv", patients.to_csv(index=False))
     intervals = table["interval"]
@@ -302,7 +307,7 @@ def _write_tables(
     write_text(folder / "summary.csv", flat.to_csv(index=False))
 
 
-def _probability_rows(scores: ClassificationScores) -> pd.DataFrame:
+def probability_rows(scores: ClassificationScores) -> pd.DataFrame:
     """Return one row per case and class: the probability, and whether it is true."""
     return pd.concat(
         pd.DataFrame(

@@ -1,7 +1,9 @@
 """Scores of a model on rows of a store; validation and evaluation call the same lines."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,24 @@ from vismae.evaluation.segmentation import SegmentationScorer, SliceCounts, dice
 from vismae.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
+
+
+class SaysLabelMaps(Protocol):
+    """What gives label maps of rows of a store, as ``Predictor`` does."""
+
+    def label_maps(self, store: Store, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield row number and predicted classes, (h, w) int64 in the image's own size."""
+        ...
+
+
+class SaysClasses(Protocol):
+    """What gives class probabilities of rows of a store, as ``Predictor`` does."""
+
+    def probabilities(
+        self, store: Store, rows: np.ndarray, multi_label: bool = False
+    ) -> np.ndarray:
+        """Return class probabilities of each row, (N, K)."""
+        ...
 
 
 def label_values_of(task: TaskCard, store: Store) -> dict[int, int]:
@@ -117,7 +137,7 @@ class SegmentationResult:
 
 
 def score_label_maps(
-    predictor: Predictor,
+    predictor: SaysLabelMaps,
     store: Store,
     rows: np.ndarray,
     label_values: dict[int, int],
@@ -152,7 +172,7 @@ def score_label_maps(
 
 
 def score_classes(
-    predictor: Predictor,
+    predictor: SaysClasses,
     store: Store,
     rows: np.ndarray,
     classes: tuple[str, ...],

@@ -212,6 +212,7 @@ class _Study:
                     strategy,
                     patients_at(finetuning.label_fraction, patients),
                 ),
+                trivial=self.config.starts[cell.start].trivial,
             )
 
     def _threads(self) -> int | None:

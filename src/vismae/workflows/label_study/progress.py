@@ -47,7 +47,10 @@ class StudyProgress:
         self._progress.update(
             self._bar, completed=self._done, description=f"about {left} left", refresh=True
         )
-        state = "failed" if outcome.failure else f"validation {outcome.validation:.3f}"
+        # What has no weights to choose is not validated.
+        validated = not math.isnan(outcome.validation)
+        done = f"validation {outcome.validation:.3f}" if validated else "done"
+        state = "failed" if outcome.failure else done
         # How long a run took that took its process down is not known.
         took = "" if math.isnan(outcome.seconds) else f" in {duration(outcome.seconds)}"
         logger.info(

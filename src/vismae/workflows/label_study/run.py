@@ -19,10 +19,12 @@ from vismae.data.store import Store
 from vismae.evaluation.selection import Strategy
 from vismae.inference.predictor import Predictor, choose_device
 from vismae.models.weights import load_model
-from vismae.workflows.evaluate import EvaluateResult, evaluate
-from vismae.workflows.finetune import FinetuneResult, finetune
+from vismae.workflows.evaluate import evaluate
+from vismae.workflows.finetune import finetune
 from vismae.workflows.label_study.devices import take_gpu
 from vismae.workflows.label_study.plan import SCORES, Cell
+from vismae.workflows.label_study.trivial import guess
+from vismae.workflows.scoring import SaysLabelMaps
 from vismae.workflows.select import select
 
 FAILURE = "failure.txt"
@@ -59,6 +61,7 @@ class Job:
         threads: Of this process; None leaves them as they are.
         leave_out: Table of test patients that are not scored, or None.
         chooser: Chooses the labelled patients; chance does when None.
+        trivial: Guess without a network.
     """
 
     cell: Cell
@@ -68,6 +71,7 @@ class Job:
     threads: int | None
     leave_out: Path | None = None
     chooser: Chooser | None = None
+    trivial: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,8 @@ def run_cell(job: Job, step: Step) -> Outcome:
         if job.threads is not None:
             take_gpu(str(run.parents[4]))
             torch.set_num_threads(job.threads)
-        finetuning = job.finetuning
-        if job.chooser is not None:
-            step("choosing patients")
-            labelled = choose_labelled(job.chooser, finetuning)
-            finetuning = finetuning.model_copy(update={"labelled": labelled})
-        step("fine-tuning")
-        # The network of the run is gone when the next one asks for the same memory.
-        result = finetune(finetuning)
-        step("scoring")
-        scores = _score(job, result, step).assign(seconds=time.perf_counter() - started)
+        scored = _guessed(job, step) if job.trivial else _fine_tuned(job, step)
+        scores = _labelled(job, scored).assign(seconds=time.perf_counter() - started)
         _tidy(run, job.keep_model)
         write_bytes(run / SCORES, scores.to_parquet(index=False))
     except Exception as error:
@@ -115,7 +111,7 @@ def run_cell(job: Job, step: Step) -> Outcome:
         failure = str(error) if isinstance(error, VismaeError) else _first_line(error)
         write_failure(run, failure, traceback.format_exc())
         return Outcome(job.cell, time.perf_counter() - started, failure=failure)
-    return Outcome(job.cell, time.perf_counter() - started, result.validation)
+    return Outcome(job.cell, time.perf_counter() - started, scored.validation)
 
 
 def write_failure(run: Path, failure: str, details: str = "") -> None:
@@ -171,9 +167,26 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
-def _score(job: Job, result: FinetuneResult, step: Step) -> pd.DataFrame:
-    """Return the scores of the test patients, one row per patient (case), class and metric."""
+@dataclass(frozen=True)
+class _Scored:
+    """Scores of a run's test cases, one row per case, class and metric, and what else is kept."""
+
+    table: pd.DataFrame
+    unit: str
+    validation: float
+    best_step: int
+
+
+def _fine_tuned(job: Job, step: Step) -> _Scored:
     finetuning, cell = job.finetuning, job.cell
+    if job.chooser is not None:
+        step("choosing patients")
+        labelled = choose_labelled(job.chooser, finetuning)
+        finetuning = finetuning.model_copy(update={"labelled": labelled})
+    step("fine-tuning")
+    # The network of the run is gone when the next one asks for the same memory.
+    result = finetune(finetuning)
+    step("scoring")
     evaluated = evaluate(
         EvaluateConfig(
             model=result.model,
@@ -188,17 +201,30 @@ def _score(job: Job, result: FinetuneResult, step: Step) -> pd.DataFrame:
         )
     )
     step("picturing")
-    _keep_label_maps(job, result.model)
-    return _labelled(job, result, evaluated)
+    if job.pictured and finetuning.task.kind == "segment":
+        _keep_label_maps(job, _predictor(job, result.model))
+    table = pd.read_parquet(evaluated.folder / SCORES)
+    return _Scored(table, evaluated.unit, result.validation, result.best_step)
 
 
-def _labelled(job: Job, result: FinetuneResult, evaluated: EvaluateResult) -> pd.DataFrame:
+def _guessed(job: Job, step: Step) -> _Scored:
+    step("guessing")
+    out = job.finetuning.out
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    table, unit, mean = guess(job.finetuning, job.leave_out)
+    if job.pictured and mean is not None:
+        _keep_label_maps(job, mean)
+    return _Scored(table, unit, float("nan"), 0)
+
+
+def _labelled(job: Job, scored: _Scored) -> pd.DataFrame:
     """Say in every row which run it is of, so that the tables of all runs can be joined."""
     cell = job.cell
     patients = job.finetuning.out / TRAINING_PATIENTS
     if not patients.is_file():
         raise DataError(f"{patients} is missing; it lists the labelled patients of a run.")
-    return pd.read_parquet(evaluated.folder / SCORES).assign(
+    return scored.table.assign(
         task=cell.task,
         start=cell.start,
         budget=cell.budget.name,
@@ -207,24 +233,25 @@ def _labelled(job: Job, result: FinetuneResult, evaluated: EvaluateResult) -> pd
         run=cell.run,
         fold=0 if cell.fold is None else cell.fold,
         seed=cell.seed,
-        unit_of_cases=evaluated.unit,
-        validation=result.validation,
-        best_step=result.best_step,
+        unit_of_cases=scored.unit,
+        validation=scored.validation,
+        best_step=scored.best_step,
     )
 
 
-def _keep_label_maps(job: Job, folder: Path) -> None:
-    """Keep the predicted label map of one slice of each test patient, a few kilobytes in all."""
-    if not job.pictured or job.finetuning.task.kind != "segment":
-        return
+def _predictor(job: Job, folder: Path) -> Predictor:
     model = load_model(folder)
     if model.preprocessing is None:
         raise ModelError(f"{folder} does not say how images are prepared; fine-tune it again.")
-    predictor = Predictor(
+    return Predictor(
         model.to(choose_device(job.finetuning.trainer.device)),
         model.preprocessing,
         job.finetuning.data.batch_size,
     )
+
+
+def _keep_label_maps(job: Job, predictor: SaysLabelMaps) -> None:
+    """Keep the predicted label map of one slice of each test patient, a few kilobytes in all."""
     store = Store(job.finetuning.data.sources[0])
     predicted = predictor.label_maps(store, np.array(job.pictured))
     maps = {str(row): classes.astype(np.uint8) for row, classes in predicted}

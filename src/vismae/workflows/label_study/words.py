@@ -46,8 +46,9 @@ def design(config: StudyConfig, scores: Sequence[TaskScores], cells: Sequence[Ce
         f"{len(scores)} task{'' if len(scores) == 1 else 's'} with "
         f"{repeated}; each repetition ('run') draws its own labelled patients, the smaller label "
         f"budgets within the larger ones, and its own first weights, alike for all starts."
-        f"{_choosing(config)} The weights of a run are chosen on validation patients. All runs of "
-        f"a task are tested on the same patients, never seen in training (n and score: {tested}). "
+        f"{_choosing(config)}{_guessing(config)} The weights of a run are chosen on validation "
+        f"patients. All runs of a task are tested on the same patients, never seen in training "
+        f"(n and score: {tested}). "
         f"Scores are averaged over runs and test patients; '{config.baseline}' is the baseline."
     )
 
@@ -68,6 +69,18 @@ def _choosing(config: StudyConfig) -> str:
     return (
         f" But beyond the smallest budget {', '.join(found)} chose the labelled patients by what "
         "the model of the budget before said of them."
+    )
+
+
+def _guessing(config: StudyConfig) -> str:
+    """Name the starts that are no network."""
+    found = [f"'{name}'" for name, own in config.starts.items() if own.trivial]
+    if not found:
+        return ""
+    return (
+        f" {', '.join(found)} {'is' if len(found) == 1 else 'are'} no network but what one must "
+        "beat before it has learnt anything: for classes a random forest on thumbnails of the "
+        "labelled images, for label maps the mean of the labelled ones."
     )
 
 
