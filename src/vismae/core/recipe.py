@@ -215,7 +215,8 @@ def _image_size(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[tup
     if start is not None and start.image_size is not None:
         size, why = start.image_size, "the start model's"
     else:
-        size = (min(_LARGEST_SIDE, whole),) * 2
+        side = min(_LARGEST_SIDE, whole)
+        size = (side, side)
         why = f"median longer side {longer}, up to whole {_SIDE_STEP}, at most {_LARGEST_SIDE}"
     finer = min(fingerprint.detail_side_px or 0, whole)
     if finer > max(size):
