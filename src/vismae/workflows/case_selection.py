@@ -47,8 +47,8 @@ def fitting_rows(store: Store, sequences: Sequence[str], folder: Path) -> np.nda
         )
     if left_out:
         logger.warning(
-            "%d cases without all of %s on the same voxels are left out (%s; files that could not be "
-            "used are in the store's rejected.csv): %s",
+            "%d cases without all of %s on the same voxels are left out (%s; files that could not "
+            "be used are in the store's rejected.csv): %s",
             len(left_out),
             ", ".join(sequences),
             CASES_LEFT_OUT,
