@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydicom import dcmread
+from pydicom.uid import generate_uid
 
 import vismae
 from cases_on_disk import SEQUENCES, VOXELS, case_volumes, write_cases
-from factories import write_nifti
+from factories import write_dicom_series, write_nifti
 from models_on_disk import SMALL_CONTRACT, write_segmenter
 from vismae.core.config import EvaluateConfig, FinetuneConfig
 from vismae.core.errors import DataError, SettingError
@@ -233,7 +235,10 @@ def test_a_store_says_which_sequence_an_image_is_only_where_asked(
     assert not any(name.startswith("extra") for name in plain.store.column_names)
     with pytest.raises(DataError, match=r"ingest it with --keep-column sequence"):
         finetune(finetune_config("segment", tmp_path / "run", tmp_path / "plain", **BRIEF))
-    vismae.ingest(cases, store=tmp_path / "kept", executor="here", keep_column=["sequence"])
+    kept = vismae.ingest(cases, store=tmp_path / "kept", executor="here", keep_column=["sequence"])
+    ids = kept.store.columns(["extra_sequence", "patient_id"])
+    assert set(ids["extra_sequence"]) == set(SEQUENCES)
+    assert not set(ids["patient_id"]) & {f"P{number}" for number in range(12)}
     finetune(finetune_config("segment", tmp_path / "run2", tmp_path / "kept", **BRIEF))
     without = tmp_path / "without.csv"
     without.write_text("path,label_map\na.nii.gz,b.nii.gz\n")
@@ -313,6 +318,51 @@ def test_a_bad_case_is_told_and_the_others_are_predicted(segmenter: Path, tmp_pa
     assert "case P2 also has number 0002" in reasons["P2_0000.nii.gz"]
     assert "case_0000.nii.gz is T1, case_0001.nii.gz is FLAIR" in reasons["alone.nii.gz"]
     assert len(reasons) == 4
+
+
+def test_a_classifier_of_cases_is_scored_and_gives_one_answer_a_case(
+    cases: Path, finetune_config: MakeConfig, tmp_path: Path
+) -> None:
+    settings = {**BRIEF, "model.network": "swin"}
+    run = finetune(finetune_config("classify", tmp_path / "run", cases, **settings))
+    scored = scores_of(run.model, cases, tmp_path / "scores")
+    assert (scored.unit, scored.primary.n) == ("image group", 2)
+    asked: dict[str, Any] = {"model": run.model, "inputs": cases, "device": "cpu"}
+    result = vismae.predict(out=tmp_path / "out", **asked)
+    assert (result.predicted, result.failures) == (12, ())
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert (table["level"] == "volume").sum() == 12
+
+
+def test_series_of_dicom_are_a_case_where_a_manifest_says_so(
+    segmenter: Path, tmp_path: Path
+) -> None:
+    study, place = generate_uid(), generate_uid()
+    lines = ["path,patient_id,case_id,sequence"]
+    for sequence, volume in zip(SEQUENCES, case_volumes(0), strict=False):
+        write_dicom_series(
+            tmp_path / sequence,
+            volume.transpose(2, 1, 0).astype(np.uint16),
+            Modality="MR",
+            StudyInstanceUID=study,
+            FrameOfReferenceUID=place,
+            SliceThickness=5.0,
+        )
+        lines.append(f"{sequence},P1,first,{sequence}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    asked: dict[str, Any] = {"model": segmenter, "inputs": tmp_path / "manifest.csv"}
+    result = vismae.predict(out=tmp_path / "out", device="cpu", **asked)
+    assert (result.predicted, result.failures) == (1, ())
+    [(path,)] = result.outputs.values()
+    assert path == tmp_path / "out" / "P1" / "first.dcm"
+    first = {dcmread(file).SOPInstanceUID for file in (tmp_path / "T1").iterdir()}
+    [series] = dcmread(path).ReferencedSeriesSequence
+    assert {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence} == first
+    # The folder alone does not say which series is which.
+    alone = vismae.predict(
+        model=segmenter, inputs=tmp_path / "T1", out=tmp_path / "b", device="cpu"
+    )
+    assert "which sequence it is its name does not say" in alone.failed[0].message
 
 
 def test_what_gives_one_image_at_a_time_refuses_such_a_model_at_once(

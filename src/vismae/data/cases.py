@@ -103,18 +103,28 @@ def sequence_numbers(store: Store, sequences: Sequence[str]) -> pd.DataFrame:
             f"the column {SEQUENCE_COLUMN} itself, or ingest it with --keep-column "
             f"{SEQUENCE_COLUMN}."
         )
-    told = store.columns([_SEQUENCE, _CASE]).astype(object).fillna("")
-    words = told[_SEQUENCE].astype(str).str.strip().str.casefold()
+    told = store.columns([_SEQUENCE, _CASE])
+    words, cases = told[_SEQUENCE].cat, told[_CASE].cat
     wanted = {name.casefold(): number for number, name in enumerate(sequences)}
-    found = words.map(wanted).fillna(-1).astype(int)
-    absent = [name for number, name in enumerate(sequences) if not (found == number).any()]
+    # The last entry is that of rows without a word, whose code is -1.
+    of_words = [*(wanted.get(str(word).strip().casefold(), -1) for word in words.categories), -1]
+    absent = [name for number, name in enumerate(sequences) if number not in of_words]
     if absent:
-        there = ", ".join(sorted(set(told[_SEQUENCE]) - {""})) or "none"
-        raise DataError(
-            f"{store.address}: no image is of the sequence {', '.join(absent)}; column "
-            f"{SEQUENCE_COLUMN} has {there}. Correct the column, or model.sequences."
+        there = ", ".join(map(str, filter(None, words.categories)))
+        found = f"column {SEQUENCE_COLUMN} has {there}. Correct it, or model.sequences."
+        silent = (
+            f"none says its sequence. Name a manifest with the column {SEQUENCE_COLUMN}, as vismae "
+            "convert nnunet writes one."
         )
-    return names.assign(case=told[_CASE].astype(str), number=found)
+        raise DataError(
+            f"{store.address}: no image is of the sequence {', '.join(absent)}; "
+            + (found if there else silent)
+        )
+    of_cases = np.array([*map(str, cases.categories), ""], dtype=object)
+    return names.assign(
+        case=pd.Categorical(of_cases[cases.codes]),
+        number=np.array(of_words)[words.codes],
+    )
 
 
 def fitting_cases(store: Store, sequences: Sequence[str]) -> tuple[np.ndarray, list[LeftOutCase]]:
