@@ -153,7 +153,7 @@ def convert(
     ] = None,
     channel: Annotated[
         str | None,
-        typer.Option(help="Channel that becomes the image (nnunet).", metavar="NAME|N"),
+        typer.Option(help="The one channel to take; else all (nnunet).", metavar="NAME|N"),
     ] = None,
     overwrite: Overwrite = None,
     config: ConfigFile = None,

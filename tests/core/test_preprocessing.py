@@ -15,6 +15,7 @@ CHANGED: dict[str, object] = {
     "mean": 0.5,
     "std": 0.25,
     "neighbours": 1,
+    "sequences": ("T1", "T2"),
 }
 
 

@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 import vismae
+from cases_on_disk import VOXELS, case_volumes
 from factories import write_nifti, write_png
-from vismae.core.errors import DataError, SettingError
+from vismae.core.errors import SettingError
 from vismae.data.store import Store
+from vismae.models.weights import load_model
 
 
 def test_a_converted_volume_task_trains_and_keeps_its_test_patients(tmp_path: Path) -> None:
@@ -116,8 +118,6 @@ def test_one_channel_of_several_is_trained_on_and_predicted(layout: str, tmp_pat
         "labels": {"0": "background", "1": "tumour"},
     }
     (tmp_path / "in" / "dataset.json").write_text(json.dumps(table))
-    with pytest.raises(DataError, match="Choose it with --channel"):
-        vismae.convert("nnunet", tmp_path / "in", out=tmp_path / "task")
     (task,) = vismae.convert(
         "nnunet", tmp_path / "in", out=tmp_path / "task", channel="flair"
     ).tasks
@@ -160,3 +160,42 @@ def test_settings_of_another_layout_are_refused(tmp_path: Path) -> None:
     (tmp_path / "busi").mkdir()
     with pytest.raises(SettingError, match="belong to the layout nnunet"):
         vismae.convert("busi", tmp_path / "busi", out=tmp_path / "task", fold=1)
+
+
+@pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
+def test_all_channels_become_sequences_that_are_trained_on_and_predicted(
+    layout: str, tmp_path: Path
+) -> None:
+    images, labels = tmp_path / "in" / "imagesTr", tmp_path / "in" / "labelsTr"
+    for number in range(4):
+        *volumes, label_map = case_volumes(number)
+        case = f"case_{number}x"
+        write_nifti(labels / f"{case}.nii.gz", label_map, VOXELS)
+        if layout == "decathlon":
+            write_nifti(images / f"{case}.nii.gz", np.stack(volumes, axis=-1), VOXELS)
+            continue
+        for place, volume in enumerate(volumes):
+            write_nifti(images / f"{case}_{place:04d}.nii.gz", volume, VOXELS)
+    table = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "both": 1}}
+    (tmp_path / "in" / "dataset.json").write_text(json.dumps(table))
+    (task,) = vismae.convert("nnunet", tmp_path / "in", out=tmp_path / "task").tasks
+    assert (task.images, task.patients, task.splits) == (4, 4, {"to be decided": 4})
+    run = vismae.finetune(
+        "segment",
+        config=task.config,
+        out=tmp_path / "run",
+        model={"size": "nano"},
+        trainer={"max_steps": 1},
+        **{"data.image_size": 32, "data.batch_size": 2, "data.workers": 0},
+    )
+    contract = load_model(run.model).preprocessing
+    assert contract is not None
+    assert (contract.sequences, contract.input_channels) == (("T1", "FLAIR"), 2)
+    manifest = task.config.parent / "manifest.csv"
+    result = vismae.predict(model=run.model, inputs=manifest, out=tmp_path / "out", device="cpu")
+    assert (result.predicted, result.failures) == (4, ())
+    for number, [path] in enumerate(result.outputs.values()):
+        assert path.name == f"case_{number}x.nii.gz"
+        written = nib.Nifti1Image.from_filename(path)
+        assert written.shape == (32, 28, 3)
+        assert np.allclose(written.affine, VOXELS)

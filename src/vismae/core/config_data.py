@@ -124,6 +124,7 @@ class ConvertConfig(Settings):
     fold: int | None = Field(default=None, ge=0)
     """Fold of splits_final.json that validates, counted from 0 (nnunet)."""
     channel: int | str | None = None
-    """Channel of several that becomes the image, by name or number from 0 (nnunet)."""
+    """Channel of several that becomes the image, by name or number from 0; when unset all of them
+    are seen together, as sequences of a case (nnunet)."""
     overwrite: bool = False
     """Empty ``out`` first."""

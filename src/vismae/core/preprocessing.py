@@ -4,12 +4,21 @@ It travels inside every model folder and is the same in pre-training, fine-tunin
 and prediction. ``data/intensity.py`` carries it out.
 """
 
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from vismae.core.errors import PreprocessingError
+from vismae.core.errors import PreprocessingError, SettingError
 from vismae.core.types import Modality, PixelUnit
 
 # Only these scales are physical: mixing them with display grey levels changes what a value means.
@@ -29,6 +38,21 @@ _Percentile = Annotated[float, Field(ge=0.0, le=100.0)]
 _Percentiles = Annotated[tuple[_Percentile, _Percentile], AfterValidator(_rising)]
 
 
+def sequence_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of sequences without blanks around them.
+
+    Raises:
+        ValueError: One is empty, or two differ at most in upper and lower case.
+    """
+    found = tuple(name.strip() for name in names)
+    known = [name.casefold() for name in found]
+    twice = [name for name in found if known.count(name.casefold()) > 1]
+    if twice or "" in found:
+        what = f"'{twice[0]}' is there twice" if twice else "one name is empty"
+        raise ValueError(f"{what}; each sequence needs a name of its own")
+    return found
+
+
 class Preprocessing(BaseModel):
     """Everything between a stored image and the network's input tensor."""
 
@@ -40,6 +64,9 @@ class Preprocessing(BaseModel):
     """Channels of an image; grey images are repeated, colour images averaged for 1."""
     neighbours: int = Field(default=0, ge=0, le=5)
     """Slices on each side that come with a slice, as further channels (2.5D); edges repeat."""
+    sequences: Annotated[tuple[str, ...], AfterValidator(sequence_names)] = ()
+    """Sequences of a case that are its channels, in their order, each scaled by itself; none for
+    images that stand alone."""
     fit: Literal["pad", "stretch"] = "pad"
     """Keep the aspect ratio and pad bottom and right, or stretch to the input size."""
     ct_window_hu: _Window = (-1000.0, 1000.0)
@@ -55,10 +82,46 @@ class Preprocessing(BaseModel):
     pixel_units: dict[Modality, tuple[PixelUnit, ...]] = {}
     """Units seen in training, by modality; empty before training."""
 
+    @model_validator(mode="after")
+    def _sequences_are_grey(self) -> "Preprocessing":
+        if self.sequences and self.in_channels != 1:
+            raise ValueError(
+                f"sequences are {', '.join(self.sequences)}, each of one channel, but in_channels "
+                f"is {self.in_channels}; it must be 1"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Model folders of single images stay readable for versions that know no sequences.
+        written: Mapping[str, Any] = write(self)
+        return {name: value for name, value in written.items() if name != "sequences" or value}
+
+    @property
+    def slice_channels(self) -> int:
+        """Channels of one slice: those of an image, or one for each sequence."""
+        return len(self.sequences) or self.in_channels
+
     @property
     def input_channels(self) -> int:
         """Channels of the network's input: those of the slice and of its neighbours."""
-        return self.in_channels * (1 + 2 * self.neighbours)
+        return self.slice_channels * (1 + 2 * self.neighbours)
+
+    def refuse_sequences(self, where: str, cure: str) -> None:
+        """Raise if the model sees several sequences of a case, which a command cannot give it.
+
+        Args:
+            where: The model, for the message.
+            cure: What to do instead.
+
+        Raises:
+            SettingError: It does; names them.
+        """
+        if self.sequences:
+            raise SettingError(
+                f"{where} sees the sequences {', '.join(self.sequences)} of a case together, as "
+                f"channels. {cure}"
+            )
 
     def require_same(self, other: "Preprocessing", where: str) -> None:
         """Raise if ``other`` prepares images in another way, naming every field that differs.

@@ -167,7 +167,9 @@ def plan_finetuning(
         return settings[section][last]
 
     network = choose("model.network", *_network(fingerprint.kind, start))
-    choose("model.in_channels", *_channels(fingerprint, start))
+    grey = (1, "each sequence is grey")
+    alone = not config.model.sequences
+    choose("model.in_channels", *(_channels(fingerprint, start) if alone else grey))
     choose("model.neighbours", *_neighbours(fingerprint, start))
     choose("data.image_size", *_image_size(fingerprint, start))
     pretrained = start is not None or config.task_pretrain_steps > 0

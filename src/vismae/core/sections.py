@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from vismae.core.errors import SettingError
+from vismae.core.preprocessing import sequence_names
 from vismae.core.types import Modality
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -76,6 +77,7 @@ def _none_is_scratch(value: object) -> object:
 InitPath = Annotated[Path | None, BeforeValidator(_none_is_scratch)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Sequences = Annotated[tuple[str, ...], AfterValidator(sequence_names), BeforeValidator(_as_tuple)]
 Modalities = Annotated[tuple[Modality, ...], BeforeValidator(_as_modalities)]
 
 
@@ -304,6 +306,9 @@ class NetworkSettings(Settings):
     neighbours: int | None = Field(default=None, ge=0, le=5)
     """Slices of the volume on each side that are seen with each slice, as channels (2.5D, grey
     images); the start model's where there are volumes, else 0."""
+    sequences: Sequences = ()
+    """Sequences of a case that are seen together, in the order of the channels, such as T1 and
+    FLAIR; names as in the manifest's column sequence. None: each image stands alone."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Largest rate of stochastic depth; none where the encoder is frozen."""
     network: NetworkName | None = None
@@ -353,6 +358,15 @@ class NetworkSettings(Settings):
         """Refuse settings that a named network would ignore."""
         if self.network is not None:
             self._refuse_ignored(self.network)
+        return self
+
+    @model_validator(mode="after")
+    def _sequences_are_grey(self) -> "NetworkSettings":
+        if self.sequences and self.in_channels == 3:
+            raise SettingError(
+                f"sequences are {', '.join(self.sequences)}, each of one channel, but in_channels "
+                "is 3. Leave out in_channels"
+            )
         return self
 
     def _refuse_ignored(self, network: NetworkName) -> None:

@@ -51,24 +51,17 @@ class DatasetFacts:
         words = set(self.modalities.values())
         return words.pop() if len(words) == 1 else None
 
-    def number_of(self, wanted: int | str | None, where: str) -> int:
+    def number_of(self, wanted: int | str, where: str) -> int:
         """Return the number of the channel that becomes the image.
 
         Args:
-            wanted: Its number, or its name in any case; None where there is but one.
+            wanted: Its number, or its name in any case.
             where: The table, for messages.
 
         Raises:
-            DataError: There are several to choose from, or none of that number or name.
+            DataError: None or several are of that number or name.
         """
         found = ", ".join(f"{number} {name}" for number, name in sorted(self.channels.items()))
-        if wanted is None:
-            if len(self.channels) > 1:
-                raise DataError(
-                    f"{where}: an image has {len(self.channels)} channels ({found}), and a network "
-                    "sees one of them. Choose it with --channel and its name or number."
-                )
-            return 0
         text = str(wanted).strip()
         numbers = [number for number, name in self.channels.items() if _same(name, text)]
         if not numbers and text.isdecimal():

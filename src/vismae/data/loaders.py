@@ -17,6 +17,7 @@ from vismae.core.sections import PretrainDataSettings
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.augment import augment_pretrain, sample_rng
 from vismae.data.augment_labelled import draw_changes
+from vismae.data.case_rows import CaseRows
 from vismae.data.geometry import fit_image, fit_label_map, resize_image, to_channels
 from vismae.data.intensity import normalise, to_unit_range
 from vismae.data.labels import apply_mapping
@@ -63,22 +64,30 @@ class SliceReader:
         self.preprocessing = preprocessing
         reach = preprocessing.neighbours
         self._neighbours = Neighbours(store, reach) if reach else None
+        names = preprocessing.sequences
+        self._cases = CaseRows(store, names) if names else None
 
     def read_input(self, row: int) -> tuple[Tensor, StoredSlice]:
         """Return what the network sees on the 0..1 scale, and the slice as stored.
 
-        The slice, or with ``neighbours`` in the contract, (C·(2n + 1), h, w), those beside it too.
+        The slice, or with ``sequences`` or ``neighbours`` in the contract, (C·(2n + 1), h, w), all
+        sequences of its case and the slices beside it too, slice by slice.
         """
         image, stored = self.read(row)
-        if self._neighbours is None:
+        rows = self._seen_with(row)
+        if rows == [row]:
             return image, stored
         size = (image.shape[1], image.shape[2])
         return torch.cat(
-            [
-                image if other == row else resize_image(self.read(other)[0], size)
-                for other in self._neighbours.of(row)
-            ]
+            [image if other == row else resize_image(self.read(other)[0], size) for other in rows]
         ), stored
+
+    def _seen_with(self, row: int) -> list[int]:
+        """Return the rows whose images are the channels."""
+        beside = [row] if self._neighbours is None else self._neighbours.of(row)
+        if self._cases is None:
+            return beside
+        return [other for shown in beside for other in self._cases.of(shown)]
 
     def read(self, row: int) -> tuple[Tensor, StoredSlice]:
         """Return the image on the 0..1 scale, (C, h, w), and the slice as stored."""

@@ -3,6 +3,7 @@
 Columns of a manifest (any order, any case): ``path`` or ``image``; optionally ``label_map``,
 ``mask`` or ``mask_path``; ``label``; ``patient_id`` or ``group_id``; ``volume_id``,
 ``slice_index``, ``spacing_mm``; ``channel``; ``modality``; ``split``; others only where asked for.
+Where ``sequence`` is asked for, ``case_id`` tells the cases of one patient apart.
 
 A path is relative to the csv, or absolute. It is looked for on disk, then in an ``images.zip``
 beside the csv; ``archive.zip!member`` names a member of any other archive. Whether a file exists
@@ -24,6 +25,8 @@ from vismae.core.types import Spacing
 MANIFEST_FILE = "manifest.csv"
 _LARGEST_NUMBER = 10**9  # the store keeps 32 bits
 IMAGE_ARCHIVE = "images.zip"
+SEQUENCE_COLUMN = "sequence"
+CASE_COLUMN = "case_id"
 PATH_COLUMNS = ("path", "image")
 LABEL_MAP_COLUMNS = ("label_map", "mask", "mask_path")
 SPLIT_WORDS = {
@@ -117,6 +120,11 @@ class ManifestTable:
                 f"{', '.join(columns) or 'no columns'}."
             )
         missing = [name for name in keep_columns if name.lower() not in columns]
+        if SEQUENCE_COLUMN in missing:
+            raise DataError(
+                f"{path}: no column {SEQUENCE_COLUMN} says which sequence of its case an image is, "
+                f"found {', '.join(columns)}. Add it, with the names of model.sequences."
+            )
         if missing:
             raise DataError(
                 f"{path}: column {missing[0]} of --keep-column is not there, found "
@@ -174,7 +182,11 @@ def _parse_row(
     if not name:
         raise DataError(f"{where}: the cell {path_column} is empty. Give a path or remove the row.")
     label_map = next((cells[column] for column in LABEL_MAP_COLUMNS if cells.get(column)), None)
-    patient_id, group_kind = _group(cells)
+    cases = SEQUENCE_COLUMN in keep_columns
+    patient_id, group_kind = _group(cells, cases)
+    extra = {name: cells[name.lower()] for name in keep_columns}
+    if cases:
+        extra[CASE_COLUMN] = cells.get(CASE_COLUMN, "")
     return ManifestRow(
         name=name,
         image=locate(name, folder),
@@ -188,15 +200,18 @@ def _parse_row(
         channel=_parse_channel(cells.get("channel", ""), where),
         modality=cells.get("modality") or None,
         split=parse_split(cells.get("split", ""), where),
-        extra={name: cells[name.lower()] for name in keep_columns},
+        extra=extra,
     )
 
 
-def _group(cells: dict[str, str]) -> tuple[str | None, str | None]:
+def _group(cells: dict[str, str], cases: bool) -> tuple[str | None, str | None]:
+    """Return id and kind of what must not be divided; a case must not, where there are cases."""
     if cells.get("patient_id"):
         return cells["patient_id"], "patient"
     if cells.get("group_id"):
         return cells["group_id"], "group"
+    if cases and cells.get(CASE_COLUMN):
+        return cells[CASE_COLUMN], "group"
     return None, "image" if "patient_id" in cells or "group_id" in cells else None
 
 

@@ -130,7 +130,8 @@ def _resolve(
         if task == "segment" and pairing.channels:
             logger.warning(
                 "%s: each of the channels %s becomes an image of its own, with the label map of "
-                "its case. To learn from one of them: vismae convert nnunet FOLDER --channel NAME",
+                "its case. To learn from all together: vismae convert nnunet FOLDER; from one of "
+                "them: --channel NAME",
                 source,
                 ", ".join(pairing.channels),
             )

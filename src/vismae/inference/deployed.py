@@ -78,11 +78,12 @@ class UnitRangeModel(nn.Module):
         """Return logits (B, K, h, w), probabilities (B, K) or features (B, D).
 
         Args:
-            images: One or three channels for a model of one channel, else three; where the
-                contract wants neighbours, the slices of one volume in order.
+            images: One or three channels for a model of one channel, else three; one for each of
+                the contract's sequences; where it wants neighbours, the slices of one volume in
+                order.
         """
         contract = self.preprocessing
-        if contract.in_channels == 1:
+        if contract.in_channels == 1 and not contract.sequences:
             images = images.mean(dim=1, keepdim=True)
         rows, columns = places_along(images, 2), places_along(images, 3)
         canvas = contract.image_size
@@ -124,8 +125,8 @@ class StoredPixelModel(nn.Module):
     def forward(
         self,
         pixels: Float[Tensor, "B C h w"],
-        scale: Int[Tensor, " B"],
-        scaling: Float[Tensor, "B 4"],
+        scale: Int[Tensor, "B *each"],
+        scaling: Float[Tensor, "B *each 4"],
     ) -> Tensor:
         """Return logits (B, K, h, w), probabilities (B, K) or features (B, D).
 
@@ -134,21 +135,24 @@ class StoredPixelModel(nn.Module):
             scale: A number of ``Scale`` for each image.
             scaling: Of each image slope, intercept (physical value = stored · slope + intercept),
                 and the physical values that become 0 and 1 with ``RANGE``; they also stand for
-                values that are not finite.
+                values that are not finite. Where the contract has sequences, both are given for
+                each of them: (B, C) and (B, C, 4).
         """
-        slope, intercept, low, high = (
-            value[:, None, None, None] for value in scaling.unbind(dim=1)
-        )
+        contract = self.body.preprocessing
+        if not contract.sequences:
+            # One image, whatever its channels.
+            scale, scaling = scale[:, None], scaling[:, None]
+        slope, intercept, low, high = (value[..., None, None] for value in scaling.unbind(dim=-1))
         values = pixels * slope + intercept
         values = torch.where(torch.isnan(values), low, values)
         values = torch.where(values == float("inf"), high, values)
         values = torch.where(values == float("-inf"), low, values)
-        chosen = scale[:, None, None, None]
-        contract = self.body.preprocessing
+        chosen = scale[..., None, None]
         low = _by_scale(chosen, contract.ct_window_hu[0], contract.pet_range_suv[0], 0.0, low)
         high = _by_scale(chosen, contract.ct_window_hu[1], contract.pet_range_suv[1], 255.0, high)
         # Where nothing varies the image shows nothing, whatever its level.
-        flat = values.amin(dim=(1, 2, 3), keepdim=True) == values.amax(dim=(1, 2, 3), keepdim=True)
+        axes = (2, 3) if contract.sequences else (1, 2, 3)
+        flat = values.amin(dim=axes, keepdim=True) == values.amax(dim=axes, keepdim=True)
         empty = ((chosen == Scale.GREY) & flat) | (high <= low)
         width = torch.where(high > low, high - low, 1.0)
         unit = torch.where(empty, 0.0, ((values - low) / width).clamp(0.0, 1.0))

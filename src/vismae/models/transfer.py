@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
 from vismae.core.errors import ModelError, SettingError
@@ -90,6 +90,7 @@ def transfer(
     target: nn.Module,
     parts: tuple[str, ...] = ("encoder",),
     middle: bool = False,
+    sequences: int = 0,
 ) -> TransferReport:
     """Copy named parts of one model into another.
 
@@ -98,13 +99,17 @@ def transfer(
     its output on grey images, or on a slice repeated, the same. With
     ``middle``, the channels are neighbouring slices: the stem's weights go to the middle one and
     those of the others start at 0 ("central frame initialisation", Arnab et al. 2021, arXiv
-    2103.15691), so that at first the network computes what it did of the slice alone.
+    2103.15691), so that at first the network computes what it did of the slice alone. With
+    ``sequences`` the stem's sum is spread evenly over those of the slice, which keeps its output
+    where all of them show the same.
 
     Args:
         source: Any model with the attributes named in ``parts``.
         target: Changed in place, only if every part fits.
         parts: Some of ``PARTS``.
         middle: The target's image channels are a slice and its neighbours.
+        sequences: How many sequences the target sees of each slice, where the source did not see
+            the same ones; 0 otherwise.
 
     Raises:
         SettingError: A part is unknown.
@@ -117,7 +122,7 @@ def transfer(
             raise SettingError(f"'{part}' cannot be transferred. Parts: {', '.join(PARTS)}.")
         old, new = _part_of(source, part), _part_of(target, part)
         wanted = new.state_dict()
-        states[part] = _fit(old.state_dict(), wanted, part, adapted, middle)
+        states[part] = _fit(old.state_dict(), wanted, part, adapted, middle, sequences)
         differences = state_differences(wanted, states[part])
         if differences:
             raise ModelError(
@@ -197,12 +202,17 @@ def _fit(
     part: str,
     adapted: list[tuple[str, str]],
     middle: bool,
+    sequences: int,
 ) -> dict[str, Tensor]:
     """Change the tensors whose shape follows from window size or image channels."""
     fitted = dict(state)
     tables: dict[tuple[int, int], int] = {}
     for name in state.keys() & wanted.keys():
         old, new = state[name], wanted[name]
+        if name in _STEMS and sequences:
+            fitted[name], how = _spread_over(old, new.shape, sequences)
+            adapted.append((f"{part}.{name}", how))
+            continue
         if name in _STEMS and middle and old.shape[1] in (1, 3):
             many = new.shape[1]
             fitted[name] = old.new_zeros(new.shape)
@@ -227,6 +237,16 @@ def _fit(
         change = f"{count} tables interpolated from window {old_window} to {new_window}"
         adapted.append((f"{part}.*.{_BIAS_TABLE}", change))
     return fitted
+
+
+def _spread_over(old: Tensor, shape: Size, sequences: int) -> tuple[Tensor, str]:
+    """Give each sequence an even share of a stem, of the middle slice where there are several."""
+    spread = old.new_zeros(shape)
+    first = (shape[1] - sequences) // 2
+    spread[:, first : first + sequences] = old.sum(1, keepdim=True) / sequences
+    beside = shape[1] // sequences - 1
+    rest = f" of the middle slice, the {beside} beside it at 0" if beside else ""
+    return spread, f"spread over {sequences} sequences{rest}"
 
 
 def _window(table: Tensor) -> int:

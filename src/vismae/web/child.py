@@ -64,6 +64,10 @@ def _describe(served: Served, step: Step) -> list[dict[str, Any]]:
                 f"{folder} is a contrastive encoder, which says nothing of an image that the page "
                 "could show. Use vismae embed for its features, or fine-tune it."
             )
+        card.preprocessing.refuse_sequences(
+            str(folder),
+            "The page and the server take one image at a time; use vismae predict on files.",
+        )
         note = None
         if card.kind == "classifier" and task is not None:
             note = calibration_note(folder, task, served.evaluations)

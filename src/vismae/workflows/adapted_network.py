@@ -57,6 +57,29 @@ def require_start_fits(source: Model, init: Path | None, network: NetworkName) -
         )
 
 
+def require_known_sequences(source: Model, init: Path | None, settings: NetworkSettings) -> None:
+    """Check that what a start model knows of sequences is not put to other channels in silence.
+
+    Raises:
+        SettingError: It sees several sequences and the run single images, or other slices.
+    """
+    known = source.preprocessing
+    if known is None or not known.sequences:
+        return
+    listed = ", ".join(known.sequences)
+    if not settings.sequences:
+        raise SettingError(
+            f"--init {init} sees the sequences {listed} together, but model.sequences is empty. "
+            f"Set model.sequences=[{listed}], or start from a model of single images."
+        )
+    if settings.sequences == known.sequences and settings.neighbours != known.neighbours:
+        raise SettingError(
+            f"--init {init} sees {known.neighbours} slices on each side of a slice, and "
+            f"model.neighbours is {settings.neighbours}. With model.sequences leave it out, or "
+            "start from a model of single images."
+        )
+
+
 def build_network(
     settings: NetworkSettings,
     kind: Literal["segment", "classify"],
@@ -96,6 +119,7 @@ def build_network(
                 network,
                 parts=parts_in_common(source, network, decoder=settings.decoder == "transfer"),
                 middle=preprocessing.neighbours > 0 and not _sees_neighbours(source),
+                sequences=_new_sequences(source, preprocessing),
             )
         choose_trainable(
             network,
@@ -140,6 +164,11 @@ def _new_network(
 
 def _sees_neighbours(source: Model) -> bool:
     return source.preprocessing is not None and source.preprocessing.neighbours > 0
+
+
+def _new_sequences(source: Model, preprocessing: Preprocessing) -> int:
+    known = source.preprocessing.sequences if source.preprocessing is not None else ()
+    return 0 if preprocessing.sequences == known else len(preprocessing.sequences)
 
 
 def _swin_config(settings: NetworkSettings, source: Model | None, channels: int) -> SwinConfig:

@@ -24,7 +24,7 @@ from PIL import Image
 from vismae.core.config import ConvertConfig
 from vismae.core.errors import DataError, SettingError
 from vismae.core.rundir import open_run, write_text
-from vismae.data.manifest import IMAGE_ARCHIVE, MANIFEST_FILE
+from vismae.data.manifest import IMAGE_ARCHIVE, MANIFEST_FILE, SEQUENCE_COLUMN
 from vismae.data.public.layouts import READERS
 from vismae.data.public.nnunet import read_nnunet
 from vismae.data.public.tasks import PublicTask, TaskRow
@@ -45,7 +45,7 @@ class ConvertedTask:
     Attributes:
         kind: ``segment`` or ``classify``.
         config: Settings file for ``vismae finetune``.
-        images: Number of images (a volume counts as one).
+        images: Number of images (a volume counts as one, and so do all sequences of a case).
         patients: Number of patients, or of groups of images where those are not known.
         splits: Number of images of each split; ``to be decided`` where there is none.
     """
@@ -139,7 +139,9 @@ class _Writer:
                 writer = csv.DictWriter(file, [*_COLUMNS, *row.more], extrasaction="raise")
                 writer.writeheader()
             writer.writerow(cells)
-            self._splits[row.split or "to be decided"] += 1
+            # The sequences of a case are one image, which its first row counts for.
+            if row.more.get(SEQUENCE_COLUMN) in (None, *self._task.sequences[:1]):
+                self._splits[row.split or "to be decided"] += 1
             self._groups.add(row.patient_id or row.group_id or row.volume_id or str(cells["path"]))
         if writer is None:
             raise DataError(f"{self._folder.name}: the data set holds no image.")
@@ -219,4 +221,6 @@ class _Writer:
         }
         if self._task.in_channels == 3:
             settings["model"] = {"in_channels": 3}
+        if self._task.sequences:
+            settings["model"] = {"sequences": list(self._task.sequences)}
         return settings

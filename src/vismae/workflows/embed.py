@@ -132,6 +132,9 @@ def embed(config: EmbedConfig) -> EmbedResult:
         [config.model], choose_device(config.device), precision=config.precision
     )
     require_features(cast(Model, ensemble.models[0]))
+    ensemble.preprocessing.refuse_sequences(
+        str(config.model), "Use the model it was started from, whose features are of one image."
+    )
     stores = [path for path in config.inputs if is_store(path)]
     if stores and len(config.inputs) > 1:
         raise SettingError(

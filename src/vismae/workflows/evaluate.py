@@ -13,6 +13,7 @@ from vismae.core.errors import DataError, ModelError
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.rundir import open_run, write_bytes, write_text
 from vismae.data.fingerprint import WITHHELD, Overlap, overlap
+from vismae.data.manifest import SEQUENCE_COLUMN
 from vismae.data.sources import Task
 from vismae.data.splits import read_patients_csv
 from vismae.data.store import Store
@@ -21,6 +22,12 @@ from vismae.evaluation.patient_scores import summarise_patients
 from vismae.evaluation.statistics import Interval
 from vismae.inference.predictor import Predictor, choose_device
 from vismae.models.weights import load_model
+from vismae.workflows.case_selection import (
+    CASES_LEFT_OUT,
+    fitting_rows,
+    one_row_each,
+    seen_rows,
+)
 from vismae.workflows.evaluation_report import write_report
 from vismae.workflows.ingest import open_or_ingest
 from vismae.workflows.preparation import of_modality, resolve_preprocessing, with_units
@@ -91,17 +98,21 @@ def evaluate(config: EvaluateConfig) -> EvaluateResult:
     """
     model, card, task = _load(config.model)
     with open_run(config.out, "evaluate", config, overwrite=config.overwrite) as folder:
+        sequences = card.preprocessing.sequences
         store = open_or_ingest(
             config.data.sources,
             folder / "store",
             task=_SCORED_KINDS[card.kind],
             fold=config.fold,
+            keep_column=(SEQUENCE_COLUMN,) if sequences else (),
         )
-        cases = choose_cases(config, store, card)
+        fits = fitting_rows(store, sequences, folder)
+        cases = choose_cases(config, store, card, fits)
         preprocessing = resolve_preprocessing(
             config.preprocessing, config.data.image_size, None, card.preprocessing
         )
-        with_units(preprocessing, store.index.iloc[cases.rows], str(store.folder))
+        seen = seen_rows(store, sequences, cases.rows)
+        with_units(preprocessing, store.index.iloc[seen], str(store.folder))
         model.to(choose_device(config.device))
         predictor = Predictor(model, preprocessing, config.data.batch_size)
         if card.kind == "segmenter":
@@ -127,22 +138,39 @@ def _load(folder: Path) -> tuple[nn.Module, ModelCard, TaskCard]:
     return model, card, card.task
 
 
-def choose_cases(config: EvaluateConfig, store: Store, card: ModelCard) -> Cases:
+def choose_cases(
+    config: EvaluateConfig, store: Store, card: ModelCard, usable: np.ndarray | None = None
+) -> Cases:
     """Return the rows to score: the wanted split, never training rows in silence.
+
+    Args:
+        config: The settings.
+        store: Where the images are.
+        card: Of the model.
+        usable: Which rows can be used, (N,) bool; all when None.
 
     Raises:
         DataError: No row is left, or the model has learnt from one.
     """
     index = store.index.reset_index(drop=True)
+    notes: list[str] = []
+    if usable is not None and not usable.all():
+        notes.append(
+            f"{int((~usable).sum())} images were left out, of other sequences than the model's or "
+            f"of cases without all of them on the same voxels ({CASES_LEFT_OUT})."
+        )
+        index = index[usable]
     index = of_modality(index, config.data.modality, str(store.folder))
     labelled = index["has_label_map"] if card.kind == "segmenter" else index["label"].notna()
     if card.task is not None and card.task.multi_label and labelled.any():
         # An empty cell means that no class is true of the image.
         labelled = pd.Series(True, index=index.index)
-    notes: list[str] = []
-    if not labelled.all():
-        notes.append(f"{int((~labelled).sum())} images without a label were left out.")
-    rows = _of_split(index[labelled], config, store)
+    sequences = card.preprocessing.sequences
+    found = one_row_each(store, sequences, index[labelled])
+    without = len(one_row_each(store, sequences, index)) - len(found)
+    if without:
+        notes.append(f"{without} images without a label were left out.")
+    rows = _of_split(found, config, store)
     rows = _without_named(rows, config.leave_out, notes)
     warnings: list[str] = []
     if config.split is None and rows["split"].isna().all():

@@ -61,6 +61,13 @@ def export(config: ExportConfig) -> ExportResult:
             f"{config.model} looks at {contract.neighbours} slices on each side (2.5D), and "
             "MONAI's inferers give slices one by one. Use --format onnx or torch-export."
         )
+    if contract is not None and (config.format == "monai" or config.data):
+        what = "data gives" if config.data else "A bundle is given"
+        contract.refuse_sequences(
+            str(config.model),
+            f"{what} one image at a time. "
+            + ("Leave it out." if config.data else "Use --format onnx or torch-export."),
+        )
     if config.data and config.format != "onnx-int8":
         raise SettingError("data is for format onnx-int8, whose loss it measures. Leave it out.")
     if config.data:
@@ -81,11 +88,22 @@ def _write(folder: Path, config: ExportConfig, model: Model) -> Outcome:
     }
     if config.format in weights:
         outcome = weights[config.format]()
-        reach = model.preprocessing.neighbours if model.preprocessing is not None else 0
-        seen = f"Its channels are a slice and {reach} on each side of it, in their order."
-        return replace(outcome, notes=(*outcome.notes, seen)) if reach else outcome
+        seen = _channels(model)
+        return replace(outcome, notes=(*outcome.notes, seen)) if seen else outcome
     body = deployed(model)
     return _whole_model(folder, config, model, body)
+
+
+def _channels(model: Model) -> str:
+    """Say what the channels are, where they are not those of an image."""
+    contract = model.preprocessing
+    if contract is None or contract.input_channels == contract.in_channels:
+        return ""
+    reach, names = contract.neighbours, ", ".join(contract.sequences)
+    if not reach:
+        return f"Its channels are the sequences {names}, in this order."
+    of_each = f"; of each the sequences {names}" if names else ""
+    return f"Its channels are a slice and {reach} on each side of it, in their order{of_each}."
 
 
 def _whole_model(folder: Path, config: ExportConfig, model: Model, body: UnitRangeModel) -> Outcome:

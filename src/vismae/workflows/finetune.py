@@ -224,6 +224,7 @@ class _Finetuning:
             self.contract,
             settings.neighbours,
             source,
+            settings.sequences,
         )
         preprocessing, _ = with_units(wanted, self.data.training_index, self.data.store.address)
         network, report = build_network(
@@ -382,7 +383,7 @@ class _Finetuning:
         if len(data.withheld):
             used[WITHHELD] = data.withheld
         return {
-            stage: fingerprint(data.store.columns(FINGERPRINT_COLUMNS, rows))
+            stage: fingerprint(data.store.columns(FINGERPRINT_COLUMNS, data.seen(rows)))
             for stage, rows in used.items()
         }
 

@@ -26,7 +26,7 @@ from vismae.core.types import PixelUnit
 from vismae.data.label_detail import smallest_side_px
 from vismae.data.labels import apply_mapping
 from vismae.models.weights import Model, kind_of, network_of
-from vismae.workflows.adapted_network import require_start_possible
+from vismae.workflows.adapted_network import require_known_sequences, require_start_possible
 from vismae.workflows.preparation import load_start
 from vismae.workflows.task_data import TaskData, open_task_data, pixel_shares
 
@@ -89,7 +89,8 @@ def plan_task(config: FinetuneConfig, data: TaskData, source: Model | None) -> P
         source: The start model.
 
     Raises:
-        SettingError: Neighbouring slices are asked for where there are no volumes.
+        SettingError: Neighbouring slices are asked for where there are no volumes, or the start
+            model sees other sequences.
     """
     fingerprint = fingerprint_of(config, data)
     if config.model.neighbours and fingerprint.slices_per_volume < 2:
@@ -111,7 +112,10 @@ def plan_task(config: FinetuneConfig, data: TaskData, source: Model | None) -> P
             contract.image_size if contract else None,
             contract.neighbours if contract else 0,
         )
-    return plan_finetuning(config, fingerprint, start)
+    plan = plan_finetuning(config, fingerprint, start)
+    if source is not None:
+        require_known_sequences(source, config.init, plan.config.model)
+    return plan
 
 
 def fingerprint_of(config: FinetuneConfig, data: TaskData) -> Fingerprint:

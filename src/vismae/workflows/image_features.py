@@ -103,6 +103,9 @@ class ImageFeatures(TransformerMixin, BaseEstimator):
                 precision=cast(Precision, self.precision),
             )
             require_features(cast(Model, ensemble.models[0]))
+            ensemble.preprocessing.refuse_sequences(
+                str(self.model), "Use the model it was started from."
+            )
             self._ensemble, self._loaded_as = ensemble, wanted
         return self._ensemble
 

@@ -22,6 +22,8 @@ from vismae.inference.ensemble import Ensemble, load_ensemble
 from vismae.inference.error_slices import error_slices
 from vismae.inference.predictor import choose_device
 from vismae.inference.slices import Slice, segment_slices
+from vismae.workflows.prediction.case_reading import read_case
+from vismae.workflows.prediction.cases import find_cases
 from vismae.workflows.prediction.fitting import resolved
 from vismae.workflows.prediction.inputs import (
     Failure,
@@ -35,7 +37,6 @@ from vismae.workflows.prediction.reading import (
     ReadInput,
     Volume,
     prepared_slices,
-    read_input,
 )
 from vismae.workflows.prediction.records import RECORDS, Record, Records, request_of
 from vismae.workflows.prediction.remote import (
@@ -140,7 +141,8 @@ def predict(config: PredictConfig) -> PredictResult:
     )
     config = resolved(config, ensemble)
     with tempfile.TemporaryDirectory(prefix="vismae-") as scratch:
-        inputs, failures = _find_all(config, Path(scratch))
+        sequences = ensemble.preprocessing.sequences
+        inputs, failures = _find_all(config, sequences, Path(scratch))
         if not inputs and not failures:
             raise DataError(
                 f"{', '.join(map(str, config.inputs))}: no image was found. Name images, folders "
@@ -150,8 +152,12 @@ def predict(config: PredictConfig) -> PredictResult:
             return _predict_into(folder, config, ensemble, inputs, failures)
 
 
-def _find_all(config: PredictConfig, scratch: Path) -> tuple[list[Input], list[Failure]]:
+def _find_all(
+    config: PredictConfig, sequences: tuple[str, ...], scratch: Path
+) -> tuple[list[Input], list[Failure]]:
     servers, on_disk = servers_of(config.inputs, config.query)
+    if sequences:
+        return find_cases(on_disk, sequences, config.out)
     inputs, failures = find_listed_inputs(on_disk, config.out)
     for address, server in servers.items():
         for found in remote_inputs(address, server, config.query, _kept(config), scratch):
@@ -255,7 +261,7 @@ def _read_all(run: _Run, inputs: list[Input], count: Callable[..., None]) -> Ite
             run.fingerprints[item.identity] = fingerprint
             if isinstance(item, RemoteInput):
                 item.fetch()
-            read = read_input(item, run.ensemble.cards, run.config.modality, keep)
+            read = read_case(item, run.ensemble.cards, run.config.modality, keep)
         except DicomWebError:
             raise
         except (UnreadableFileError, PreprocessingError, DataError, MemoryError) as error:

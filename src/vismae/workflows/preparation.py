@@ -10,6 +10,7 @@ from vismae.core.errors import DataError, ModelError, SettingError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.sections import PreprocessingSettings
 from vismae.core.types import Modality, PixelUnit
+from vismae.data.manifest import SEQUENCE_COLUMN
 from vismae.data.sources import Task
 from vismae.data.store import Store
 from vismae.data.store_files import is_remote
@@ -23,18 +24,29 @@ DEFAULT_IMAGE_SIZE = (224, 224)
 
 
 def open_images(
-    sources: Sequence[Path], into: Path, task: Task | None = None, fold: int | None = None
+    sources: Sequence[Path],
+    into: Path,
+    task: Task | None = None,
+    fold: int | None = None,
+    sequences: Sequence[str] = (),
 ) -> Store:
     """Return the store that ``sources`` is, or one made from them in ``into``.
 
     Of processes that train together the first one does so before the others.
+
+    Args:
+        sources: Of images.
+        into: Folder for a store made on the way.
+        task, fold: As for ``open_or_ingest``.
+        sequences: That are seen together; the store must say which an image is.
 
     Raises:
         DataError: As for ``open_or_ingest``.
     """
     if len(sources) == 1 and is_remote(sources[0]):
         return Store(sources[0])
-    return open_or_ingest(sources, into, task=task, fold=fold)
+    kept = (SEQUENCE_COLUMN,) if sequences else ()
+    return open_or_ingest(sources, into, task=task, fold=fold, keep_column=kept)
 
 
 def load_start(init: Path | None) -> tuple[Model | None, Preprocessing | None]:
@@ -74,6 +86,7 @@ def resolve_preprocessing(
     start: Preprocessing | None,
     neighbours: int | None = None,
     source: Model | None = None,
+    sequences: tuple[str, ...] | None = None,
 ) -> Preprocessing:
     """Return the contract of a run: the start model's, or ours with the user's wishes.
 
@@ -84,6 +97,7 @@ def resolve_preprocessing(
         neighbours: As in the contract.
         source: The start model. Weights of another project have no contract, but images are
             normalised as in its training unless the user wishes otherwise.
+        sequences: As in the contract; None leaves them as they are.
 
     Raises:
         PreprocessingError: A wish contradicts the start model; names the field.
@@ -103,6 +117,8 @@ def resolve_preprocessing(
         wanted = wanted.model_copy(update={"in_channels": in_channels})
     if neighbours is not None:
         wanted = wanted.model_copy(update={"neighbours": neighbours})
+    if sequences is not None:
+        wanted = wanted.model_copy(update={"sequences": sequences})
     if wanted.neighbours and wanted.in_channels != 1:
         raise SettingError(
             f"model.neighbours is {wanted.neighbours}, which is for grey images, but "

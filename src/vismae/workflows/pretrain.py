@@ -173,7 +173,7 @@ def _train(
     team: Team,
 ) -> Path:
     source, start = load_start(config.init)
-    # Single slices are learnt from, also where the start model saw those beside each too.
+    # Single slices are learnt from, also where the start model saw several together.
     wanted = resolve_preprocessing(
         config.preprocessing,
         config.data.image_size,
@@ -181,6 +181,7 @@ def _train(
         start,
         neighbours=0,
         source=source,
+        sequences=(),
     )
     preprocessing, modalities = with_units(wanted, rows, store.address)
     model = build_pretraining(config, source)

@@ -84,6 +84,11 @@ def select(config: SelectConfig) -> SelectResult:
     """
     ensemble = load_ensemble([config.model], choose_device(config.device))
     card = ensemble.cards[0]
+    card.preprocessing.refuse_sequences(
+        str(config.model),
+        "Patients are chosen by single images: use the model it was started from, with --strategy "
+        "core-set.",
+    )
     strategy: Strategy = config.strategy or ("core-set" if card.task is None else "hybrid")
     if needs_uncertainty(strategy) and card.task is None:
         raise SettingError(

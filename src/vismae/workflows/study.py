@@ -237,6 +237,12 @@ class _Study:
                         "study cannot compare; it compares balanced accuracy of one class per "
                         "image. Use vismae finetune and vismae evaluate for this task."
                     )
+                if settings.model.sequences:
+                    raise SettingError(
+                        f"model.sequences is {', '.join(settings.model.sequences)} for task "
+                        f"'{name}', and a study divides and compares single images. Leave it out, "
+                        "or use vismae finetune and vismae evaluate for several sequences."
+                    )
                 require_start_possible(settings.init, settings.model.network_for(task.kind))
                 meanings[start] = str((settings.task.classes, settings.data.modality))
             if not meanings:

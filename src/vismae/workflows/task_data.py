@@ -33,6 +33,7 @@ from vismae.data.splits import (
     write_splits_csv,
 )
 from vismae.data.store import Store
+from vismae.workflows.case_selection import fitting_rows, one_row_each, seen_rows
 from vismae.workflows.preparation import of_modality, open_images
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class TaskData:
         withheld: Those of training patients that the label fraction leaves out.
         pretraining: All images of training patients, with labels or without.
         card: Classes and the meaning of label values.
+        sequences: That are seen together; a row above then stands for all of its slice.
         labels: Of every row of the store (classification; rows without one hold -1 or zeros).
     """
 
@@ -62,12 +64,17 @@ class TaskData:
     withheld: np.ndarray
     pretraining: np.ndarray
     card: TaskCard
+    sequences: tuple[str, ...] = ()
     labels: np.ndarray | None = None
 
     @property
     def training_index(self) -> pd.DataFrame:
-        """Modality and unit of the rows that are learnt from."""
-        return self.store.columns(["modality", "unit"], self.train)
+        """Modality and unit of the images that are learnt from."""
+        return self.store.columns(["modality", "unit"], self.seen(self.train))
+
+    def seen(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of all images that the network is shown for some rows."""
+        return seen_rows(self.store, self.sequences, rows)
 
 
 def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
@@ -76,9 +83,12 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
     Raises:
         DataError: There are no labels, or splits or classes do not fit.
     """
-    store = open_images(config.data.sources, folder / "store", config.task.kind, config.fold)
+    sequences = config.model.sequences
+    store = open_images(
+        config.data.sources, folder / "store", config.task.kind, config.fold, sequences
+    )
     index = store.columns(LABEL_COLUMNS)
-    rows, splits = divide_task(store, config)
+    rows, splits = divide_task(store, config, fitting_rows(store, sequences, folder))
     if is_main_process():
         write_splits_csv(folder / "splits.csv", splits)
     chosen = _labelled_patients(rows, patients_of(splits, ["train"]), config)
@@ -111,7 +121,7 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
     )
     card = task_card(store, rows, config)
     labels = None if config.task.kind == "segment" else _encode_all(index, rows, card)
-    return TaskData(store, train, val, test, withheld, pretraining, card, labels)
+    return TaskData(store, train, val, test, withheld, pretraining, card, sequences, labels)
 
 
 def _labelled_patients(
@@ -131,16 +141,26 @@ def _labelled_patients(
     return sorted(listed)
 
 
-def divide_task(store: Store, config: FinetuneConfig) -> tuple[pd.DataFrame, dict[str, str]]:
+def divide_task(
+    store: Store, config: FinetuneConfig, usable: np.ndarray | None = None
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the labelled rows of a task, labelled by row number, and patient -> split.
 
     No seed enters: runs that differ in seed or label fraction must share their test patients.
+
+    Args:
+        store: Where the images are.
+        config: The settings.
+        usable: Which rows can be used, (N,) bool; all when None.
 
     Raises:
         DataError: There are no labels, or the splits do not fit.
     """
     index = store.columns(LABEL_COLUMNS)
-    rows = _labelled(of_modality(index, config.data.modality, store.address), config)
+    if usable is not None:
+        index = index[usable]
+    rows = of_modality(index, config.data.modality, store.address)
+    rows = _labelled(store, rows, config)
     return rows, _divide(store, rows, config)
 
 
@@ -155,8 +175,8 @@ def task_card(store: Store, rows: pd.DataFrame, config: FinetuneConfig) -> TaskC
     return _classification_card(rows, config)
 
 
-def _labelled(rows: pd.DataFrame, config: FinetuneConfig) -> pd.DataFrame:
-    kind = config.task.kind
+def _labelled(store: Store, rows: pd.DataFrame, config: FinetuneConfig) -> pd.DataFrame:
+    kind, sequences = config.task.kind, config.model.sequences
     has_label = rows["has_label_map"] if kind == "segment" else rows["label"].notna()
     if kind == "classify" and config.task.multi_label:
         # An empty cell means that no class is true of the image.
@@ -167,9 +187,11 @@ def _labelled(rows: pd.DataFrame, config: FinetuneConfig) -> pd.DataFrame:
             f"{', '.join(map(str, config.data.sources))}: no image has a {column.replace('_', ' ')}"
             f". Give a manifest with a column {column} to {kind}."
         )
-    if not has_label.all():
-        logger.info("left out %d images without a label", int((~has_label).sum()))
-    return rows[has_label]
+    found = one_row_each(store, sequences, rows[has_label])
+    left_out = len(one_row_each(store, sequences, rows)) - len(found)
+    if left_out:
+        logger.info("left out %d images without a label", left_out)
+    return found
 
 
 def _divide(store: Store, rows: pd.DataFrame, config: FinetuneConfig) -> dict[str, str]:

@@ -374,24 +374,42 @@ def test_a_number_that_the_label_map_has_too_is_no_channel(tmp_path: Path) -> No
         read_nnunet(tmp_path, channel=1)
 
 
-def test_one_of_several_channels_is_chosen_and_never_taken_for_all(tmp_path: Path) -> None:
+def test_one_of_several_channels_is_chosen_or_all_are_sequences(tmp_path: Path) -> None:
     labels: dict[str, object] = {"background": 0, "core": 1}
     numbered = _nnunet(tmp_path / "numbered", labels)
     for root in (numbered, _nnunet(tmp_path / "unnamed", labels)):
         (task,) = read_nnunet(root, channel=1)
         assert [(row.group_id, row.channel) for row in task.rows] == [("a", None), ("b", None)]
+        assert (task.sequences, [row.more for row in task.rows]) == ((), [{}, {}])
+        (task,) = read_nnunet(root)
+        assert task.sequences == ("T1", "FLAIR")
+        assert [(row.group_id, row.more["sequence"]) for row in task.rows] == [
+            (case, name) for case in ("a", "b") for name in task.sequences
+        ]
         (root / "dataset.json").write_text(json.dumps({"labels": labels}))
-        with pytest.raises(DataError, match="channels 0, 1, and a network sees one"):
-            read_nnunet(root)
+        assert read_nnunet(root)[0].sequences == ("channel_0", "channel_1")
+    alike = {"channel_names": {"0": "noNorm", "1": "nonorm"}, "labels": labels}
+    (numbered / "dataset.json").write_text(json.dumps(alike))
+    assert read_nnunet(numbered)[0].sequences == ("noNorm_0", "nonorm_1")
+    alone = {"channel_names": {"0": "CT"}, "labels": labels}
+    (numbered / "dataset.json").write_text(json.dumps(alone))
+    with pytest.raises(DataError, match=r"names the channels 0 CT, but imagesTr also .* number 1"):
+        read_nnunet(numbered)
     table = {"modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}, "labels": labels}
     (numbered / "dataset.json").write_text(json.dumps(table))
-    with pytest.raises(DataError, match=r"4 channels .* Choose it with --channel"):
+    with pytest.raises(DataError, match=r"no image of channel 2 .t1gd.*Choose one .* --channel"):
         read_nnunet(numbered)
     decathlon = tmp_path / "Task01_BrainTumour"
     for case in ("BRATS_001", "BRATS_0002"):
         for folder in ("imagesTr", "labelsTr"):
             _touch(decathlon / folder / f"{case}.nii.gz")
     (decathlon / "dataset.json").write_text(json.dumps(table))
+    (task,) = read_nnunet(decathlon)
+    assert task.sequences == ("FLAIR", "T1w", "t1gd", "T2w")
+    assert [(row.channel, row.more["sequence"]) for row in task.rows] == [
+        *enumerate(task.sequences),
+        *enumerate(task.sequences),
+    ]
     (task,) = read_nnunet(decathlon, channel="T1Gd")
     assert [(row.group_id, row.channel, row.modality) for row in task.rows] == [
         ("BRATS_0002", 2, "mr"),

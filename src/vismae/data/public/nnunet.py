@@ -15,6 +15,7 @@ from typing import Any
 from vismae.core.errors import DataError
 from vismae.data.dataset_json import DATASET_JSON, DatasetFacts, read_dataset_json
 from vismae.data.labels import refuse_not_annotated
+from vismae.data.manifest import SEQUENCE_COLUMN
 from vismae.data.pairing import PairedImage, find_pairs
 from vismae.data.pairing_names import channel_of, stem_of
 from vismae.data.public.tasks import PublicTask, TaskRow, require_file
@@ -31,8 +32,8 @@ def read_nnunet(
         root: The folder with ``dataset.json``.
         fold: Fold of ``splits_final.json`` that validates, counted from 0 as nnU-Net does; None
             leaves train and val to be divided.
-        channel: Which of several channels (sequences) becomes the image, by number or name; may
-            be None where there is one.
+        channel: Which of several channels (sequences) becomes the image, by number or name; None
+            takes all, as sequences that are seen together.
 
     Raises:
         DataError: The folder does not fit; says why.
@@ -50,35 +51,62 @@ def read_nnunet(
             '"liver": 1}; regions (unions of classes) are not trained on.'
         )
     refuse_not_annotated(facts.class_names, str(root / DATASET_JSON))
-    number = facts.number_of(channel, str(root / DATASET_JSON))
     pairing = find_pairs(root)
     if pairing is None:
         raise DataError(f"{root}: imagesTr and labelsTr hold no pair of the same name.")
     splits = None if fold is None else _fold(root, fold)
     numbers = sorted(facts.class_names)
     values = {0: 0, **{value: place for place, value in enumerate(numbers, start=1)}}
-    if channel is None:
-        _require_one_channel(root, pairing.images)
-    rows = tuple(_rows(pairing.images, facts, splits, number))
-    if not rows:
-        raise DataError(f"{root}: no image of channel {number} has a label map. Check --channel.")
+    wanted = _channels(root, pairing.images, facts, channel)
+    together = len(wanted) > 1
+    rows = tuple(_rows(pairing.images, facts, splits, wanted))
+    seen = {row.more.get(SEQUENCE_COLUMN) for row in rows}
+    for number, name in wanted.items():
+        if not rows or (together and name not in seen):
+            raise DataError(
+                f"{root}: no image of channel {number} ({name}) has a label map. "
+                + ("Choose one of the channels with --channel." if together else "Check --channel.")
+            )
     names = tuple(facts.class_names[value] for value in numbers)
-    return [PublicTask("segment", rows, names, values if numbers else None)]
+    sequences = tuple(wanted.values()) if together else ()
+    return [PublicTask("segment", rows, names, values if numbers else None, sequences=sequences)]
+
+
+def _channels(
+    root: Path, images: list[PairedImage], facts: DatasetFacts, wanted: int | str | None
+) -> dict[int, str]:
+    """Return number and name of the channels to take, in order."""
+    if wanted is not None:
+        number = facts.number_of(wanted, str(root / DATASET_JSON))
+        return {number: facts.channels.get(number, str(number))}
+    numbers = {_case_of(found)[1] or 0 for found in images if found.label_map is not None}
+    named = facts.channels or {number: f"channel_{number}" for number in numbers}
+    unknown = sorted(numbers - set(named))
+    if unknown:
+        listed = ", ".join(f"{number} {name}" for number, name in sorted(named.items()))
+        raise DataError(
+            f"{root / DATASET_JSON}: names the channels {listed}, but imagesTr also has files of "
+            f"number {', '.join(map(str, unknown))}. Name them too, or take one with --channel."
+        )
+    words = [name.casefold() for name in named.values()]
+    # Names say how nnU-Net scales a channel, so two may have the same.
+    return {
+        number: f"{name}_{number}" if words.count(name.casefold()) > 1 or not name else name
+        for number, name in sorted(named.items())
+    }
 
 
 def _rows(
-    images: list[PairedImage], facts: DatasetFacts, splits: dict[str, str] | None, channel: int
+    images: list[PairedImage],
+    facts: DatasetFacts,
+    splits: dict[str, str] | None,
+    channels: dict[int, str],
 ) -> Iterator[TaskRow]:
-    several = len(facts.channels) > 1
     tested = any(found.split == "test" and found.label_map is not None for found in images)
     for found in images:
         if found.label_map is None:
             continue
         case, number = _case_of(found)
-        # The Decathlon's way: no channel in the name, since the file holds all of them.
-        inside = channel if number is None and several else None
-        if inside is None and (number or 0) != channel:
-            continue
         split = found.split
         if split != "test":
             split = "train" if tested else None
@@ -86,14 +114,20 @@ def _rows(
                 split = splits.get(case)
                 if split is None:
                     continue
-        yield TaskRow(
-            found.image,
-            found.label_map,
-            group_id=case,
-            channel=inside,
-            split=split,
-            modality=facts.modality(channel),
-        )
+        # The Decathlon's way: no channel in the name, since the file holds all of them.
+        holds_all = number is None and len(facts.channels) > 1
+        for channel, name in channels.items():
+            if not holds_all and (number or 0) != channel:
+                continue
+            yield TaskRow(
+                found.image,
+                found.label_map,
+                group_id=case,
+                channel=channel if holds_all else None,
+                split=split,
+                modality=facts.modality(channel),
+                more={SEQUENCE_COLUMN: name} if len(channels) > 1 else {},
+            )
 
 
 def _case_of(found: PairedImage) -> tuple[str, int | None]:
@@ -102,17 +136,6 @@ def _case_of(found: PairedImage) -> tuple[str, int | None]:
     # Where "word_0002" has a label map of its own name the number is no channel.
     own_name = found.label_map is not None and stem_of(found.label_map.name) == stem
     return (None if own_name else channel_of(stem)) or (stem, None)
-
-
-def _require_one_channel(root: Path, images: list[PairedImage]) -> None:
-    """Refuse to choose between channels that only the names of files tell apart."""
-    numbers = {_case_of(found)[1] or 0 for found in images if found.label_map is not None}
-    if len(numbers) > 1:
-        found = ", ".join(map(str, sorted(numbers)))
-        raise DataError(
-            f"{root / 'imagesTr'}: cases have the channels {found}, and a network sees one of "
-            "them. Choose it with --channel."
-        )
 
 
 def _fold(root: Path, fold: int) -> dict[str, str]:

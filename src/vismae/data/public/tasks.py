@@ -58,6 +58,8 @@ class PublicTask:
         label_values: Value in the label maps -> class number; None where they count 0, 1, 2 ...
         in_channels: 3 where colour carries the answer.
         multi_label: Several classes may be true of one image.
+        sequences: Names of what each case has an image of, which are seen together; a row's
+            further column ``sequence`` says which it is.
         settings: Further settings of ``vismae finetune`` that the published protocol asks for.
     """
 
@@ -67,6 +69,7 @@ class PublicTask:
     label_values: dict[int, int] | None = None
     in_channels: Literal[1, 3] = 1
     multi_label: bool = False
+    sequences: tuple[str, ...] = ()
     settings: dict[str, object] = field(default_factory=dict[str, object])
 
 

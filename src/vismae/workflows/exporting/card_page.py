@@ -81,11 +81,16 @@ def _input(card: ModelCard) -> str:
         else "stretched to that size"
     )
     lines = [
-        f"- {height} × {width} pixels, {contract.in_channels} channel(s); images are brought to it "
-        f"{fitted}",
+        f"- {height} × {width} pixels, {contract.slice_channels} channel(s); images are brought to "
+        f"it {fitted}",
         *(
             [f"- with each slice come {contract.neighbours} on each side, as further channels"]
             if contract.neighbours
+            else []
+        ),
+        *(
+            [f"- channels are the sequences {', '.join(contract.sequences)} of a case, in order"]
+            if contract.sequences
             else []
         ),
         "- CT: {:g} to {:g} HU become 0 and 1".format(*contract.ct_window_hu),

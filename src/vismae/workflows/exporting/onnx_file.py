@@ -35,7 +35,7 @@ def export_onnx(folder: Path, body: UnitRangeModel) -> Outcome:
     """
     path = folder / ONNX_FILE
     write_onnx(path, body)
-    write_runner(folder)
+    write_runner(folder, body)
     session = open_session(path)
     differences = {}
     for trial in trials(body.preprocessing):
@@ -52,9 +52,10 @@ def export_onnx(folder: Path, body: UnitRangeModel) -> Outcome:
     )
 
 
-def write_runner(folder: Path) -> None:
+def write_runner(folder: Path, body: UnitRangeModel) -> None:
     """Write ``run.py``, which runs ``model.onnx`` beside it without this package."""
-    source = Path(__file__).with_name("onnx_runner.py").read_text(encoding="utf-8")
+    name = "onnx_case_runner.py" if body.preprocessing.sequences else "onnx_runner.py"
+    source = Path(__file__).with_name(name).read_text(encoding="utf-8")
     write_text(folder / RUNNER_FILE, source)
 
 
@@ -115,7 +116,9 @@ def onnx_facts(body: UnitRangeModel) -> dict[str, Any]:
     card = getattr(body.network, "card", None)
     scales = {scale_for(trial, contract).name.lower() for trial in trials(contract)}
     own = contract.percentiles != type(contract)().percentiles
+    of_cases = {"sequences": list(contract.sequences)} if contract.sequences else {}
     return {
+        **of_cases,
         "kind": body.kind,
         "inputs": list(INPUTS),
         "output": body.output,

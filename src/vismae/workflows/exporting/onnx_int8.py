@@ -57,7 +57,7 @@ def export_int8(folder: Path, body: UnitRangeModel, data: tuple[Path, ...]) -> O
                 f"A {network_of(network)} is made of convolutions, of which int8 on a CPU gains "
                 "nothing here. Use --format onnx."
             )
-        write_runner(folder)
+        write_runner(folder, body)
         before, after = open_session(whole.file), open_session(path)
         agreement = _agreement(body, before, after)
         times = _seconds(body, before, after)

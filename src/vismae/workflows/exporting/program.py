@@ -56,9 +56,11 @@ def trace_stored(body: UnitRangeModel) -> ExportedProgram:
     contract = body.preprocessing
     given = program_inputs(trials(contract)[0], contract)
     batch = Dim("batch")
-    # Traced with three channels, since a traced length of 1 would stay 1 for ever.
-    given["pixels"] = np.repeat(given["pixels"], 3, axis=1)
-    pixels = {0: batch, 1: Dim("channels", max=3), 2: Dim("height"), 3: Dim("width")}
+    pixels = {0: batch, 2: Dim("height"), 3: Dim("width")}
+    if not contract.sequences:
+        # Traced with three channels, since a traced length of 1 would stay 1 for ever.
+        given["pixels"] = np.repeat(given["pixels"], 3, axis=1)
+        pixels[1] = Dim("channels", max=3)
     shapes = {"pixels": pixels, "scale": {0: batch}, "scaling": {0: batch}}
     arguments = tuple(torch.from_numpy(given[name]) for name in INPUTS)
     return _trace(StoredPixelModel(body).eval(), arguments, shapes, body)

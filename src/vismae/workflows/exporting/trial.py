@@ -5,7 +5,7 @@ square: an export that resizes or windows in another way cannot hide.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class Trial:
     Attributes:
         pixels: Stored values, (B, h, w) or (B, h, w, 3).
         modality, unit, slope, intercept: See ``MedicalImage``.
+        beside: The further sequences of the case, on the same voxels.
     """
 
     pixels: np.ndarray
@@ -47,37 +48,62 @@ class Trial:
     unit: PixelUnit
     slope: float = 1.0
     intercept: float = 0.0
+    beside: tuple["Trial", ...] = ()
 
     @property
     def name(self) -> str:
         """Say what it is in a few words."""
         height, width = self.pixels.shape[1:3]
+        if self.beside:
+            units = ", ".join(f"{each.modality} in {each.unit}" for each in (self, *self.beside))
+            return f"{units} together, {height}×{width}"
         colour = ", colour" if self.pixels.ndim == 4 else ""
         return f"{self.modality} in {self.unit}, {height}×{width}{colour}"
 
 
 def trials(preprocessing: Preprocessing) -> list[Trial]:
     """Return trials in every unit of the contract, of display images where it names none."""
-    known = [
+    known = dict.fromkeys(
         (modality, unit)
         for modality, units in preprocessing.pixel_units.items()
         for unit in sorted(units)
-    ] or [(Modality.OTHER, PixelUnit.DISPLAY)]
+    ) or {(Modality.OTHER, PixelUnit.DISPLAY): None}
     height, width = preprocessing.image_size
     sizes = [
         (round(1.37 * height), round(0.9 * width)),
         (round(0.61 * height), round(0.83 * width)),
     ]
     made: list[Trial] = []
-    for modality, unit in dict.fromkeys(known):
+    if preprocessing.sequences:
+        return _case_trials(list(known), sizes, len(preprocessing.sequences))
+    for modality, unit in known:
         for size in sizes:
-            pixels = np.stack(list(_patterns(_SLICES, size, unit, seed=len(made))))
-            slope, intercept = _TO_PHYSICAL.get(unit, (1.0, 0.0))
-            made.append(Trial(pixels, modality, unit, slope, intercept))
+            made.append(_trial(size, modality, unit, seed=len(made)))
         if unit is PixelUnit.DISPLAY:
             colours = [*_patterns(3, sizes[0], unit, seed=len(made))]
             made.append(Trial(np.stack(colours, axis=-1)[None], modality, unit))
     return made
+
+
+def _case_trials(
+    known: list[tuple[Modality, PixelUnit]], sizes: list[tuple[int, int]], sequences: int
+) -> list[Trial]:
+    """Return trials in which each sequence has a pattern, and the next unit, of its own."""
+    made: list[Trial] = []
+    for number in range(len(known)):
+        for size in sizes:
+            first, *others = (
+                _trial(size, *known[(number + place) % len(known)], seed=len(made) + 100 * place)
+                for place in range(sequences)
+            )
+            made.append(replace(first, beside=tuple(others)))
+    return made
+
+
+def _trial(size: tuple[int, int], modality: Modality, unit: PixelUnit, seed: int) -> Trial:
+    pixels = np.stack(list(_patterns(_SLICES, size, unit, seed)))
+    slope, intercept = _TO_PHYSICAL.get(unit, (1.0, 0.0))
+    return Trial(pixels, modality, unit, slope, intercept)
 
 
 def scale_for(trial: Trial, preprocessing: Preprocessing) -> Scale:
@@ -95,6 +121,12 @@ def scale_for(trial: Trial, preprocessing: Preprocessing) -> Scale:
 
 def program_inputs(trial: Trial, preprocessing: Preprocessing) -> dict[str, np.ndarray]:
     """Return what ``StoredPixelModel`` takes: pixels, scale, scaling."""
+    if preprocessing.sequences:
+        alone = preprocessing.model_copy(update={"sequences": ()})
+        given = [program_inputs(replace(each, beside=()), alone) for each in (trial, *trial.beside)]
+        pixels = np.concatenate([each["pixels"] for each in given], axis=1)
+        per_channel = {name: np.stack([e[name] for e in given], 1) for name in ("scale", "scaling")}
+        return {"pixels": pixels, **per_channel}
     pixels = trial.pixels.astype(np.float32)
     pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
     ranges = [scale_range(list(trial.pixels), trial.slope, trial.intercept)] * len(pixels)
@@ -111,6 +143,9 @@ def program_inputs(trial: Trial, preprocessing: Preprocessing) -> dict[str, np.n
 
 def unit_images(trial: Trial, preprocessing: Preprocessing) -> torch.Tensor:
     """Return a trial on the 0..1 scale in the contract's channels, (B, C, h, w)."""
+    if trial.beside:
+        each = (replace(trial, beside=()), *trial.beside)
+        return torch.cat([unit_images(alone, preprocessing) for alone in each], dim=1)
     low, high = scale_range(list(trial.pixels), trial.slope, trial.intercept)
     return torch.stack(
         [

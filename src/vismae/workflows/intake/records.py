@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vismae.core.types import Flag, MedicalImage, SliceRecord, Spacing
+from vismae.data.cases import PLACE_COLUMN, place_as_text
 from vismae.data.downscale import downscale_label_map, downscale_pixels, downscaled_shape
 from vismae.data.likeness import is_blank, is_nearly_blank
+from vismae.data.manifest import CASE_COLUMN, SEQUENCE_COLUMN
 from vismae.data.percentiles import scale_range
 from vismae.data.store_format import pixel_sha256, storable_pixels
 from vismae.workflows.intake.identity import Identity
@@ -274,6 +276,11 @@ def _extra(part: FoundSlice, settings: ReadSettings) -> dict[str, str]:
     if "modality" in settings.extra_columns:
         word = part.entry.row.modality or settings.modality or part.image.modality.value
         extra.setdefault("modality", word)
+    if SEQUENCE_COLUMN in settings.extra_columns:
+        if case := extra.get(CASE_COLUMN):
+            extra[CASE_COLUMN] = settings.identity.of_table("case", case)
+        if part.image.affine is not None:
+            extra[PLACE_COLUMN] = place_as_text(part.image.affine)
     return extra
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from vismae.core.config import IngestConfig
 from vismae.core.errors import DataError
 from vismae.core.types import Modality
+from vismae.data.cases import PLACE_COLUMN
+from vismae.data.manifest import CASE_COLUMN, SEQUENCE_COLUMN
 from vismae.data.sources import DataSource, Manifest, Task
 from vismae.workflows.intake.identity import Identity
 from vismae.workflows.intake.ledger import Ledger
@@ -59,14 +61,20 @@ def refuse_other_request(
 def request_columns(
     sources: Sequence[DataSource | RemoteSource], config: IngestConfig
 ) -> tuple[str, ...]:
-    """Return the wanted columns, and ``modality`` where a word would be lost as "other"."""
+    """Return the wanted columns, and ``modality`` where a word would be lost as "other".
+
+    With ``sequence`` come the case of an image and where its volume lies, without which images of
+    several sequences cannot be put together.
+    """
     words = {config.modality}
     for source in sources:
         if isinstance(source, Manifest):
             words |= {row.modality for row in source.rows}
     unknown = any(_is_unknown(word) for word in words)
-    added = ("modality",) if unknown and "modality" not in config.keep_column else ()
-    return (*config.keep_column, *added)
+    wanted = [*config.keep_column, *(["modality"] if unknown else [])]
+    if SEQUENCE_COLUMN in wanted:
+        wanted += [CASE_COLUMN, PLACE_COLUMN]
+    return tuple(dict.fromkeys(wanted))
 
 
 def _is_unknown(word: str | None) -> bool:

@@ -29,6 +29,12 @@ def resolved(config: PredictConfig, ensemble: Ensemble) -> PredictConfig:
         SettingError: A setting does not fit the model, or a package is missing.
     """
     _require_fitting(config, ensemble)
+    if ensemble.preprocessing.sequences and servers_of(config.inputs, config.query)[0]:
+        ensemble.preprocessing.refuse_sequences(
+            str(config.model[0]),
+            "Which series of a server are which sequence is not known: get the series as files and "
+            "list them in a manifest with the column sequence.",
+        )
     if not config.send:
         return config
     servers, _ = servers_of(config.inputs, config.query)

@@ -53,12 +53,14 @@ class Input:
         wanted_name: What its results would best be called: a relative path without suffix.
         named: The user named this very file, rather than a folder or archive that holds it.
         told: What a manifest says of it.
+        beside: The further sequences of its case, in the order of the channels after its own.
     """
 
     group: Group
     wanted_name: str
     named: bool
     told: Told | None = field(default=None, kw_only=True)
+    beside: tuple["Input", ...] = field(default=(), kw_only=True)
 
     @property
     def source(self) -> str:
@@ -72,6 +74,7 @@ class Input:
         text = f"{len(self.group.files)}|{first.path.resolve()}|{first.member}"
         if self.told is not None and (self.told.volume, self.told.channel) != (None, None):
             text += f"|{self.told.volume}|{self.told.channel}"
+        text += "".join(f"|{other.identity}" for other in self.beside)
         return hashlib.sha256(_as_bytes(text)).hexdigest()
 
     def fingerprint(self) -> str:
@@ -86,6 +89,8 @@ class Input:
         for file in self.group.files:
             found = find_file(file.path, file.member)
             digest.update(_as_bytes(f"{file.name}|{found.size}|{found.change_mark}\n"))
+        for other in self.beside:
+            digest.update(_as_bytes(other.fingerprint()))
         return digest.hexdigest()
 
 

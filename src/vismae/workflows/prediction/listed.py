@@ -26,14 +26,10 @@ def find_listed_inputs(
     """
     inputs: list[Input] = []
     failures: list[Failure] = []
-    plain: list[Path] = []
-    for source in sources:
-        path = source / MANIFEST_FILE if source.is_dir() else source
-        if path.suffix.lower() != ".csv" or not path.is_file():
-            plain.append(source)
-            continue
+    tables, plain = tables_among(sources)
+    for path in tables:
         try:
-            _add_listed(list(ManifestTable(path)), out, inputs, failures)
+            add_listed(list(ManifestTable(path)), out, inputs, failures)
         except DataError as error:
             failures.append(Failure(str(path), error.code, str(error)))
     known = {_place(file) for item in inputs for file in item.group.files}
@@ -43,13 +39,31 @@ def find_listed_inputs(
     return list({item.identity: item for item in inputs}.values()), [*failures, *more]
 
 
+def tables_among(sources: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the manifests, named themselves or by their folder, and all other sources."""
+    tables: list[Path] = []
+    plain: list[Path] = []
+    for source in sources:
+        path = source / MANIFEST_FILE if source.is_dir() else source
+        is_table = path.suffix.lower() == ".csv" and path.is_file()
+        (tables if is_table else plain).append(path if is_table else source)
+    return tables, plain
+
+
 def _place(file: SourceFile) -> tuple[Path, str | None]:
     return file.path.resolve(), file.member
 
 
-def _add_listed(
+def add_listed(
     rows: Iterable[ManifestRow], out: Path | None, inputs: list[Input], failures: list[Failure]
 ) -> None:
+    """Add the inputs that rows of a manifest are, and the files that none is found in.
+
+    Args:
+        rows: In the order of the table.
+        out: Folder of the results, in which nothing is looked for.
+        inputs, failures: Added to.
+    """
     single: dict[SourceFile, ManifestRow] = {}
     volumes: dict[tuple[str, str | None], list[tuple[ManifestRow, SourceFile]]] = {}
     for row in rows:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vismae.core.advice import advice
@@ -39,12 +40,14 @@ class Volume:
         shape: Slices, height, width.
         stored: Pixels of each slice as a store keeps them; empty once handed out.
         answers: Of each slice so far, in order.
+        beside: The further sequences of its case, on the same voxels.
     """
 
     image: MedicalImage
     shape: tuple[int, int, int]
     stored: list[np.ndarray]
     answers: list[object] = field(default_factory=list)
+    beside: list["Volume"] = field(default_factory=list["Volume"])
 
     @property
     def flags(self) -> tuple[Flag, ...]:
@@ -135,15 +138,22 @@ def prepared_slices(
 ) -> Iterator[Slice[tuple[ReadInput, Volume, int]]]:
     """Yield the slices of all volumes on the network's 0..1 scale; a volume's pixels are let go."""
     for volume in read.volumes:
-        image, stored = volume.image, volume.stored
-        volume.stored = []
-        low, high = 0.0, 1.0
-        if image.unit not in _WINDOWED:
-            low, high = scale_range(stored, image.slope, image.intercept)
-        prepared = (prepared_slice(pixels, image, (low, high), preprocessing) for pixels in stored)
+        prepared = _prepared(volume, preprocessing)
+        if volume.beside:
+            others = [_prepared(other, preprocessing) for other in volume.beside]
+            prepared = (torch.cat(shown) for shown in zip(prepared, *others, strict=True))
         together = in_sequence(prepared, preprocessing.neighbours)
         for number, slices in enumerate(together):
             yield Slice((read, volume, number), slices)
+
+
+def _prepared(volume: Volume, preprocessing: Preprocessing) -> Iterator[Tensor]:
+    image, stored = volume.image, volume.stored
+    volume.stored = []
+    low, high = 0.0, 1.0
+    if image.unit not in _WINDOWED:
+        low, high = scale_range(stored, image.slope, image.intercept)
+    return (prepared_slice(pixels, image, (low, high), preprocessing) for pixels in stored)
 
 
 def prepared_slice(
