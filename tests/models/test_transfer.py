@@ -114,6 +114,26 @@ def test_grey_images_look_the_same_with_another_number_of_channels(
     assert "over 3 image channels" in report.text()
 
 
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_sequences_that_show_the_same_look_as_one_image_did(small: SwinConfig, before: int):
+    source = SwinMAE(replace(small, in_channels=before)).eval()
+    target = SwinClassifier(replace(small, in_channels=3), 2).eval()
+    report = transfer(source, target, sequences=3)
+    grey = torch.randn(2, 1, 32, 32)
+    expected = source.encoder(grey.expand(-1, before, -1, -1)).tokens
+    tokens = target.encoder(grey.expand(-1, 3, -1, -1)).tokens
+    torch.testing.assert_close(tokens, expected, atol=1e-5, rtol=1e-5)
+    stem = target.encoder.patch_embed.proj.weight
+    # Colours of the source say nothing of what is which sequence.
+    torch.testing.assert_close(stem[:, 0], stem[:, 2])
+    assert "patch_embed.proj.weight: spread over 3 sequences\n" in report.text() + "\n"
+    beside = SwinClassifier(replace(small, in_channels=6), 2).eval()
+    report = transfer(source, beside, sequences=2)
+    assert "2 sequences of the middle slice, the 2 beside it at 0" in report.text()
+    slices = torch.cat([torch.randn(2, 2, 32, 32), grey, grey, torch.randn(2, 2, 32, 32)], dim=1)
+    torch.testing.assert_close(beside.encoder(slices).tokens, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_half_a_fit_is_an_error_that_lists_what_differs_and_changes_nothing(small: SwinConfig):
     mae = SwinMAE(small)
     deep = SwinUNet(replace(small, depths=(2, 3)), 2)

@@ -119,6 +119,11 @@ def test_a_start_of_one_channel_is_spread_over_the_sequences(
     turned = load_model(finetune(finetune_config("segment", tmp_path / "b", cases, **again)).model)
     assert turned.preprocessing is not None
     assert turned.preprocessing.sequences == SEQUENCES[::-1]
+    # Masked pre-training sees single images; what follows sees the sequences again.
+    first = {**STILL, "init": run.model, "task_pretrain_steps": 1}
+    trained = load_model(finetune(finetune_config("segment", tmp_path / "d", cases, **first)).model)
+    assert trained.preprocessing is not None
+    assert trained.preprocessing.sequences == SEQUENCES
     single = {**STILL, "init": run.model, "model.sequences": ()}
     with pytest.raises(SettingError, match=r"sees the sequences T1, FLAIR together, but"):
         finetune(finetune_config("segment", tmp_path / "c", cases, **single))
@@ -283,6 +288,15 @@ def test_a_folder_and_a_manifest_are_predicted_alike_and_as_the_rows_of_a_store(
         for patient, rows in first.groupby("patient_id", observed=True)
     }
     assert sorted(counts.values()) == sorted((values == 1).sum() for values in maps.values())
+    (cases.parent / "note.txt").write_text("no image")
+    both = [path for path in cases.parent.iterdir() if path.name[0] != "L"]
+    together = vismae.predict(
+        model=segmenter, inputs=both, out=tmp_path / "c", device="cpu", modality="mr"
+    )
+    assert (together.predicted, [Path(item.source).name for item in together.failures]) == (
+        12,
+        ["note.txt"],
+    )
     again = vismae.predict(
         model=segmenter, inputs=folder, out=tmp_path / "a", device="cpu", modality="mr", resume=True
     )

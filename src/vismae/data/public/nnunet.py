@@ -80,7 +80,7 @@ def _channels(
         number = facts.number_of(wanted, str(root / DATASET_JSON))
         return {number: facts.channels.get(number, str(number))}
     numbers = {_case_of(found)[1] or 0 for found in images if found.label_map is not None}
-    named = facts.channels or {number: f"channel_{number}" for number in numbers}
+    named = facts.channels or {number: f"channel_{number}" for number in numbers or {0}}
     unknown = sorted(numbers - set(named))
     if unknown:
         listed = ", ".join(f"{number} {name}" for number, name in sorted(named.items()))

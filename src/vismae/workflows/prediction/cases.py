@@ -17,7 +17,7 @@ from vismae.data.manifest import (
 )
 from vismae.data.pairing_names import channel_of
 from vismae.workflows.prediction.inputs import Failure, Input, find_inputs, result_name
-from vismae.workflows.prediction.listed import add_listed, tables_among
+from vismae.workflows.prediction.listed import add_listed, tables_among, unlisted
 
 
 def find_cases(
@@ -46,7 +46,7 @@ def find_cases(
         _add_listed_cases(rows, sequences, out, inputs, failures)
     found, more = find_inputs(plain, out)
     failures += more
-    _add_numbered_cases(found, sequences, inputs, failures)
+    _add_numbered_cases(unlisted(found, inputs), sequences, inputs, failures)
     return list({item.identity: item for item in inputs}.values()), failures
 
 

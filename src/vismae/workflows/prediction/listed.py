@@ -32,10 +32,8 @@ def find_listed_inputs(
             add_listed(list(ManifestTable(path)), out, inputs, failures)
         except DataError as error:
             failures.append(Failure(str(path), error.code, str(error)))
-    known = {_place(file) for item in inputs for file in item.group.files}
     found, more = find_inputs(plain, out)
-    # With images and their table named (as by ``scans/*``), the table says what they are.
-    inputs += [item for item in found if not {_place(file) for file in item.group.files} <= known]
+    inputs += unlisted(found, inputs)
     return list({item.identity: item for item in inputs}.values()), [*failures, *more]
 
 
@@ -48,6 +46,20 @@ def tables_among(sources: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         is_table = path.suffix.lower() == ".csv" and path.is_file()
         (tables if is_table else plain).append(path if is_table else source)
     return tables, plain
+
+
+def unlisted(found: Iterable[Input], listed: Iterable[Input]) -> list[Input]:
+    """Return the inputs whose files no listed one has, nor a sequence beside it.
+
+    With images and their table named (as by ``scans/*``), the table says what they are.
+    """
+    known = {
+        _place(file)
+        for item in listed
+        for part in (item, *item.beside)
+        for file in part.group.files
+    }
+    return [item for item in found if not {_place(file) for file in item.group.files} <= known]
 
 
 def _place(file: SourceFile) -> tuple[Path, str | None]:
