@@ -63,13 +63,9 @@ def grey_values(
     if tables := dataset.get("ModalityLUTSequence"):
         little_endian = dataset.original_encoding[1] is not False
         (pixels, bits), signed = look_up(pixels, tables[0], little_endian), False
-    if for_the_eye:
-        scaled = (slope, intercept) != (1.0, 0.0)
-        wanted = pixels
-        if scaled and dataset.get("VOILUTSequence"):
-            wanted = np.rint(pixels * slope + intercept).astype(np.int32)
-        if found := apply_voi_table(wanted, dataset):
-            (pixels, bits), rescaled, tabled, signed = found, scaled, True, False
+    if for_the_eye and (found := apply_voi_table(pixels, dataset, slope, intercept)):
+        (pixels, bits), tabled, signed = found, True, False
+        rescaled = (slope, intercept) != (1.0, 0.0)
     turned_about = None
     inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     if for_the_eye and inverted and pixels.dtype.kind in "iu":
