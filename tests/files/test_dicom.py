@@ -12,6 +12,7 @@ from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import UID
 
 from factories import (
     AXIAL,
@@ -264,6 +265,30 @@ def test_padding_becomes_the_smallest_valid_value(tmp_path: Path) -> None:
     [image] = read_dicom(dicom(path))
 
     np.testing.assert_array_equal(image.pixels[0], [[24, 24, 500], [24, 30, 1024]])
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("Float", "<f4"), ("DoubleFloat", "<f8")])
+@pytest.mark.parametrize("limit", [None, -9998.5])
+def test_padding_of_real_numbers_becomes_the_smallest_valid_value(
+    tmp_path: Path, kind: str, dtype: str, limit: float | None
+) -> None:
+    """As in maps of diffusion, whose padding has an element of its own."""
+    values = np.array([[-9999.1, 0.5], [0.25, -9998.75 if limit else 3.0]], dtype)
+    path = write_dicom_slice(
+        tmp_path / "adc.dcm",
+        np.zeros((2, 2), np.uint16),
+        Modality="MR",
+        SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.30"),
+        **dict.fromkeys(("PixelData", "BitsStored", "HighBit", "PixelRepresentation")),
+        BitsAllocated=8 * values.dtype.itemsize,
+        **{f"{kind}PixelData": values.tobytes(), f"{kind}PixelPaddingValue": -9999.1},
+        **({f"{kind}PixelPaddingRangeLimit": limit} if limit else {}),
+    )
+
+    [image] = read_dicom([SourceFile(path, None, "dicom")])
+
+    last = 0.25 if limit else 3.0
+    np.testing.assert_array_equal(image.pixels, np.array([[[0.25, 0.5], [0.25, last]]], "f4"))
 
 
 def test_padding_of_a_negative_slope_becomes_the_largest_stored_value(tmp_path: Path) -> None:

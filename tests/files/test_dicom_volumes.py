@@ -217,6 +217,29 @@ def test_directions_of_one_b_value_are_not_mixed_with_the_image_without(tmp_path
     assert values(images) == [[100, 102], [200, 201, 202], [300, 301, 302]]
 
 
+@pytest.mark.parametrize("missing", [2000, 2002, 3003])
+def test_a_missing_slice_does_not_mix_stacks_that_nothing_but_their_order_tells_apart(
+    tmp_path: Path, missing: int
+) -> None:
+    """Energies of one scan, reconstructed one after the other."""
+    places = [(1000 * kind + place, 3.0 * place) for kind in (1, 2, 3) for place in range(4)]
+    places = [place for place in places if place[0] != missing]
+
+    images = series(tmp_path, places, Modality="CT")
+
+    whole = [[1000 * kind + place for place in range(4)] for kind in (1, 2, 3)]
+    assert values(images) == [[value for value in stack if value != missing] for stack in whole]
+
+
+def test_a_slice_that_was_taken_twice_does_not_divide_its_stack(tmp_path: Path) -> None:
+    places = [(1000 + place, 3.0 * place) for place in range(6)]
+    places.insert(3, (2002, 6.0))
+
+    images = series(tmp_path, places, Modality="CT")
+
+    assert values(images) == [[1000 + place for place in range(6)], [2002]]
+
+
 def enhanced_values(path: Path, told: Callable[[int], Dataset]) -> list[list[int]]:
     """What is read of two stacks in one enhanced file, each frame with what `told` says of it."""
     places = [place for place in two_stacks() if place[0] != 1001]

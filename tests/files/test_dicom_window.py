@@ -8,6 +8,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_voi_lut
 from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import UID
 
 from factories import PET_TAGS, write_dicom_series, write_dicom_slice, write_enhanced_ct
 from vismae.core.types import MedicalImage, PixelUnit
@@ -183,6 +184,49 @@ def test_a_voi_table_of_a_radiograph_is_applied(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.pixels[0], RAMP**2)
     assert image.unit is PixelUnit.DISPLAY
     assert image.details["window"] is None
+
+
+def tomosynthesis(path: Path, groups: list[DicomSequence | None], **shared: Any) -> MedicalImage:
+    """Read a multi-frame image in which each frame has a VOI table, or all share one."""
+    per_frame = []
+    for tables in groups:
+        frame = Dataset()
+        if tables is not None:
+            frame.FrameVOILUTSequence = DicomSequence([header(VOILUTSequence=tables)])
+        per_frame.append(frame)
+    write_dicom_slice(
+        path,
+        np.stack([RAMP] * len(groups)),
+        Modality="MG",
+        SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.13.1.3"),
+        PerFrameFunctionalGroupsSequence=DicomSequence(per_frame),
+        SharedFunctionalGroupsSequence=DicomSequence([header(**shared)]),
+    )
+    return read(path)
+
+
+def test_the_voi_table_of_a_tomosynthesis_stands_in_its_functional_groups(tmp_path: Path) -> None:
+    squares = table((np.arange(16) ** 2).tolist())
+    holder = header(VOILUTSequence=squares, WindowCenter=8, WindowWidth=16)
+
+    image = tomosynthesis(
+        tmp_path / "x.dcm", [None, None], FrameVOILUTSequence=DicomSequence([holder])
+    )
+
+    np.testing.assert_array_equal(image.pixels, [RAMP**2, RAMP**2])
+    assert image.details["window"] is None
+
+
+def test_each_frame_has_its_own_voi_table_or_none_is_applied(tmp_path: Path) -> None:
+    squares, doubled = ((np.arange(16) ** 2).tolist(), (np.arange(16) * 2).tolist())
+
+    both = tomosynthesis(tmp_path / "b.dcm", [table(squares), table(doubled)])
+    one = tomosynthesis(tmp_path / "o.dcm", [table(squares), None])
+    unlike = tomosynthesis(tmp_path / "u.dcm", [table(squares), table(doubled, bits=10)])
+
+    np.testing.assert_array_equal(both.pixels, [RAMP**2, RAMP * 2])
+    np.testing.assert_array_equal(one.pixels, [RAMP, RAMP])
+    np.testing.assert_array_equal(unlike.pixels, [RAMP, RAMP])
 
 
 def test_the_table_comes_before_monochrome1_and_after_the_rescale(tmp_path: Path) -> None:

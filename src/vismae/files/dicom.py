@@ -3,7 +3,7 @@
 ``dicom_frames`` reads one file; what is an image and what is left out is in ``dicom_objects``,
 pixels are in ``dicom_decode``, ``dicom_bits`` and ``dicom_grey``, their meaning in
 ``dicom_units`` and ``dicom_suv``, places in ``dicom_geometry``, their division into volumes in
-``dicom_volumes``.
+``dicom_kinds`` and ``dicom_volumes``.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Flag, Modality, PixelUnit
@@ -21,11 +21,11 @@ from vismae.files.dicom_facts import header_facts
 from vismae.files.dicom_geometry import (
     FramePlane,
     frame_plane,
-    functional_group,
     require_place,
 )
 from vismae.files.dicom_grey import GreyValues, grey_values
 from vismae.files.dicom_header import Header, Known
+from vismae.files.dicom_kinds import frame_dimensions, volume_kinds, written_value
 from vismae.files.dicom_mosaic import mosaic_of
 from vismae.files.dicom_numbers import number as number_of
 from vismae.files.dicom_numbers import readable, require_numbers, whole_number
@@ -42,19 +42,7 @@ from vismae.files.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
-_FRAME_TYPES = tuple(f"{kind}FrameTypeSequence" for kind in ("MRImage", "CTImage", "PET", "XRay3D"))
-# What differs between the measurements that scanners put into one series: echo, heart phase,
-# inversion, flip angle, diffusion (Siemens names it in the sequence), energy, reconstruction, time.
-_TELLING = tuple(
-    Tag(keyword)
-    for keyword in (
-        *("EchoTime", "TriggerTime", "InversionTime", "FlipAngle", "SequenceName"),
-        *("KVP", "ConvolutionKernel", "SliceThickness", "FrameReferenceTime"),
-    )
-)
 _TIMES = (Tag("AcquisitionTime"), Tag("ContentTime"))
-# Stands in for groups that a header does not have; making one takes longer than looking into it.
-_NOTHING = Dataset()
 
 
 @dataclass(frozen=True)
@@ -213,7 +201,7 @@ def _frames_of(
                 modality=modality,
                 key=f"{uid}:{number + 1}",
                 order=_acquisition_order(dataset, number, name, plane.located, part),
-                kinds=_kinds(dataset, number),
+                kinds=volume_kinds(dataset, number),
                 source=name,
                 flags=flags,
                 window=_window(dataset, number, scale, values) if pixels.ndim == 3 else None,
@@ -249,7 +237,7 @@ def _acquisition_order(
 ) -> tuple[Any, ...]:
     """Return what sorts frames at one position, or all frames where positions are unknown."""
     # Some scanners count the slices of each phase from 1 again.
-    times = (_written(dataset, tag) for tag in _TIMES)
+    times = (written_value(dataset, tag) for tag in _TIMES)
     number = whole_number(dataset, "InstanceNumber")
     offset = 0 if part is None else part.offset
     instance = (offset, number, *times, number_of(dataset, "TriggerTime") or 0.0, name, frame)
@@ -257,50 +245,13 @@ def _acquisition_order(
         return instance
     return (
         "/".join(image_type_words(dataset)),
-        _dimensions(dataset, frame),
+        frame_dimensions(dataset, frame),
         whole_number(dataset, "TemporalPositionIdentifier"),
         str(readable(dataset, "EchoNumbers") or ""),
         number_of(dataset, "DiffusionBValue") or 0.0,
         whole_number(dataset, "AcquisitionNumber"),
         *instance,
     )
-
-
-def _kinds(dataset: Dataset, frame: int) -> tuple[Any, ...]:
-    """Return what may tell apart volumes at the same positions, the surest first.
-
-    Of an enhanced object's dimensions some count positions; ``order_volumes`` finds that out.
-    """
-    content = functional_group(dataset, frame, "FrameContentSequence") or _NOTHING
-    echo = functional_group(dataset, frame, "MREchoSequence") or dataset
-    diffusion = functional_group(dataset, frame, "MRDiffusionSequence") or dataset
-    heart = functional_group(dataset, frame, "CardiacSynchronizationSequence") or _NOTHING
-    groups = (functional_group(dataset, frame, name) for name in _FRAME_TYPES)
-    frame_type = next((group.get("FrameType") for group in groups if group), "")
-    times = (
-        whole_number(content, "TemporalPositionIndex"),
-        whole_number(dataset, "TemporalPositionIdentifier"),
-    )
-    return (
-        "/".join(image_type_words(dataset)),
-        str(frame_type or ""),
-        str(content.get("StackID") or ""),
-        times,
-        str(readable(dataset, "EchoNumbers") or ""),
-        str(readable(echo, "EffectiveEchoTime") or ""),
-        number_of(diffusion, "DiffusionBValue") or 0.0,
-        str(readable(heart, "NominalCardiacTriggerDelayTime") or ""),
-        *(_written(dataset, tag) for tag in _TELLING),
-        whole_number(dataset, "AcquisitionNumber"),
-        _written(dataset, _TIMES[0]),
-        *_dimensions(dataset, frame),
-    )
-
-
-def _dimensions(dataset: Dataset, frame: int) -> tuple[int, ...]:
-    content = functional_group(dataset, frame, "FrameContentSequence") or _NOTHING
-    values = readable(content, "DimensionIndexValues") or ()
-    return tuple(map(int, values if not isinstance(values, int) else (values,)))
 
 
 def _identifiers(dataset: Dataset) -> dict[str, str | None]:
@@ -312,12 +263,3 @@ def _identifiers(dataset: Dataset) -> dict[str, str | None]:
     }
     texts = {key: writable(one_text(dataset.get(tag))) for key, tag in tags.items()}
     return {key: text.strip() or None for key, text in texts.items()}
-
-
-def _written(dataset: Dataset, tag: BaseTag) -> str:
-    """Return a text element as the file has it: what is only compared need not be converted."""
-    element = dataset.get_item(tag)
-    value = None if element is None else element.value
-    if isinstance(value, bytes):
-        return value.decode("latin-1").strip(" \0")
-    return "" if value is None else str(value)

@@ -10,8 +10,12 @@ import numpy as np
 from pydicom import Dataset
 
 from vismae.files.dicom_bits import padding_value
+from vismae.files.dicom_numbers import number
 from vismae.files.dicom_tables import look_up
 from vismae.files.dicom_window import apply_voi_table
+
+# Pixels that are real numbers have elements of their own, and so has their padding.
+_FLOATS = ("Float", "DoubleFloat")
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,9 @@ def grey_values(
     if tables := dataset.get("ModalityLUTSequence"):
         little_endian = dataset.original_encoding[1] is not False
         (pixels, bits), signed = look_up(pixels, tables[0], little_endian), False
-    if for_the_eye:
-        scaled = (slope, intercept) != (1.0, 0.0)
-        wanted = pixels
-        if scaled and dataset.get("VOILUTSequence"):
-            wanted = np.rint(pixels * slope + intercept).astype(np.int32)
-        if found := apply_voi_table(wanted, dataset):
-            (pixels, bits), rescaled, tabled, signed = found, scaled, True, False
+    if for_the_eye and (found := apply_voi_table(pixels, dataset, slope, intercept)):
+        (pixels, bits), tabled, signed = found, True, False
+        rescaled = (slope, intercept) != (1.0, 0.0)
     turned_about = None
     inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     if for_the_eye and inverted and pixels.dtype.kind in "iu":
@@ -97,10 +97,18 @@ def _filled(pixels: np.ndarray, padding: np.ndarray, turned: bool) -> np.ndarray
 
 def _padding(pixels: np.ndarray, dataset: Dataset) -> np.ndarray | None:
     """Where pixels hold PixelPaddingValue (or lie in its range, PS3.3 C.7.5.1.1.2)."""
-    first = padding_value(dataset, "PixelPaddingValue", pixels.dtype)
+    kind = next((word for word in _FLOATS if f"{word}PixelData" in dataset), "")
+    ends = (f"{kind}PixelPaddingValue", f"{kind}PixelPaddingRangeLimit")
+    if pixels.dtype.kind == "f":
+        # As the pixels are: doubles were rounded, and what was beyond float32 is finite no longer.
+        with np.errstate(over="ignore"):
+            values = (number(dataset, end) for end in ends)
+            found = [None if value is None else np.float32(value) for value in values]
+    else:
+        found = [padding_value(dataset, end, pixels.dtype) for end in ends]
+    first, limit = found
     if first is None:
         return None
-    limit = padding_value(dataset, "PixelPaddingRangeLimit", pixels.dtype)
     if limit is None or limit == first:
         return pixels == first
     return (pixels >= min(first, limit)) & (pixels <= max(first, limit))

@@ -6,6 +6,7 @@ element is tried, and counts where it divides the series into stacks that lie on
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,9 @@ def order_volumes(
     A position that occurs again belongs to another volume: another time, echo or diffusion
     weight. An element of ``kinds`` divides frames where its values stand for stacks at the same or
     nearly the same positions: somewhere each of them has a frame. What no element tells apart is
-    divided by order: the first frame at each position, the second, and so on. Frames that all
-    share one position are a sequence in time, and stay together; so do frames without a known
+    divided by order: the first frame at each position, the second, and so on, or, where frames of
+    stacks that follow one another are missing, at each repetition. Frames that all share one
+    position are a sequence in time, and stay together; so do frames without a known
     position. Stacks beside one another, as the stations of a spine, are divided before that.
 
     Args:
@@ -85,9 +87,39 @@ def _volumes(
             volumes.append(group)
             continue
         places = [sorted(place, key=rank.__getitem__) for place in found]
-        deepest = max(map(len, places))
-        volumes.extend([place[k] for place in places if len(place) > k] for k in range(deepest))
+        volumes.extend(_one_after_another(group, places) or _by_turns(places))
     return volumes
+
+
+def _by_turns(places: list[list[int]]) -> list[list[int]]:
+    """Return the first frame of each place, the second, and so on."""
+    deepest = max(map(len, places))
+    return [[place[k] for place in places if len(place) > k] for k in range(deepest)]
+
+
+def _one_after_another(group: list[int], places: list[list[int]]) -> list[list[int]] | None:
+    """Return stacks that follow one another and of which frames are missing.
+
+    There the first frame at a place may belong to the second measurement. A stack ends where the
+    order turns back.
+
+    Returns:
+        None where the frames are not that: no frame is missing, few places occur again (a slice was
+        taken twice), or there are not as many such stacks as frames at a place.
+    """
+    deepest = max(map(len, places))
+    full = sum(len(place) == deepest for place in places)
+    if full == len(places) or 2 * full < len(places):
+        return None
+    place_of = {frame: number for number, place in enumerate(places) for frame in place}
+    steps = [place_of[after] - place_of[before] for before, after in pairwise(group)]
+    way = 1 if 2 * sum(step > 0 for step in steps) >= len(steps) else -1
+    stacks = [[group[0]]]
+    for step, frame in zip(steps, group[1:], strict=True):
+        if step * way <= 0:
+            stacks.append([])
+        stacks[-1].append(frame)
+    return [stack[::way] for stack in stacks] if len(stacks) == deepest else None
 
 
 def _divide(

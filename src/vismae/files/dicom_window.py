@@ -39,21 +39,45 @@ def display_window(dataset: Dataset, frame: int) -> tuple[float, float] | None:
     return centre - 0.5 - (width - 1.0) / 2.0, centre - 0.5 + (width - 1.0) / 2.0
 
 
-def apply_voi_table(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, int] | None:
-    """Look integers up in the first VOI table.
+def apply_voi_table(
+    stored: np.ndarray, dataset: Dataset, slope: float = 1.0, intercept: float = 0.0
+) -> tuple[np.ndarray, int] | None:
+    """Look integers up in the first VOI table, of an enhanced object in that of each frame.
+
+    Args:
+        stored: Values of all frames, (F, H, W).
+        dataset: Their header.
+        slope, intercept: Rescale; tables take rescaled values.
 
     Returns:
-        The looked-up values and the bits they have, or None without a usable table: the picture
-        is as good without it.
+        The looked-up values and the bits they have, or None without a usable table for all frames:
+        the picture is as good without it.
     """
-    tables = dataset.get("VOILUTSequence")
-    if not tables or values.dtype.kind not in "iu":
+    tables = _tables(dataset, len(stored))
+    if not tables or stored.dtype.kind not in "iu":
         return None
+    scaled = (slope, intercept) != (1.0, 0.0)
+    values = np.rint(stored * slope + intercept).astype(np.int32) if scaled else stored
+    little_endian = dataset.original_encoding[1] is not False
     try:
-        return look_up(values, tables[0], dataset.original_encoding[1] is not False)
+        if all(table is tables[0] for table in tables):
+            return look_up(values, tables[0], little_endian)
+        found = [look_up(*pair, little_endian) for pair in zip(values, tables, strict=True)]
     except (AttributeError, TypeError, ValueError) as error:
         logger.debug("VOI table left out: %s", type(error).__name__)
         return None
+    bits = {of_frame for _, of_frame in found}
+    return (np.stack([frame for frame, _ in found]), bits.pop()) if len(bits) == 1 else None
+
+
+def _tables(dataset: Dataset, count: int) -> list[Dataset]:
+    """Return the first VOI table of every frame (PS3.3 C.7.6.16.2.10b); empty if one has none."""
+    whole = dataset.get("VOILUTSequence")
+    if whole:
+        return [whole[0]] * count
+    groups = [functional_group(dataset, frame, "FrameVOILUTSequence") for frame in range(count)]
+    tables = [group.get("VOILUTSequence") for group in groups if group is not None]
+    return [table[0] for table in tables if table] if all(tables) and len(tables) == count else []
 
 
 def _first(holder: Dataset, keyword: str) -> float | None:
