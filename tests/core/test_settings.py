@@ -16,6 +16,7 @@ from vismae.core.config import (
 from vismae.core.config_model import ExportConfig
 from vismae.core.errors import SettingError
 from vismae.core.settings import build_config, setting_names, to_yaml
+from vismae.core.study_config import StudyConfig
 from vismae.core.types import Modality
 
 NEEDED = {"store": "store", "out": "run"}
@@ -283,3 +284,16 @@ def test_yaml_nested_without_end_is_no_defect(tmp_path: Path) -> None:
         build_config(PretrainConfig, "pretrain", file)
     with pytest.raises(SettingError, match="not valid YAML"):
         build_config(PretrainConfig, "pretrain", None, ["seed=" + "[" * 3000])
+
+
+@pytest.mark.parametrize("name", ["", " heart", ".heart", "CT/MR", "<b>CT</b>", "CT\\MR"])
+def test_a_name_that_cannot_be_a_folder_is_refused_in_words(name: str) -> None:
+    study = {
+        "out": "study",
+        "tasks": {name: {"kind": "segment", "sources": ["data"]}},
+        "starts": {"scratch": {"init": "none"}},
+        "baseline": "scratch",
+    }
+    with pytest.raises(SettingError, match=r"cannot be the name of a folder.*without /") as found:
+        build_config(StudyConfig, "study", options=study)
+    assert "pattern" not in str(found.value)

@@ -65,11 +65,24 @@ def test_the_words_follow_the_outcome() -> None:
     assert "cannot be tested" in one.text("ours", "scratch", "Dice")
 
 
-def test_equal_scores_are_equivalent_and_missing_ones_left_out() -> None:
-    values = np.array([0.3, 0.5, 0.8, np.nan])
-    same = equivalence(values, values, margin=0.01)
-    assert (same.p_value, same.difference.n) == (0.0, 3)
-    assert equivalence(values, values - 0.5, margin=0.01).p_value == 1.0
+@pytest.mark.parametrize("runs", [(), (3,)])
+@pytest.mark.parametrize("shift", [0.0, 0.1, -0.5])
+def test_differences_that_are_all_equal_say_nothing_of_other_patients(
+    runs: tuple[int, ...], shift: float
+) -> None:
+    values = np.broadcast_to(np.array([0.3, 0.5, 0.8]), (*runs, 3))
+    found = equivalence(values + shift, values, margin=0.02)
+    assert np.isnan([found.p_value, found.p_not_inferior]).all()
+    assert np.isnan([found.difference.low, found.difference.high]).all()
+    assert not found.equivalent
+    assert not found.not_inferior
+    assert found.text("ours", "scratch", "Dice").startswith("Whether 'ours' is as good")
+
+
+def test_missing_scores_are_left_out() -> None:
+    first, second = pair(0.0)
+    gaps = np.append(first, np.nan), np.append(second, 0.5)
+    assert equivalence(*gaps, margin=0.02) == equivalence(first, second, margin=0.02)
 
 
 def test_what_does_not_fit_is_refused() -> None:

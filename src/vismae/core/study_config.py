@@ -3,11 +3,26 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from vismae.core.sections import Fraction, InitPath, Paths, Settings, Words
 
-Name = Annotated[str, Field(pattern=r"^[^/\\.\s][^/\\]*$")]
+
+def _as_folder(name: str) -> str:
+    """Return a name of which a folder can be made.
+
+    Raises:
+        ValueError: It is empty, begins with a dot or a blank, or holds a slash.
+    """
+    if not name or name[0] == "." or name[0].isspace() or "/" in name or "\\" in name:
+        raise ValueError(
+            f"'{name}' cannot be the name of a folder, which every task and start has; choose one "
+            "without / and \\ that begins with neither a dot nor a blank"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_as_folder)]
 Seed = Annotated[int, Field(ge=0)]
 Fold = Annotated[int, Field(ge=1)]
 Patients = Annotated[int, Field(ge=1)]

@@ -16,6 +16,9 @@ from vismae.core.errors import DataError, SettingError
 from vismae.evaluation.crossed_bootstrap import calibrated_draws
 from vismae.evaluation.statistics import Interval, p_text
 
+# Differences of equal scores are some 1e-17 apart by rounding.
+_ALIKE = 1e-12
+
 
 @dataclass(frozen=True)
 class Equivalence:
@@ -86,8 +89,9 @@ def equivalence(
 
     One score for each patient: Student's t of the differences. One for each run and patient: the
     crossed bootstrap of runs and patients, so that it also speaks for other label subsets; a
-    p-value is then the share of resamples at or beyond the margin. It is NaN where all differences
-    are equal, as when both call all of a few test patients right: that says nothing of others.
+    p-value is then the share of resamples at or beyond the margin. Limits and p-values are NaN
+    where all differences are equal, as when both call all of a few test patients right: that says
+    nothing of others.
 
     Args:
         first: Scores of one start; patients with NaN in either are left out.
@@ -120,7 +124,7 @@ def _by_student(difference: Float[np.ndarray, " n"], margin: float, alpha: float
     n = len(difference)
     estimate = float(difference.mean()) if n else float("nan")
     nan = float("nan")
-    if n < 2:
+    if n < 2 or np.ptp(difference) < _ALIKE:
         return Equivalence(Interval(estimate, nan, nan, n), margin, alpha, nan, nan)
     error = float(difference.std(ddof=1) / np.sqrt(n))
     half = stats.t.ppf(1 - alpha, n - 1) * error
@@ -134,8 +138,6 @@ def _by_student(difference: Float[np.ndarray, " n"], margin: float, alpha: float
 
 def _one_sided(distance: float, error: float, n: int) -> float:
     """Return p of a mean that lies this far on the good side of the margin."""
-    if error == 0:
-        return 0.0 if distance > 0 else 1.0
     return float(stats.t.sf(distance / error, n - 1))
 
 
@@ -145,9 +147,8 @@ def _by_resampling(
     patients = int(np.isfinite(difference).any(axis=0).sum())
     estimate, draws = calibrated_draws(difference, n, 1 - 2 * alpha, seed)
     nan = float("nan")
-    if len(draws) == 0 or np.ptp(draws) < 1e-12:
-        limit = nan if len(draws) == 0 else estimate
-        return Equivalence(Interval(estimate, limit, limit, patients), margin, alpha, nan, nan)
+    if len(draws) == 0 or np.ptp(draws) < _ALIKE:
+        return Equivalence(Interval(estimate, nan, nan, patients), margin, alpha, nan, nan)
     # Counted with the data as one more draw, so that p is never 0.
     above_low = (1 + np.count_nonzero(draws <= -margin)) / (len(draws) + 1)
     below_high = (1 + np.count_nonzero(draws >= margin)) / (len(draws) + 1)

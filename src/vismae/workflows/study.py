@@ -35,6 +35,7 @@ from vismae.core.study_config import StudyConfig
 from vismae.data.splits import patients_at
 from vismae.workflows.adapted_network import require_start_possible
 from vismae.workflows.label_study.analysis import Found, compare_starts, flat
+from vismae.workflows.label_study.learnt_before import labels_known, require_unseen_tests
 from vismae.workflows.label_study.plan import SCORES, Budget, Cell, before, cells_of, folds_of
 from vismae.workflows.label_study.progress import StudyProgress, study_progress
 from vismae.workflows.label_study.run import (
@@ -51,7 +52,7 @@ from vismae.workflows.label_study.starts import (
     pretrain_starts,
     with_phantoms,
 )
-from vismae.workflows.label_study.tasks import prepare_task
+from vismae.workflows.label_study.tasks import PreparedTask, prepare_task
 from vismae.workflows.study_report import write_study_report
 
 _PRELOAD = ("vismae.workflows.label_study.run",)
@@ -127,11 +128,28 @@ class _Study:
         logger.info("%d runs, %d of them to do", len(self.cells), len(missing))
         if missing and not self.config.only_report:
             pretrain_starts(self.pretrainings)
+            for which in self._starts_on_tasks(missing):
+                require_unseen_tests(*which)
+            for sentence in self._labels_known(missing):
+                logger.warning("%s", sentence)
             self._run_all(missing)
         result = self._write_results()
         if self.failures and not self.config.only_report:
             raise TrainingError(self._failed_text())
         return result
+
+    def _starts_on_tasks(
+        self, cells: Sequence[Cell]
+    ) -> Iterator[tuple[str, Path | None, PreparedTask, FinetuneConfig]]:
+        """Yield each start with its weights on each of its tasks, and the settings of a run."""
+        for name, start in dict.fromkeys((cell.task, cell.start) for cell in cells):
+            task, runs = self.tasks[name], self._of_folds(name)
+            init = init_of(self.config, start, name, self.folder)
+            yield start, init, task, runs[next(iter(task.stores))]
+
+    def _labels_known(self, cells: Sequence[Cell]) -> tuple[str, ...]:
+        said = (labels_known(*which) for which in self._starts_on_tasks(cells))
+        return tuple(sentence for sentence in said if sentence)
 
     def _run_all(self, missing: list[Cell]) -> None:
         config = self.config
@@ -312,8 +330,9 @@ class _Study:
         write_bytes(self.folder / SCORES, scores.to_parquet(index=False))
         comparison = compare_starts(scores, self.config)
         write_text(self.folder / "comparison.csv", flat(comparison).to_csv(index=False))
+        known = self._labels_known(finished)
         write_study_report(
-            Found(self.config, self.folder, scores, comparison, self.tasks, finished, runs)
+            Found(self.config, self.folder, scores, comparison, self.tasks, finished, runs, known)
         )
         to_do = len(self.cells) - len(finished)
         return StudyResult(self.folder, comparison, len(finished), to_do)
@@ -340,7 +359,8 @@ class _Study:
 
     def _failed_text(self) -> str:
         most = 5
-        lines = [f"{cell}: {cause}" for cell, cause in list(self.failures.items())[:most]]
+        told = list(self.failures.items())[:most]
+        lines = [f"{cell}: {cause.removesuffix('.')}" for cell, cause in told]
         more = len(self.failures) - most
         others = ""
         if len(self.failures) < len(self.cells):

@@ -109,6 +109,8 @@ class _Page:
         report.fact("seeds", str(len(self.config.seeds)))
         if failed:
             report.warn(f"Runs that failed: {failed}; the section on what was left out says why.")
+        for sentence in self.found.labels_known:
+            report.warn(sentence)
         if finished + failed < len(runs):
             report.warn(
                 f"{len(runs) - finished - failed} runs are still to be done: this is a report on "

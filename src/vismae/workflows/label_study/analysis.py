@@ -72,6 +72,7 @@ class Found:
         tasks: By name.
         cells: The finished runs.
         runs: Of ``runs.csv``.
+        labels_known: Sentences on starts that had been fine-tuned on training patients before.
     """
 
     config: StudyConfig
@@ -81,3 +82,4 @@ class Found:
     tasks: Mapping[str, PreparedTask]
     cells: Sequence[Cell]
     runs: pd.DataFrame
+    labels_known: Sequence[str] = ()
