@@ -99,6 +99,16 @@ def test_frames_that_are_missing_are_told(tmp_path: Path) -> None:
     assert caught.value.reason == Reason.TRUNCATED
 
 
+def test_a_file_that_ends_within_compressed_pixels_is_truncated(tmp_path: Path) -> None:
+    path = write(tmp_path / "u.dcm", encapsulate(codestreams()))
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(UnreadableFileError, match="within compressed pixel data") as caught:
+        levels(path)
+
+    assert caught.value.reason == Reason.TRUNCATED
+
+
 def test_damaged_items_are_not_counted() -> None:
     assert fragment_count(encapsulate(codestreams())) == 3
     assert fragment_count(encapsulate([b"ab", b"cd"], fragments_per_frame=1)) == 2
