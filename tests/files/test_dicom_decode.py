@@ -7,19 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from pydicom import Dataset, dcmread
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
 )
 
 from factories import write_dicom_slice, write_encapsulated
+from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage
 from vismae.files.dicom import read_dicom
 from vismae.files.discover import SourceFile
+from vismae.files.reasons import Reason
 
 # 8 rows, 12 columns of 100 · (row + column) - 700, encoded by OpenJPH 0.26 without loss.
 HTJ2K_CODESTREAM = base64.b64decode(
@@ -187,3 +191,45 @@ def test_frames_that_the_header_does_not_promise_are_not_read(
     )
 
     assert read(path).pixels.shape == (promised or 1, 8, 12)
+
+
+@pytest.mark.filterwarnings("ignore:A value of type")
+@pytest.mark.parametrize("written", [None, ""])
+def test_colours_whose_planes_are_not_told_are_one_pixel_after_another(
+    tmp_path: Path, written: str | None
+) -> None:
+    """So does SimpleITK, which stands for other readers."""
+    path = write_dicom_slice(
+        tmp_path / "c.dcm", colour_picture(), Modality="US", PlanarConfiguration=written
+    )
+
+    found = read(path).pixels[0]
+
+    np.testing.assert_array_equal(found, colour_picture())
+    other = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+    np.testing.assert_array_equal(found, other.reshape(found.shape))
+
+
+@pytest.mark.parametrize(
+    "syntax", ["1.2.840.10008.1.2.9", "1.2.840.113619.5.2", "1.3.46.670589.99"]
+)
+def test_a_transfer_syntax_that_nobody_knows_is_named(tmp_path: Path, syntax: str) -> None:
+    path = write_dicom_slice(tmp_path / "n.dcm", np.zeros((4, 4), np.int16))
+    known = ExplicitVRLittleEndian.encode() + b"\0"
+    content = path.read_bytes()
+    assert content.count(known) == 1
+    path.write_bytes(content.replace(known, syntax.encode().ljust(len(known), b"\0")))
+
+    with pytest.raises(UnreadableFileError, match=f"transfer syntax {syntax} is none") as caught:
+        read(path)
+
+    assert caught.value.reason == Reason.UNDECODABLE
+
+
+def test_uncompressed_pixels_are_not_to_be_decompressed(tmp_path: Path) -> None:
+    path = write_dicom_slice(tmp_path / "n.dcm", np.zeros((4, 4), np.int16), BitsAllocated=12)
+
+    with pytest.raises(UnreadableFileError, match="Fetch it again") as caught:
+        read(path)
+
+    assert "Convert" not in str(caught.value)

@@ -20,7 +20,13 @@ OBLIQUE = [0.8, 0.6, 0.0, 0.0, 0.0, -1.0]
 VOLUME = np.arange(5 * 6 * 4, dtype=np.uint16).reshape(5, 6, 4)
 
 
-def write_nuclear(path: Path, step_mm: Any = 4.0, axes: list[float] = AXIAL, **tags: Any) -> Path:
+def write_nuclear(
+    path: Path,
+    frames: np.ndarray = VOLUME,
+    step_mm: Any = 4.0,
+    axes: list[float] = AXIAL,
+    **tags: Any,
+) -> Path:
     """A SPECT of five slices, the first at (-10, 20, 30)."""
     detector = Dataset()
     detector.ImagePositionPatient = [-10.0, 20.0, 30.0]
@@ -37,7 +43,7 @@ def write_nuclear(path: Path, step_mm: Any = 4.0, axes: list[float] = AXIAL, **t
         "SliceVector": [1, 2, 3, 4, 5],
         "NumberOfSlices": 5,
     }
-    return write_dicom_slice(path, VOLUME, **{**told, **tags})
+    return write_dicom_slice(path, frames.astype(np.uint16), **{**told, **tags})
 
 
 def read(path: Path) -> MedicalImage:
@@ -74,11 +80,32 @@ def test_frames_are_placed_by_the_slices_that_they_show(tmp_path: Path) -> None:
     assert np.array_equal(image.pixels, VOLUME[[1, 2, 0, 4, 3]])
 
 
+@pytest.mark.parametrize("by_turns", [False, True])
+def test_each_time_slot_of_a_gated_heart_is_a_volume(tmp_path: Path, by_turns: bool) -> None:
+    slots, slices = np.repeat([1, 2], 5), np.tile([1, 2, 3, 4, 5], 2)
+    order = np.lexsort((slots, slices)) if by_turns else np.arange(10)
+    path = write_nuclear(
+        tmp_path / "a.dcm",
+        VOLUME[slices - 1][order] + 1000 * slots[order, None, None],
+        ImageType=["ORIGINAL", "PRIMARY", "RECON GATED TOMO", "EMISSION"],
+        SliceVector=slices[order].tolist(),
+        TimeSlotVector=slots[order].tolist(),
+    )
+
+    images = read_dicom([SourceFile(path, None, "dicom")])
+
+    for number, image in enumerate(images, 1):
+        np.testing.assert_array_equal(image.pixels, VOLUME + 1000 * number)
+        assert image.spacing.slice_mm == 4.0
+    assert len(images) == 2
+
+
 @pytest.mark.parametrize(
     "tags",
     [
         {"ImageType": ["ORIGINAL", "PRIMARY", "TOMO", "EMISSION"]},
         {"ImageType": ["ORIGINAL", "PRIMARY"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "RECON GATED TOMO"], "SliceVector": None},
         {"DetectorInformationSequence": None},
         {"SpacingBetweenSlices": None},
         {"SliceVector": [1, 2, 3]},

@@ -37,6 +37,7 @@ from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_bits import settle_stored_bits
 from vismae.files.dicom_codestream import codestream_shape
+from vismae.files.dicom_fragments import fragment_count, without_offsets
 from vismae.files.pixels import native_numbers, require_size
 from vismae.files.reasons import Reason
 
@@ -87,6 +88,8 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
     element = require_pixels(dataset, name)
     shape, syntax = _require_whole(dataset, element, name)
     samples = shape[3]
+    if samples == 3 and dataset.get("PlanarConfiguration") in (None, ""):
+        dataset.PlanarConfiguration = 0  # as other readers have it, and as nearly all colours are
     if syntax.is_encapsulated and syntax != RLELossless:  # whose frames do not say their shape
         _require_codestream_shape(dataset, shape, name)
     shape = shape if samples == 3 else shape[:3]
@@ -161,7 +164,8 @@ def _require_whole(
         )
     require_size(shape, max(1, int(dataset.BitsAllocated) // 8), name)
     syntax = _settle_transfer_syntax(dataset, element, name)
-    found = len(_content(dataset, element))
+    content = _content(dataset, element)
+    found = len(content)
     if not syntax.is_encapsulated:
         expected = get_expected_length(dataset, unit="bytes")
     else:
@@ -172,6 +176,14 @@ def _require_whole(
             Reason.TRUNCATED,
             f"{name}: the pixel data has {found} of {least}{expected} bytes. Copy the file again.",
         )
+    if syntax.is_encapsulated and frames > 1:
+        fragments = fragment_count(content)
+        if fragments is not None and fragments < frames:
+            raise UnreadableFileError(
+                Reason.TRUNCATED,
+                f"{name}: holds {fragments} of {frames} compressed frames (NumberOfFrames). Copy "
+                f"the file again.",
+            )
     return shape, syntax
 
 
@@ -219,7 +231,7 @@ def _settle_transfer_syntax(dataset: Dataset, element: str, name: str) -> UID:
         dataset.file_meta = FileMetaDataset()
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax:
-        return UID(syntax)
+        return _known_syntax(UID(syntax), name)
     if dataset[element].is_undefined_length:
         raise UnreadableFileError(
             Reason.UNDECODABLE,
@@ -232,6 +244,18 @@ def _settle_transfer_syntax(dataset: Dataset, element: str, name: str) -> UID:
     else:
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     dataset.file_meta.TransferSyntaxUID = syntax
+    return syntax
+
+
+def _known_syntax(syntax: UID, name: str) -> UID:
+    """Refuse a transfer syntax of a maker's own, or newer than the library of decoders."""
+    if not syntax.is_transfer_syntax:
+        which = f" {syntax}" if syntax.is_valid else ""  # else anything may stand there
+        raise UnreadableFileError(
+            Reason.UNDECODABLE,
+            f"{name}: the transfer syntax{which} is none that is known here. Fetch the file again "
+            f"in another one, such as Explicit VR Little Endian, or leave it out.",
+        )
     return syntax
 
 
@@ -249,6 +273,11 @@ def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:
     if plugin := _DECODERS.get(syntax):
         attempts[plugin] = lambda: pixel_array(dataset, decoding_plugin=plugin, **options)
     attempts["any decoder"] = lambda: pixel_array(dataset, **options)
+    frames = get_nr_frames(dataset, warn=False)
+    if syntax.is_encapsulated and frames > 1:
+        attempts["without offsets"] = lambda: pixel_array(
+            without_offsets(dataset, frames), **options
+        )
     if codecs is not None and int(dataset.SamplesPerPixel) == 1:
         attempts["imagecodecs"] = lambda: _decode_jpeg(dataset, codecs)
     failures = []
@@ -258,7 +287,7 @@ def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:
         except MemoryError:
             raise
         except Exception as error:  # decoders are foreign code and raise anything
-            failures.append(f"{decoder}: {error}")
+            failures.append(f"{decoder}: {error or type(error).__name__}")
         except BaseException as error:
             # A panic of the decoders written in Rust is no Exception, and would end a long job.
             if type(error).__name__ != "PanicException":
@@ -329,6 +358,8 @@ def _cure(syntax: UID, bits_stored: int, codecs: ModuleType | None) -> str:
             "12-bit JPEG needs imagecodecs: pip install 'vismae[codecs]'.",
             "12-bit JPEG needs the extra 'codecs' on the server; ask who runs it, or convert it.",
         )
+    if not syntax.is_encapsulated:
+        return "Fetch it again from its source, or leave it out."
     return (
         "Convert it to Explicit VR Little Endian (such as with gdcmconv --raw or dcmdjpeg), or "
         "leave it out if it is damaged."

@@ -10,7 +10,8 @@ from pydicom import Dataset
 
 from vismae.files.dicom_numbers import number, numbers, readable, whole_number
 
-_RECONSTRUCTION = "RECON TOMO"
+# Of a gated heart each slice comes once for each time slot; only a list says which a frame shows.
+_RECONSTRUCTION, _GATED_RECONSTRUCTION = ["RECON TOMO"], ["RECON GATED TOMO"]
 
 
 def reconstructed_place(dataset: Dataset, frame: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -22,7 +23,8 @@ def reconstructed_place(dataset: Dataset, frame: int) -> tuple[np.ndarray, np.nd
     if dataset.get("Modality") != "NM":
         return None
     words = [str(word).strip().upper() for word in readable(dataset, "ImageType") or ()]
-    if words[2:3] != [_RECONSTRUCTION]:
+    gated = words[2:3] == _GATED_RECONSTRUCTION
+    if words[2:3] != _RECONSTRUCTION and not (gated and dataset.get("SliceVector")):
         return None
     detectors = dataset.get("DetectorInformationSequence") or ()
     if not detectors:

@@ -136,7 +136,9 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
     """
     if len(dataset) == 0:
         raise UnreadableFileError(
-            Reason.TRUNCATED, f"{name}: ends before the first DICOM element. Copy the file again."
+            Reason.TRUNCATED,
+            f"{name}: ends before its first DICOM element, or within compressed pixel data. Copy "
+            f"the file again.",
         )
     found = _what_else(dataset)
     if found is not None:
