@@ -52,6 +52,18 @@ def test_columns_have_synonyms_in_any_case_and_order(
     assert row.label_map.path.name == "m.png"
 
 
+def test_a_text_where_a_path_belongs_is_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """No disk takes so long a name, and the system says so instead of "no such file"."""
+    write_zip(tmp_path / "images.zip", {"a.png": b"x"})
+    path = write_csv(tmp_path, "path,label_map", f"{'finding ' * 100},a.png")
+
+    (row,) = ManifestTable(path)
+
+    assert row.image.member is None
+    assert not row.image.is_folder
+    assert row.label_map == FileReference(tmp_path / "images.zip", "a.png")
+
+
 def test_a_byte_order_mark_and_empty_lines_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_bytes(b"\xef\xbb\xbfpath\r\n\r\na.png\r\n,\r\n"[:-3])
@@ -128,6 +140,9 @@ def test_a_table_can_be_gone_through_again_and_is_not_held_in_memory(tmp_path: P
     ("lines", "message"),
     [
         (["file,label", "a,b"], "no column names the images.*found file, label"),
+        (["path;label", "a;b"], "found path;label. Columns are divided by semicolons: save it"),
+        (["path\tlabel", "a\tb"], "Columns are divided by tabs: save it with commas"),
+        (["path,label", "a,b", "a\0,b"], "line 3: a cell holds a NUL character"),
         (["path,path", "a,b"], "column path occurs twice"),
         (["path"], "no rows"),
         (["path,label", ",b"], "line 2: the cell path is empty"),

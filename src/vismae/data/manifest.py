@@ -29,6 +29,7 @@ SEQUENCE_COLUMN = "sequence"
 CASE_COLUMN = "case_id"
 PATH_COLUMNS = ("path", "image")
 LABEL_MAP_COLUMNS = ("label_map", "mask", "mask_path")
+_OTHER_MARKS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -53,6 +54,14 @@ class FileReference:
     def text(self) -> str:
         """``folder/a.png`` or ``folder/archive.zip!a.png``."""
         return f"{self.path}!{self.member}" if self.member else str(self.path)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder on disk; what the system does not look at is none."""
+        try:
+            return self.member is None and self.path.is_dir()
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -115,9 +124,13 @@ class ManifestTable:
         columns = next(_read_table(path))[1]
         self._path_column = next((name for name in PATH_COLUMNS if name in columns), "")
         if not self._path_column:
+            apart = next(
+                (name for mark, name in _OTHER_MARKS.items() if mark in " ".join(columns[:1])), ""
+            )
             raise DataError(
                 f"{path}: no column names the images. Expected path or image, found "
                 f"{', '.join(columns) or 'no columns'}."
+                + (f" Columns are divided by {apart}: save it with commas." if apart else "")
             )
         missing = [name for name in keep_columns if name.lower() not in columns]
         if SEQUENCE_COLUMN in missing:
@@ -156,6 +169,11 @@ def _read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
             for values in reader:
                 if not any(value.strip() for value in values):
                     continue
+                if any("\0" in value for value in values):
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: a cell holds a NUL character, which no "
+                        f"text has. Save the table again as comma-separated UTF-8."
+                    )
                 if len(values) > len(columns):
                     raise DataError(
                         f"{path}, line {reader.line_num}: {len(values)} cells, the header has "
@@ -223,14 +241,23 @@ def locate(name: str, folder: Path) -> FileReference:
     """
     path = folder / name
     archive_name, separator, member = name.partition("!")
-    if separator and archive_name.lower().endswith(".zip") and not path.exists():
+    exists = _exists(path)
+    if separator and archive_name.lower().endswith(".zip") and not exists:
         return FileReference(folder / archive_name, member)
     archive = folder / IMAGE_ARCHIVE
-    if not path.exists() and archive.is_file():
+    if not exists and archive.is_file():
         for candidate in (name, name.removeprefix("images/"), f"images/{name}"):
             if candidate in _members(archive, archive.stat().st_mtime_ns):
                 return FileReference(archive, candidate)
     return FileReference(path)
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is a file; what the system does not look at is told when it is read."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=4)

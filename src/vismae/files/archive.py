@@ -100,6 +100,7 @@ def no_access(name: str, error: OSError) -> UnreadableFileError:
         return UnreadableFileError(
             Reason.NOT_FOUND, f"{name}: no such file. Check the path, or the link if it is one."
         )
+    cure = "its permissions" if isinstance(error, PermissionError) else "the path and the disk"
     return UnreadableFileError(
-        Reason.UNREADABLE, f"{name}: cannot be opened ({error.strerror}). Check its permissions."
+        Reason.UNREADABLE, f"{name}: cannot be opened ({error.strerror}). Check {cure}."
     )

@@ -132,3 +132,16 @@ def test_a_ledger_that_does_not_count_label_maps_goes_on(tmp_path: Path) -> None
         ledger.db.execute("UPDATE entry SET changed_ns = ?", (image.stat().st_mtime_ns,))
 
     assert ingest(config).changed_files == 0
+
+
+def test_a_text_in_the_column_of_paths_costs_its_own_row_only(tmp_path: Path) -> None:
+    """No disk takes a name of 800 characters, which is another fault than that it is not there."""
+    write_png(tmp_path / "a.png", picture(0))
+    report = "no finding " * 72
+    table = tmp_path / "m.csv"
+    table.write_text(f"path,label\n{report},x\na.png,y\n")
+
+    result = run(tmp_path / "s", table)
+
+    assert (result.stored, result.reasons) == (1, {"unreadable": 1})
+    assert rejected(tmp_path / "s") == {report.strip(): "unreadable"}

@@ -119,7 +119,7 @@ def _table_files(
             image=_absolute(row.image),
             label_map=None if row.label_map is None else _absolute(row.label_map),
         )
-        if row.image.member is None and row.image.path.is_dir():
+        if row.image.is_folder:
             # The folder of a series: its files stand in space, not in the table's order.
             yield from _walked(row, source, apart)
             continue

@@ -80,7 +80,7 @@ def add_listed(
     volumes: dict[tuple[str, str | None], list[tuple[ManifestRow, SourceFile]]] = {}
     for row in rows:
         try:
-            if row.image.member is None and row.image.path.is_dir():
+            if row.image.is_folder:
                 # The folder of a series: its files stand in space, not in the table's order.
                 found, rejected = find_inputs([row.image.path], out)
                 inputs += [replace(item, named=True, told=_told(row)) for item in found]
