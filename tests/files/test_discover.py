@@ -154,6 +154,8 @@ def test_of_archive_members_of_one_name_the_last_is_read_and_the_others_are_told
     early = write_png(tmp_path / "early.png", GREY)
     late = write_png(tmp_path / "late.png", GREY[:-1])
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("folder/", b"")
+        archive.writestr("folder/", b"")
         for path in (early, early, late):
             archive.writestr("a.png", path.read_bytes())
 

@@ -221,7 +221,7 @@ def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
     Of several files of one name the last is the one that counts, as for programs that unpack.
     """
     try:
-        members = open_archive(path).infolist()
+        members = [info for info in open_archive(path).infolist() if not info.is_dir()]
     except OSError as error:
         yield _no_access_to(str(path), error)
         return
@@ -237,7 +237,7 @@ def archive_members(path: Path) -> Iterator[FoundFile | RejectedFile]:
         )
     for filename, info in sorted(by_name.items()):
         *folders, name = filename.split("/")
-        if info.is_dir() or _is_companion(name) or any(map(_is_companion_folder, folders)):
+        if _is_companion(name) or any(map(_is_companion_folder, folders)):
             continue
         if header_beside(path, filename) is None:
             yield with_pixels(found_member(path, info))
