@@ -91,6 +91,7 @@ def test_a_study_compares_networks_with_a_guess(tmp_path: Path, discs: Path, sha
     table = result.comparison.set_index(["task", "fraction", "start"])["score"]
     assert table["shades", 1.0, "guess"].estimate == pytest.approx(1)
     page = (result.folder / "report" / "index.html").read_text()
+    assert "2 starts were compared" in page
     assert "is no network but what one must beat" in page
     again = study(config(tmp_path / "out", tasks).model_copy(update={"resume": True}))
     assert again.comparison.astype(str).equals(result.comparison.astype(str))

@@ -42,7 +42,7 @@ def design(config: StudyConfig, scores: Sequence[TaskScores], cells: Sequence[Ce
     tested = "; ".join(f"{task.task}: {_tested(task)}, {task.metric}" for task in scores)
     count = len(config.starts)
     return (
-        f"{count} {'start was' if count == 1 else 'starts were'} fine-tuned ({starts}) on "
+        f"{count} {'start was' if count == 1 else 'starts were'} compared ({starts}) on "
         f"{len(scores)} task{'' if len(scores) == 1 else 's'} with "
         f"{repeated}; each repetition ('run') draws its own labelled patients, the smaller label "
         f"budgets within the larger ones, and its own first weights, alike for all starts."
