@@ -7,7 +7,7 @@ Scores of patients are normal, skewed as Dice is (beta, most near 0.9, a tail do
 ties (rounded to 0.05). Paired differences are of two starts on the same patients. Prints one table:
 coverage of 95 % intervals, wanted 93 to 97 % from 30 patients on, and the share of false alarms of
 tests at 5 %. "Runs and patients" are differences in several runs on the same patients, with an
-effect of the run a fifth as large as that of the patient, or none. Labels needed come from studies
+effect of the run as large as that of the patient, a fifth as large, or none. Labels needed come from studies
 of six label counts with an error for each patient, run and label subset; their coverage is reported
 as found (``vismae.evaluation.coverage`` holds it).
 """
@@ -177,8 +177,8 @@ def main() -> None:
             show(kind.__name__, str(n), found)
     for n in SIZES:
         show("two classes", str(n), areas_under_roc(n, options.draws, options.seed))
-    for share in (0.0, 0.2):
-        for runs in (1, 3, 5):
+    for share in (0.0, 0.2, 1.0):
+        for runs in (1, 2, 3, 5, 10):
             if runs == 1 and share > 0:
                 continue  # one run says nothing of others
             for n in SIZES:

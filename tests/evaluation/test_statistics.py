@@ -15,6 +15,7 @@ from vismae.evaluation.statistics import (
     mean_of_defined,
     paired_bootstrap,
     paired_permutation,
+    smallest_permutation_p,
 )
 
 
@@ -165,7 +166,7 @@ def test_the_exact_permutation_p_is_scipys() -> None:
 
 def test_the_exact_permutation_p_by_hand() -> None:
     # All four differences positive: 2 of 16 sign patterns are as extreme.
-    assert paired_permutation([1, 2, 3, 4], [0, 0, 0, 0]) == 2 / 16
+    assert paired_permutation([1, 2, 3, 4], [0, 0, 0, 0]) == 2 / 16 == smallest_permutation_p(4)
     assert paired_permutation([0.1 + 0.2, 0.0], [0.0, 0.3]) == 1.0
 
 

@@ -158,3 +158,37 @@ def test_test_cases_without_a_score_are_not_counted_as_tested(tmp_path: Path) ->
     scores = list(scores_of_tasks(rows, config).values())
     said = words.design(config, scores, cells)
     assert "heart: 20 patients, Dice; lung: 18 of 20 patients (the others have no" in said
+
+
+def test_too_few_test_cases_to_show_anything_are_told(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    rows = rows_of(cells)
+    few = rows[(rows["task"] == "heart") | rows["patient_id"].isin(["p00", "p01", "p02", "p03"])]
+    comparison = compare_starts(few, config)
+    of_task = {name: comparison[comparison["task"] == name] for name in ("heart", "lung")}
+    assert words.too_few(of_task["heart"], comparison) == ""
+    # Two tasks, two budgets and two starts beside the baseline: 8 comparisons for Holm.
+    assert words.too_few(of_task["lung"], comparison) == (
+        "With 4 test patients no difference can be shown here, however large: a permutation over "
+        "so few gives no p below 0.12, nor 1 after Holm over 8. At least 9 test patients are "
+        "needed."
+    )
+    assert (of_task["lung"]["p"].dropna() >= 0.125).all()
+
+
+def test_classes_that_no_test_case_has_are_named(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    rows = rows_of(cells)
+    rows = pd.concat(
+        [rows, rows.assign(class_name="wall"), rows.assign(class_name="clot", value=np.nan)]
+    )
+    scores = scores_of_tasks(rows, config)["heart"]
+    of_task = rows[rows["task"] == "heart"]
+    said = words.untested_classes(of_task, scores)
+    assert said == (
+        "No test patient has clot: nothing is said of this class, and Dice is over the others."
+    )
+    assert words.untested_classes(of_task[of_task["class_name"] != "clot"], scores) == ""
+    answers = of_task.assign(metric="probability", truth=of_task["class_name"] == "wall")
+    answers = answers[answers["class_name"] != "mean"]
+    assert "No test patient has clot" in words.untested_classes(answers, scores)

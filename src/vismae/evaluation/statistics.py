@@ -277,6 +277,14 @@ def paired_permutation(
     return (extreme + 1) / (n + 1)
 
 
+def smallest_permutation_p(patients: int) -> float:
+    """Return the smallest p-value that swaps within patients can give, however large the difference.
+
+    The observed swap and its opposite are always as extreme as each other.
+    """
+    return 2.0 / 2**patients
+
+
 def holm(p_values: Sequence[float] | Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     """Return p-values adjusted for their number (Holm 1979, family-wise error).
 

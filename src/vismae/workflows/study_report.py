@@ -54,6 +54,7 @@ def add_study(
             continue
         draw_curves(report, scores, part)
         report.table(comparison_table(part), comparison_caption(scores, config))
+        report.text(words.too_few(part, comparison))
     report.text(words.caution(comparison))
 
 

@@ -115,6 +115,8 @@ class TaskSection:
         draw_curves(self.tables.report, self.scores, part)
         caption = comparison_caption(self.scores, self.config)
         self.tables.add(f"{self.name} comparison", comparison_table(part), caption)
+        self.tables.report.text(words.too_few(part, self.found.comparison))
+        self.tables.report.text(words.untested_classes(self._rows, self.scores))
         self._label_use()
         for budget in dict.fromkeys((self.focus, self.scores.budgets[-1])):
             self._classes(budget)

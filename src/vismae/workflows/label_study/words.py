@@ -7,7 +7,7 @@ import pandas as pd
 
 from vismae.core.study_config import StudyConfig
 from vismae.evaluation.ranking import Ranking
-from vismae.evaluation.statistics import Interval, p_text
+from vismae.evaluation.statistics import Interval, p_text, smallest_permutation_p
 from vismae.evaluation.study_comparison import LabelUse
 from vismae.evaluation.study_scores import TaskScores
 from vismae.workflows.label_study.plan import Cell, folds_of, with_labels
@@ -197,6 +197,57 @@ def caution(comparison: pd.DataFrame) -> str:
     return f"Cells have {fewest} to {most} runs. Intervals {both}{few}"
 
 
+def untested_classes(rows: pd.DataFrame, scores: TaskScores) -> str:
+    """Name the classes that no test case has; nothing where each has one.
+
+    Args:
+        rows: Of the task, as in ``scores.parquet``.
+        scores: Of the task.
+    """
+    dice = rows[(rows["metric"] == "dice") & (rows["class_name"] != "mean")]
+    answers = rows[rows["metric"] == "probability"]
+    known = set(dice["class_name"]) | set(answers["class_name"])
+    tested = set(dice.loc[dice["value"].notna(), "class_name"])
+    if not answers.empty:
+        tested |= set(answers.loc[answers["truth"].astype(bool), "class_name"])
+    untested = sorted(map(str, known - tested))
+    if not untested:
+        return ""
+    return (
+        f"No test {scores.unit} has {', '.join(untested)}: nothing is said of "
+        f"{'this class' if len(untested) == 1 else 'these classes'}, and {scores.metric} is over "
+        "the others."
+    )
+
+
+def too_few(part: pd.DataFrame, comparison: pd.DataFrame) -> str:
+    """Say where a task has so few test cases that no difference can be shown on it.
+
+    Args:
+        part: The comparisons of the task.
+        comparison: Those of the whole study.
+
+    Returns:
+        Nothing where there are enough, or nothing is compared.
+    """
+    family = int(comparison["p_holm"].notna().sum())
+    compared = part[part["p"].notna()]
+    sizes = [1 if primary else family for primary in compared["primary"]]
+    cases = [difference.n for difference in compared["difference"]]
+    smallest = [smallest_permutation_p(n) for n in cases]
+    if not cases or min(p * size for p, size in zip(smallest, sizes, strict=True)) < 0.05:
+        return ""
+    most, unit = max(cases), compared["unit"].iloc[0]
+    p_value, size = smallest_permutation_p(most), min(sizes)
+    after = f", nor {min(1.0, p_value * size):.2g} after Holm over {size}" if size > 1 else ""
+    enough = next(n for n in range(most, 64) if smallest_permutation_p(n) * size < 0.05)
+    return (
+        f"With {most} test {unit}{'' if most == 1 else 's'} no difference can be shown here, "
+        f"however large: a permutation over so few gives no p below {p_value:.2g}{after}. At least "
+        f"{enough} test {unit}s are needed."
+    )
+
+
 def critical_difference(ranking: Ranking) -> str:
     """Say what the bars of a ranking plot are."""
     if np.isnan(ranking.critical_difference):
@@ -225,7 +276,7 @@ Intervals of scores and differences: runs and test patients are resampled as two
 Satterthwaite's degrees of freedom, so that three runs are not taken for many. p-values: starts are
 swapped within patients (paired permutation of each patient's mean over runs); they speak of new
 patients, the intervals also of other draws of labelled patients. Holm's adjustment is over all
-comparisons with the baseline on all tasks and label budgets, but the primary one.
+comparisons with the baseline on all tasks and label budgets, but the primary one. Swaps within n patients give no p below 2 / 2^n.
 
 Balanced accuracy is taken apart into the influence of each patient, so that it is resampled like
 any mean; p-values swap what each patient adds to it. AUROC: DeLong's covariance over all runs of
