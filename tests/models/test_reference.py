@@ -136,6 +136,19 @@ def test_what_wraps_a_network_changes_nothing(small: SwinConfig, tmp_path: Path,
                 assert torch.equal(value, module.state_dict()[name]), name
 
 
+def test_what_an_unfinished_run_continues_from_names_its_model_folder(tmp_path: Path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    torch.save({"state_dict": {"model.encoder.norm.weight": torch.ones(4)}}, path)
+    with pytest.raises(ModelError, match=r"give its model folder, .*model, which is there once"):
+        load_checkpoint(path)
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(ModelError) as other:
+        load_checkpoint(path)
+    assert "model folder" not in str(other.value)
+
+
 def test_model_folder_is_read_by_folder_or_by_its_weights(small: SwinConfig, tmp_path: Path):
     mae = SwinMAE(small, mask_ratio=0.5)
     card = ModelCard(kind="mae", architecture=architecture_of(mae), preprocessing=Preprocessing())

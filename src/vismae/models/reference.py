@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vismae.core.errors import ModelError
 from vismae.core.preprocessing import Preprocessing
+from vismae.core.rundir import CHECKPOINT, MODEL
 from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
 from vismae.models.foreign import without_wrapper
@@ -76,7 +77,22 @@ def load_checkpoint(path: str | PathLike[str]) -> Model:
         return load_model(path.parent)
     found = _read_state(path)
     foreign = load_foreign_swin(found, path) or load_foreign_classifier(found, path)
-    return foreign or _reference_model(found, path)
+    try:
+        return foreign or _reference_model(found, path)
+    except ModelError as error:
+        raise ModelError(f"{error}{_weights_of_its_run(path)}") from error
+
+
+def _weights_of_its_run(path: Path) -> str:
+    """Say where the weights are, if the file is what a run of this package continues from."""
+    run = path.parent.parent
+    if run / CHECKPOINT != path or not (run / "config.yaml").is_file():
+        return ""
+    return (
+        " A run continues from this file after an interruption; give its model folder, "
+        f"{run / MODEL}, which is there once it has finished (--resume with a lower "
+        "trainer.max_steps ends it sooner)."
+    )
 
 
 def load_reference_checkpoint(

@@ -276,7 +276,8 @@ Intervals of scores and differences: runs and test patients are resampled as two
 Satterthwaite's degrees of freedom, so that three runs are not taken for many. p-values: starts are
 swapped within patients (paired permutation of each patient's mean over runs); they speak of new
 patients, the intervals also of other draws of labelled patients. Holm's adjustment is over all
-comparisons with the baseline on all tasks and label budgets, but the primary one. Swaps within n patients give no p below 2 / 2^n.
+comparisons with the baseline on all tasks and label budgets, but the primary one. Swaps within n
+patients give no p below 2 / 2^n.
 
 Balanced accuracy is taken apart into the influence of each patient, so that it is resampled like
 any mean; p-values swap what each patient adds to it. AUROC: DeLong's covariance over all runs of
