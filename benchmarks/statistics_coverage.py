@@ -7,9 +7,9 @@ Scores of patients are normal, skewed as Dice is (beta, most near 0.9, a tail do
 ties (rounded to 0.05). Paired differences are of two starts on the same patients. Prints one table:
 coverage of 95 % intervals, wanted 93 to 97 % from 30 patients on, and the share of false alarms of
 tests at 5 %. "Runs and patients" are differences in several runs on the same patients, with an
-effect of the run as large as that of the patient, a fifth as large, or none. Labels needed come from studies
-of six label counts with an error for each patient, run and label subset; their coverage is reported
-as found (``vismae.evaluation.coverage`` holds it).
+effect of the run as large as that of the patient, a fifth as large, or none. Labels needed come
+from studies of six label counts with an error for each patient, run and label subset; their
+coverage is reported as found (``vismae.evaluation.coverage`` holds it).
 """
 
 import argparse
