@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vismae.core.study_config import StudyConfig
+from vismae.evaluation.coverage import few_runs_note
 from vismae.evaluation.ranking import Ranking
 from vismae.evaluation.statistics import Interval, p_text, smallest_permutation_p
 from vismae.evaluation.study_comparison import LabelUse
@@ -191,10 +192,11 @@ def caution(comparison: pd.DataFrame) -> str:
     )
     if most == 1:
         return f"There is one run of each cell, so {alone}"
+    held = f" {few_runs_note(most)}".rstrip()
     if fewest == most:
-        return f"There are {most} runs of each cell. Intervals {both}"
+        return f"There are {most} runs of each cell. Intervals {both}{held}"
     few = f" Where there is one, {alone}" if fewest == 1 else ""
-    return f"Cells have {fewest} to {most} runs. Intervals {both}{few}"
+    return f"Cells have {fewest} to {most} runs. Intervals {both}{few}{held}"
 
 
 def untested_classes(rows: pd.DataFrame, scores: TaskScores) -> str:
