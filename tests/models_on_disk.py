@@ -80,6 +80,9 @@ def write_contrastive(
     return _save(folder, network, "contrastive", preprocessing, **card)
 
 
+PLACED = "swin that sees places"
+
+
 def write_network(
     folder: Path,
     network: str,
@@ -92,7 +95,7 @@ def write_network(
         return write_segmenter(folder, classes, preprocessing=preprocessing, **card)
     torch.manual_seed(0)
     channels, count = preprocessing.in_channels, len(classes)
-    task = TaskCard(classes=classes, network=network)
+    task = TaskCard(classes=classes, network="swin" if network == PLACED else network)
     if network == "simclr":
         return write_contrastive(folder, preprocessing=preprocessing, **card)
     if network == "swin_mae":
@@ -103,6 +106,7 @@ def write_network(
         "swin_unet_conv": lambda: SwinUNet.from_size("nano", head_kind="convolutional", **sizes),
         "hybrid": lambda: HybridUNet.from_size("nano", **sizes),
         "swin": lambda: SwinClassifier.from_size("nano", **sizes),
+        PLACED: lambda: SwinClassifier.from_size("nano", place_grid=3, **sizes),
     }
     if network in swin:
         made = swin[network]()

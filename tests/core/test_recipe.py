@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from vismae.core.config import FinetuneConfig
+from vismae.core.errors import SettingError
 from vismae.core.recipe import CHOSEN, Fingerprint, StartFacts, plan_finetuning
 from vismae.core.settings import build_config, setting_names
 
@@ -136,6 +137,19 @@ def test_validation_takes_at_most_a_tenth_of_the_time():
     every = plan_finetuning(config("segment"), many, None).config.trainer.validate_every
     assert every is not None
     assert 0.11 * every * batch >= 10_000 / 3
+
+
+def test_frozen_features_are_seen_place_by_place():
+    made = plan_finetuning(config("classify", init="model"), CHEST, MAE).config
+    assert made.model.place_grid == 0
+    probe = {"init": "model", "model.train": "head"}
+    assert plan_finetuning(config("classify", **probe), CHEST, MAE).config.model.place_grid == 3
+    published = config("classify", **probe, **{"model.place_grid": 0})
+    assert plan_finetuning(published, CHEST, MAE).config.model.place_grid == 0
+    other = config("classify", **{"model.network": "resnet18"})
+    assert plan_finetuning(other, CHEST, None).config.model.place_grid is None
+    with pytest.raises(SettingError, match="place_grid does not go with network hybrid"):
+        config("segment", **{"model.network": "hybrid", "model.place_grid": 3})
 
 
 def test_even_classes_weigh_alike():

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 import torch
 
-from models_on_disk import SMALL_CONTRACT, write_classifier, write_mae
+from models_on_disk import PLACED, SMALL_CONTRACT, write_mae, write_network
 from vismae.inference.explain import class_evidence, covering_patterns, reconstruction_error
 from vismae.models.classifier import SwinClassifier
 from vismae.models.mae import SwinMAE
@@ -17,15 +17,18 @@ def images(count: int = 2, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
     return torch.randn(count, 1, *size, generator=torch.Generator().manual_seed(0))
 
 
-def test_evidence_averages_to_the_images_own_logits(tmp_path: Path) -> None:
-    model = cast(SwinClassifier, load_model(write_classifier(tmp_path / "m")))
+@pytest.mark.parametrize("network", ["swin", PLACED])
+def test_evidence_averages_to_the_images_own_logits(network: str, tmp_path: Path) -> None:
+    classes = ("normal", "ill")
+    model = cast(SwinClassifier, load_model(write_network(tmp_path / "m", network, classes)))
     # Sigmoid's inverse brings back the logits of each place; an image of one place has one.
     shown = images(size=(64, 64))
     evidence = class_evidence(model, shown, multi_label=True)
     assert evidence.shape == (2, 2, 64, 64)
     with torch.inference_mode():
-        tokens = model.norm(model.encoder(shown).tokens)
-        assert torch.allclose(model.head(tokens).mean(dim=(1, 2)), model(shown), atol=1e-5)
+        by_place = model.evidence(shown)
+        assert torch.allclose(by_place.mean(dim=(1, 2)), model(shown), atol=1e-5)
+        assert torch.allclose(evidence[:, :, -1, -1], by_place[:, -1, -1].sigmoid(), atol=1e-5)
     separate = class_evidence(model, shown, multi_label=False)
     assert torch.allclose(separate.sum(dim=1), torch.ones(2, 64, 64), atol=1e-5)
 

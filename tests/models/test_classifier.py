@@ -22,6 +22,29 @@ def test_evaluation_is_repeatable_and_training_drops():
     assert torch.equal(classifier(images), classifier(images))
 
 
+def test_places_tell_nothing_at_first_and_can_be_told_apart_later():
+    torch.manual_seed(0)
+    published = SwinClassifier.from_size("nano", in_channels=1, num_classes=2)
+    torch.manual_seed(0)
+    placed = SwinClassifier.from_size("nano", in_channels=1, num_classes=2, place_grid=3)
+    images = torch.rand(2, 1, 50, 83)
+    assert torch.equal(published.eval()(images), placed.eval()(images))
+    # Bright to the left against bright to the right, seen by features that are the same for both.
+    side = torch.zeros(1, 1, 64, 64)
+    side[..., :32] = 1.0
+    both = torch.cat([side, side.flip(3)])
+    placed.encoder.requires_grad_(False)
+    placed.norm.requires_grad_(False)
+    optimizer = torch.optim.AdamW(placed.parameters(), lr=1e-2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        classification_loss(placed(both), torch.arange(2)).backward()
+        optimizer.step()
+    assert placed(both).argmax(dim=1).tolist() == [0, 1]
+    assert placed.place_head is not None
+    assert placed.place_head.weight.abs().sum() > 0
+
+
 def test_single_label_loss_is_cross_entropy():
     logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 1])
     weights = torch.tensor([1.0, 2.0, 3.0])

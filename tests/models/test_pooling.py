@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vismae.models.pooling import mean_over_image
+from vismae.models.pooling import mean_of_cells, mean_over_image, spread_over_cells
 
 
 def test_tokens_count_with_the_share_of_their_cell_that_is_image() -> None:
@@ -47,3 +47,21 @@ def test_a_mean_is_in_32_bit_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = mean_over_image(tokens, extents, (64, 64), token_side=16)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("grid", [(6, 9), (7, 7), (2, 5), (1, 1)])
+def test_a_token_on_a_border_counts_in_both_cells_with_its_share(grid: tuple[int, int]) -> None:
+    tokens = torch.randn(2, *grid, 5, dtype=torch.float64)
+    found = mean_of_cells(tokens, 3)
+    # Every token cut into 3 by 3 equal ones: then no border goes through one.
+    fine = tokens.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
+    parts = fine.view(2, 3, grid[0], 3, grid[1], 5)
+    assert torch.allclose(found, parts.mean(dim=(2, 4)))
+    assert torch.allclose(found.mean(dim=(1, 2)), tokens.mean(dim=(1, 2)))
+
+
+def test_what_tokens_add_to_a_layer_on_cells_has_its_output_as_mean() -> None:
+    tokens = torch.randn(2, 7, 5, 4, dtype=torch.float64)
+    weight = torch.randn(6, 3, 3, 4, dtype=torch.float64)
+    output = mean_of_cells(tokens, 3).flatten(1) @ weight.flatten(1).T
+    assert torch.allclose(spread_over_cells(tokens, weight).mean(dim=(1, 2)), output)

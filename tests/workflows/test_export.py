@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import vismae
 from factories import write_nifti, write_png
 from models_on_disk import (
+    PLACED,
     SMALL_CONTRACT,
     write_classifier,
     write_contrastive,
@@ -134,7 +135,7 @@ def test_one_onnx_file_takes_any_number_of_images_of_any_size(onnx_folder: Path)
     "network",
     [
         *("swin_unet_conv", "hybrid", "unet", "dynunet", "swin_unetr", "swin", "resnet18"),
-        *("resnet50", "densenet121", "swin_mae", "simclr"),
+        *("resnet50", "densenet121", "swin_mae", "simclr", PLACED),
     ],
 )
 def test_every_network_is_carried_by_every_program(

@@ -8,9 +8,11 @@ import safetensors.torch
 import torch
 
 import vismae
-from models_on_disk import SMALL_CONTRACT, save_network, write_network
+from models_on_disk import PLACED, SMALL_CONTRACT, save_network, write_network
+from vismae.core.errors import ModelError
 from vismae.models import SwinMAE, SwinSimCLR, load_model
 from vismae.models.foreign_names import swin_naming
+from vismae.models.reference import save_reference_checkpoint
 
 
 @pytest.mark.parametrize("format", ["microsoft", "timm"])
@@ -48,6 +50,15 @@ def test_the_norm_of_a_contrastive_network_is_written(tmp_path: Path) -> None:
     state = safetensors.torch.load_file(result.file)
     assert torch.equal(state["norm.weight"], made.norm.weight)
     assert result.difference < 1e-4
+
+
+def test_a_last_layer_that_sees_places_stays_behind(tmp_path: Path) -> None:
+    model = write_network(tmp_path / "model", PLACED)
+    result = vismae.export(model=model, format="microsoft", out=tmp_path / "out")
+    assert not [name for name in torch.load(result.file)["model"] if name.startswith("head")]
+    assert "The last layer is left out: it was trained with place_grid 3" in result.summary()
+    with pytest.raises(ModelError, match=r"place_grid 3\. Keep the model folder"):
+        save_reference_checkpoint(load_model(model), tmp_path / "official.pth")
 
 
 def test_timm_names_are_those_of_its_swin(tmp_path: Path) -> None:

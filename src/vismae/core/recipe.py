@@ -18,6 +18,7 @@ CHOSEN = (
     "model.network",
     "model.in_channels",
     "model.neighbours",
+    "model.place_grid",
     "data.image_size",
     "optimizer.lr",
     "optimizer.layer_decay",
@@ -171,6 +172,8 @@ def plan_finetuning(
     alone = not config.model.sequences
     choose("model.in_channels", *(_channels(fingerprint, start) if alone else grey))
     choose("model.neighbours", *_neighbours(fingerprint, start))
+    if network == "swin":
+        choose("model.place_grid", *_place_grid(config))
     choose("data.image_size", *_image_size(fingerprint, start))
     pretrained = start is not None or config.task_pretrain_steps > 0
     choose("optimizer.lr", *_lr(config, network, pretrained))
@@ -209,6 +212,12 @@ def _neighbours(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[int
     if fingerprint.slices_per_volume < 2:
         return 0, "single images"
     return (start.neighbours, "the start model's") if start is not None else (0, "slices alone")
+
+
+def _place_grid(config: FinetuneConfig) -> tuple[int, str]:
+    if config.model.train == "head":
+        return 3, "frozen features tell more place by place than on average"
+    return 0, "as published; an encoder that learns brings places in where they help"
 
 
 def _image_size(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[tuple[int, int], str]:

@@ -324,6 +324,10 @@ class NetworkSettings(Settings):
     as in the start model's decoder where that is taken, else true."""
     deep_supervision: bool | None = None
     """Also judge coarser outputs in training (hybrid, dynunet); when unset only dynunet does."""
+    place_grid: int | None = Field(default=None, ge=0, le=8)
+    """Let the last layer of a Swin classifier also see the means over a grid of so many rows and
+    columns, so that it can tell where something is; 0, as published: the mean over all alone;
+    chosen by the recipe when unset."""
     train: str = Field(default="all", pattern=r"^(all|head|lora|last_[1-9][0-9]*)$")
     """What of the encoder learns: all; head, nothing of it (a linear probe where the network is a
     classifier); last_N, its last N blocks; lora, low-rank changes. The rest always learns."""
@@ -373,6 +377,7 @@ class NetworkSettings(Settings):
         rules = (
             (self.width is not None, "width", ("hybrid", *FROM_MONAI)),
             (self.branch is not None, "branch", ("hybrid",)),
+            ((self.place_grid or 0) > 1, "place_grid", ("swin",)),
             (self.deep_supervision is True, "deep_supervision", ("hybrid", "dynunet")),
             (self.train == "head", "train=head", (*WITH_SWIN_ENCODER, *CONVOLUTIONAL_CLASSIFIERS)),
             (self.train not in ("all", "head"), f"train={self.train}", WITH_SWIN_ENCODER),

@@ -1,9 +1,9 @@
 """Where an answer comes from: a classifier's evidence by place, an autoencoder's errors by pixel.
 
 Class activation: Zhou et al. 2016 (arXiv 1512.04150). The classifier's last layer is linear in the
-mean over positions, so the logits of a class at each position have the image's logit as their
-mean, and Grad-CAM (arXiv 1610.02391) would give the same up to its rectification. What a
-masked autoencoder fills in badly is unusual among the images it has seen.
+mean over positions (or over the cells of a grid), so the logits of a class at each position have
+the image's logit as their mean, and Grad-CAM (arXiv 1610.02391) would give the same up to its
+rectification. What a masked autoencoder fills in badly is unusual among the images it has seen.
 
 Shapes: B batch, C channels, H×W canvas, h×w positions of the last stage, K classes.
 """
@@ -28,8 +28,7 @@ def class_evidence(model: SwinClassifier, images: Tensor, multi_label: bool) -> 
         images: Normalised, on the model's device.
         multi_label: Classes are questions of their own.
     """
-    tokens = model.norm(model.encoder(images).tokens)  # (B, h, w, C)
-    logits = model.head(tokens).permute(0, 3, 1, 2).float()
+    logits = model.evidence(images).permute(0, 3, 1, 2).float()
     found = logits.sigmoid() if multi_label else logits.softmax(dim=1)
     return functional.interpolate(
         found, size=images.shape[-2:], mode="bilinear", align_corners=False

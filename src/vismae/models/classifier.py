@@ -16,6 +16,7 @@ from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.models.backbone import SwinConfig, SwinEncoder, config_for_size, split_settings
 from vismae.models.foreign import ForeignAccount
+from vismae.models.pooling import mean_of_cells, spread_over_cells
 from vismae.models.swin import initialise
 
 
@@ -26,12 +27,14 @@ class SwinClassifier(nn.Module):
         config: The network.
         num_classes: K.
         dropout: Share of features set to 0 before the last layer, in training.
+        place_grid: G. The last layer also sees the mean over each cell of a grid of G by G, so
+            that it can tell where something is; below 2, as published, the mean over all alone.
 
     Raises:
         ModelError: A setting is outside its range.
     """
 
-    SETTINGS = ("num_classes", "dropout")
+    SETTINGS = ("num_classes", "dropout", "place_grid")
     """Settings beside the network's, as ``model.json`` keeps them."""
     network: Literal["swin"] = "swin"
     """Name among the classification networks."""
@@ -42,7 +45,9 @@ class SwinClassifier(nn.Module):
     origin: ForeignAccount | None = None
     """What became of another project's file, if it comes from one."""
 
-    def __init__(self, config: SwinConfig, num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, config: SwinConfig, num_classes: int, dropout: float = 0.0, place_grid: int = 0
+    ) -> None:
         super().__init__()
         if num_classes < 1 or not 0.0 <= dropout < 1.0:
             raise ModelError(
@@ -56,6 +61,14 @@ class SwinClassifier(nn.Module):
         self.norm = nn.LayerNorm(self.encoder.out_dim, eps=config.norm_eps)
         self.head = nn.Linear(self.encoder.out_dim, num_classes)
         initialise(self.head)
+        self.place_grid = place_grid
+        self.place_head: nn.Linear | None = None
+        if place_grid > 1:
+            self.place_head = nn.Linear(
+                self.encoder.out_dim * place_grid**2, num_classes, bias=False
+            )
+            # At first the network is the published one; what places tell is learnt.
+            nn.init.zeros_(self.place_head.weight)
 
     @classmethod
     def from_size(
@@ -82,11 +95,32 @@ class SwinClassifier(nn.Module):
         Raises:
             ModelError: The images have another number of channels.
         """
-        return self.norm(self.encoder(images).tokens).mean(dim=(1, 2))
+        return self._tokens(images).mean(dim=(1, 2))
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Return logits for images of any size."""
-        return self.head(F.dropout(self.features(images), self.dropout, self.training))
+        tokens = self._tokens(images)
+        logits = self.head(self._dropped(tokens.mean(dim=(1, 2))))
+        if self.place_head is None:
+            return logits
+        cells = mean_of_cells(tokens, self.place_grid).flatten(1)  # (B, G·G·C)
+        return logits + self.place_head(self._dropped(cells))
+
+    def evidence(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B h w K"]:
+        """Return what each position of the last stage adds: the logits are their mean."""
+        tokens = self._tokens(images)
+        found = self.head(tokens)
+        if self.place_head is None:
+            return found
+        grid = self.place_grid
+        weight = self.place_head.weight.view(self.num_classes, grid, grid, -1)
+        return found + spread_over_cells(tokens, weight)
+
+    def _tokens(self, images: Tensor) -> Float[Tensor, "B h w C"]:
+        return self.norm(self.encoder(images).tokens)
+
+    def _dropped(self, features: Tensor) -> Tensor:
+        return F.dropout(features, self.dropout, self.training)
 
 
 def classification_loss(

@@ -37,6 +37,47 @@ def mean_over_image(
     return (tokens.float() * weights).sum(dim=(1, 2)) / weights.sum(dim=(1, 2))
 
 
+def mean_of_cells(
+    tokens: Float[Tensor, "B h w C"], cells: int
+) -> Float[Tensor, "B {cells} {cells} C"]:
+    """Return the mean of the tokens in each cell of a grid laid over all of them.
+
+    A token on the border of two cells counts in each with the share that lies there.
+
+    Args:
+        tokens: Of any grid.
+        cells: Rows and columns of the grid.
+    """
+    rows = _cell_weights(tokens.shape[1], cells, tokens)
+    columns = _cell_weights(tokens.shape[2], cells, tokens)
+    return torch.einsum("bhwc,ih,jw->bijc", tokens, rows, columns)
+
+
+def spread_over_cells(
+    tokens: Float[Tensor, "B h w C"], weight: Float[Tensor, "K cells cells C"]
+) -> Float[Tensor, "B h w K"]:
+    """Return what each token adds to a linear layer on ``mean_of_cells``: their mean is its output.
+
+    Args:
+        tokens: Of any grid.
+        weight: Of the layer.
+    """
+    height, width, cells = tokens.shape[1], tokens.shape[2], weight.shape[1]
+    rows = _cell_weights(height, cells, tokens) * height
+    columns = _cell_weights(width, cells, tokens) * width
+    return torch.einsum("bhwc,ih,jw,kijc->bhwk", tokens, rows, columns, weight)
+
+
+def _cell_weights(length: int, cells: int, like: Tensor) -> Float[Tensor, "cells length"]:
+    """Return what each position along an axis weighs in each cell's mean."""
+    # On a scale where a cell is ``length`` long and a position ``cells``, all bounds are whole.
+    starts = torch.arange(length, device=like.device) * cells
+    borders = torch.arange(cells, device=like.device)[:, None] * length
+    ends = torch.minimum(starts + cells, borders + length)
+    shared = (ends - torch.maximum(starts, borders)).clamp(min=0)
+    return shared.to(like.dtype) / length
+
+
 def _shares(
     lengths: Float[Tensor, " B"], canvas: int, token_side: int
 ) -> Float[Tensor, "B {-(-canvas//token_side)}"]:

@@ -165,6 +165,11 @@ def save_reference_checkpoint(module: Model, path: str | PathLike[str]) -> None:
             "The official code's decoder mirrors the Swin encoder; this masked autoencoder has a "
             f"{module.decoder_kind} one. Keep the model folder."
         )
+    if isinstance(module, SwinClassifier) and module.place_head is not None:
+        raise ModelError(
+            "The official classifier sees the mean over all positions alone; this one was trained "
+            f"with place_grid {module.place_grid}. Keep the model folder."
+        )
     state: OrderedDict[str, Tensor] = OrderedDict()
     if kind == "mae":
         size = module.preprocessing.image_size if module.preprocessing else (224, 224)

@@ -23,6 +23,7 @@ _INDEX = ".relative_position_index"
 def microsoft_state(model: Model) -> dict[str, Tensor]:
     """Return encoder, final norm and, of a classifier, head under Microsoft's names.
 
+    A head that also sees places (``place_grid``) is left out: theirs do not have it.
     The final norm of a model that has none (all but classifiers and contrastive networks) is 1 and
     0, which is how its features are pooled here.
     """
@@ -33,7 +34,7 @@ def microsoft_state(model: Model) -> dict[str, Tensor]:
         if name.endswith(_TABLE):
             state[name.removesuffix(_TABLE) + _INDEX] = index.clone()
     own = ["norm"] if isinstance(model, SwinClassifier | SwinSimCLR) else []
-    own += ["head"] if isinstance(model, SwinClassifier) else []
+    own += ["head"] if isinstance(model, SwinClassifier) and model.place_head is None else []
     for part in own:
         for name, value in getattr(model, part).state_dict().items():
             state[f"{part}.{name}"] = value.detach().cpu().clone()

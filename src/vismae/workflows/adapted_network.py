@@ -151,7 +151,7 @@ def _new_network(
         return ComparisonSegmenter(name, config, num_classes, deep_supervision=coarse)
     swin = _swin_config(settings, source, channels)
     if name == "swin":
-        return SwinClassifier(swin, num_classes)
+        return SwinClassifier(swin, num_classes, place_grid=settings.place_grid or 0)
     if name == "hybrid":
         width, branch = settings.width, settings.branch
         if settings.decoder == "transfer":

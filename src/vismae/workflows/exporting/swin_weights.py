@@ -71,6 +71,11 @@ def export_swin(folder: Path, model: Model, naming: str) -> Outcome:
     else:
         notes.append("Not compared with transformers' Swin, which is not installed.")
     require_same(differences, path)
+    if isinstance(model, SwinClassifier) and model.place_head is not None:
+        notes.append(
+            f"The last layer is left out: it was trained with place_grid {model.place_grid}, which "
+            "their code does not have."
+        )
     if config.shift_single_window:
         notes.append(_single_window_note(model, encoder, config))
     return Outcome(path, differences, ("torch",), tuple(notes), {"swin": config.to_dict()})
