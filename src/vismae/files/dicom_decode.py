@@ -224,14 +224,16 @@ def _settle_transfer_syntax(dataset: Dataset, element: str, name: str) -> UID:
     if getattr(dataset, "file_meta", None) is None:
         dataset.file_meta = FileMetaDataset()
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax:
-        return _known_syntax(UID(syntax), name)
-    if dataset[element].is_undefined_length:
+    known = _known_syntax(UID(syntax), name) if syntax else None
+    in_pieces = dataset[element].is_undefined_length
+    if in_pieces and (known is None or not known.is_encapsulated):
         raise UnreadableFileError(
             Reason.UNDECODABLE,
             f"{name}: compressed pixels, but no transfer syntax says how. Fetch the file again "
             f"from its source with its file meta information.",
         )
+    if known is not None:
+        return known
     implicit, little = dataset.original_encoding
     if not little:
         syntax = ExplicitVRBigEndian
