@@ -19,11 +19,15 @@ from vismae.files.dicom_geometry import functional_group
 from vismae.files.dicom_numbers import number, readable, whole_number
 from vismae.files.dicom_objects import image_type_words
 
-_FRAME_TYPES = tuple(f"{kind}FrameTypeSequence" for kind in ("MRImage", "CTImage", "PET", "XRay3D"))
+_FRAME_TYPES = (
+    *(f"{kind}FrameTypeSequence" for kind in ("MRImage", "CTImage", "PET", "XRay3D")),
+    "USImageDescriptionSequence",
+)
 _HOLDERS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 _CONVERTED = "UnassignedPerFrameConvertedAttributesSequence"
 # A functional group with its element, and the element of a classic header; some have one of both.
 _MEASURED = (
+    ("ImageDataTypeSequence", *("DataType",) * 2),
     ("MREchoSequence", "EffectiveEchoTime", "EchoTime"),
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", "TriggerTime"),
     ("MRModifierSequence", "InversionTimes", "InversionTime"),
