@@ -92,6 +92,13 @@ def test_elements_of_makers_tell_volumes_apart_where_a_slice_is_missing(
         ),
         (("FrameContentSequence", "FrameAcquisitionNumber"), (1, 2)),
         (
+            ("MRVelocityEncodingSequence", "VelocityEncodingDirection"),
+            ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]),
+        ),
+        (("MRArterialSpinLabelingSequence", "ASLContext"), ("CONTROL", "LABEL")),
+        (("FrameContentSequence", "FrameComments"), ("40 keV", "70 keV")),
+        (("DerivationImageSequence", "DerivationDescription"), ("mean", "minimum")),
+        (
             ("FrameContentSequence", "FrameAcquisitionDateTime"),
             ("20240101100000", "20240101100009"),
         ),

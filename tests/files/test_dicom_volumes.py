@@ -57,6 +57,8 @@ WHOLE = [[1000, 1001, 1002, 1003], [2000, 2001, 2002, 2003]]
         ("SequenceName", ("*ep_b0", "*ep_b1000t")),
         ("KVP", (80.0, 140.0)),
         ("ConvolutionKernel", ("B30f", "B70f")),
+        ("ImageComments", ("WATER", "FAT")),
+        ("DerivationDescription", ("40 keV", "70 keV")),
         ("SliceThickness", (1.0, 5.0)),
         ("FrameReferenceTime", (5000.0, 20000.0)),
         ("ImageType", (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"])),

@@ -42,6 +42,11 @@ _MEASURED = (
     ("", "", "DiffusionGradientOrientation"),
     ("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber"),
     ("FrameContentSequence", "FrameAcquisitionDateTime", "AcquisitionTime"),
+    ("MRVelocityEncodingSequence", *("VelocityEncodingDirection",) * 2),
+    ("MRArterialSpinLabelingSequence", *("ASLContext",) * 2),
+    # Free text, which is compared and not handed on: WATER or FAT, 75 %, 40 keV.
+    ("FrameContentSequence", "FrameComments", "ImageComments"),
+    ("DerivationImageSequence", *("DerivationDescription",) * 2),
 )
 # b-value and direction, and whether GE shows magnitude, phase, real or imaginary part. Who wrote
 # them is not asked: an element that does not tell stacks apart divides nothing.
