@@ -2,7 +2,7 @@
 
 DICOM: PS3.10 section 7.1 (``DICM`` at byte 128); files written without that preamble are known by
 their first element. NIfTI: magic at byte 344 (version 1) or 4 (version 2), also inside gzip.
-MetaImage: a text header that begins with its first key. NRRD: ``NRRD000`` and a version.
+MetaImage: a text header that begins with one of its first keys. NRRD: ``NRRD000`` and a version.
 """
 
 import re
@@ -91,7 +91,8 @@ def is_nrrd(head: bytes) -> bool:
 
 def is_metaimage(head: bytes) -> bool:
     """Whether the bytes begin a MetaImage header."""
-    return re.match(rb"(ObjectType\s*=\s*Image|NDims\s*=\s*\d)", head) is not None
+    first_keys = rb"(Comment\s*=[^\n]*\n)?(ObjectType\s*=\s*Image|NDims\s*=\s*\d)"
+    return re.match(first_keys, head) is not None
 
 
 def _is_bmp(head: bytes) -> bool:
