@@ -28,6 +28,15 @@ _RASTER_STARTS = (
     b"II+\x00",  # BigTIFF
     b"MM\x00+",
 )
+_PACKED_STARTS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "rar",
+}
+_TAR_MAGIC, _TAR_PLACE = b"ustar", 257
 _SUFFIXES: dict[str, Kind] = {
     ".dcm": "dicom",
     ".dicom": "dicom",
@@ -77,6 +86,13 @@ def content_of(head: bytes, name: str) -> Content | None:
 def is_gzip(head: bytes) -> bool:
     """Whether the bytes begin a gzip stream."""
     return head.startswith(b"\x1f\x8b")
+
+
+def packing(head: bytes) -> str | None:
+    """Return the name of what a file is packed with that is not unpacked here, or None."""
+    if head[_TAR_PLACE:].startswith(_TAR_MAGIC):
+        return "tar"
+    return next((name for start, name in _PACKED_STARTS.items() if head.startswith(start)), None)
 
 
 def is_nifti_pair_header(head: bytes) -> bool:
