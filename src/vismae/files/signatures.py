@@ -29,13 +29,13 @@ _RASTER_STARTS = (
     b"MM\x00+",
 )
 _PACKED_STARTS = {
-    b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ\0": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!\x1a\x07": "rar",
 }
+_NIFTI_BYTES = 348
 _TAR_MAGIC, _TAR_PLACE = b"ustar", 257
 _SUFFIXES: dict[str, Kind] = {
     ".dcm": "dicom",
@@ -89,10 +89,28 @@ def is_gzip(head: bytes) -> bool:
 
 
 def packing(head: bytes) -> str | None:
-    """Return the name of what a file is packed with that is not unpacked here, or None."""
-    if head[_TAR_PLACE:].startswith(_TAR_MAGIC):
+    """Return the name of what a file is packed with that is not unpacked here, or None.
+
+    Gzip counts only where a tar or an image is in it, since formats of their own use it too.
+    """
+    if is_gzip(head):
+        inside = _unpacked(head, HEAD_BYTES)
+        return "gzip" if _is_tar(inside) or content_of(inside, "") is not None else None
+    if _is_tar(head):
         return "tar"
     return next((name for start, name in _PACKED_STARTS.items() if head.startswith(start)), None)
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[_TAR_PLACE:].startswith(_TAR_MAGIC)
+
+
+def _unpacked(head: bytes, count: int) -> bytes:
+    """Return the first ``count`` bytes that a gzip stream unfolds to; none where it is damaged."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, count)
+    except zlib.error:
+        return b""
 
 
 def is_nifti_pair_header(head: bytes) -> bool:
@@ -120,11 +138,7 @@ _BMP_HEADER_SIZES = {struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 10
 
 
 def _is_nifti(head: bytes) -> bool:
-    if is_gzip(head):
-        try:
-            head = zlib.decompressobj(wbits=31).decompress(head, 348)
-        except zlib.error:
-            return False
+    head = _unpacked(head, _NIFTI_BYTES) if is_gzip(head) else head
     return head[344:348] == b"n+1\x00" or head[4:8] == b"n+2\x00" or is_nifti_pair_header(head)
 
 
