@@ -92,5 +92,5 @@ def decode_ybr(dataset: Dataset, decoder: str) -> np.ndarray:
 
 
 def _from_television(pixels: np.ndarray) -> np.ndarray:
-    shifted = pixels.astype(np.float32) - np.float32([_BLACK, _NO_CHROMA, _NO_CHROMA])
+    shifted = pixels.astype(np.float32) - np.array([_BLACK, _NO_CHROMA, _NO_CHROMA], np.float32)
     return np.clip(np.rint(shifted @ _TELEVISION_TO_RGB.T), 0, 255).astype(np.uint8)

@@ -109,12 +109,9 @@ def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
     reconstructed = reconstructed_place(dataset, frame)
     if reconstructed is not None:
         origin, axes = reconstructed
-    in_volume = functional_group(dataset, frame, "PlanePositionVolumeSequence")
-    turned = functional_group(dataset, frame, "PlaneOrientationVolumeSequence")
-    of_volume = position is None and in_volume is not None and turned is not None
-    if of_volume:
-        origin = numbers(in_volume, "ImagePositionVolume", 3)
-        axes = numbers(turned, "ImageOrientationVolume", 6)
+    in_volume = _place_in_volume(dataset, frame) if position is None else None
+    if in_volume is not None:
+        origin, axes = in_volume
     rows, columns = (None, None) if axes is None else (_unit(axes[:3]), _unit(axes[3:]))
     if rows is None or columns is None or abs(rows @ columns) > 0.1:
         rows = columns = None
@@ -128,8 +125,24 @@ def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
         between_mm=_positive(measures or dataset, "SpacingBetweenSlices"),
         thickness_mm=_positive(measures or dataset, "SliceThickness"),
         tilted=abs(number(dataset, "GantryDetectorTilt") or 0.0) > _TILT_DEGREES,
-        in_patient=not of_volume,
+        in_patient=in_volume is None,
     )
+
+
+def _place_in_volume(
+    dataset: Dataset, frame: int
+) -> tuple[np.ndarray | None, np.ndarray | None] | None:
+    """Return position (3,) and direction cosines (6,) of a plane of an ultrasound volume.
+
+    Returns:
+        None for every other image.
+    """
+    position = functional_group(dataset, frame, "PlanePositionVolumeSequence")
+    orientation = functional_group(dataset, frame, "PlaneOrientationVolumeSequence")
+    if position is None or orientation is None:
+        return None
+    origin = numbers(position, "ImagePositionVolume", 3)
+    return origin, numbers(orientation, "ImageOrientationVolume", 6)
 
 
 def require_place(dataset: Dataset, frame: int, name: str) -> None:
