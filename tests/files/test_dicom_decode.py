@@ -15,6 +15,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     RLELossless,
 )
 
@@ -233,3 +234,27 @@ def test_uncompressed_pixels_are_not_to_be_decompressed(tmp_path: Path) -> None:
         read(path)
 
     assert "Convert" not in str(caught.value)
+
+
+def test_compressed_pixels_are_not_taken_for_words_because_the_header_says_so(
+    tmp_path: Path,
+) -> None:
+    """Noise does not get smaller: there are as many bytes as the words would have."""
+    path = write_encapsulated(
+        tmp_path / "n.dcm",
+        [bytes(range(256)) * 4],
+        JPEGBaseline8Bit,
+        Modality="MR",
+        Rows=16,
+        Columns=32,
+        SamplesPerPixel=1,
+        BitsAllocated=16,
+    )
+    content = path.read_bytes()
+    native = ExplicitVRLittleEndian.encode().ljust(len(JPEGBaseline8Bit), b"\0")
+    path.write_bytes(content.replace(JPEGBaseline8Bit.encode(), native))
+
+    with pytest.raises(UnreadableFileError, match="no transfer syntax says how") as caught:
+        read(path)
+
+    assert caught.value.reason == Reason.UNDECODABLE

@@ -12,6 +12,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, generate_uid
 
 from factories import AXIAL, write_dicom_slice
+from vismae.core.types import Spacing
 from vismae.files.dicom import read_dicom
 from vismae.files.discover import SourceFile
 
@@ -78,6 +79,8 @@ def test_elements_of_makers_tell_volumes_apart_where_a_slice_is_missing(
         (("MRImageFrameTypeSequence", "ComplexImageComponent"), ("MAGNITUDE", "PHASE")),
         (("MRModifierSequence", "InversionTimes"), ([100.0], [900.0])),
         (("MRTimingAndRelatedParametersSequence", "FlipAngle"), (5.0, 15.0)),
+        (("ImageDataTypeSequence", "DataType"), ("FLOW_VELOCITY", "TISSUE_INTENSITY")),
+        (("USImageDescriptionSequence", "FrameType"), (["DERIVED"], ["ORIGINAL"])),
         (("CTXRayDetailsSequence", "KVP"), (80.0, 140.0)),
         (("CTReconstructionSequence", "ConvolutionKernel"), ("B30f", "B70f")),
         (("PixelMeasuresSequence", "SliceThickness"), (1.0, 5.0)),
@@ -88,6 +91,13 @@ def test_elements_of_makers_tell_volumes_apart_where_a_slice_is_missing(
             (0.0, 50.0),
         ),
         (("FrameContentSequence", "FrameAcquisitionNumber"), (1, 2)),
+        (
+            ("MRVelocityEncodingSequence", "VelocityEncodingDirection"),
+            ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]),
+        ),
+        (("MRArterialSpinLabelingSequence", "ASLContext"), ("CONTROL", "LABEL")),
+        (("FrameContentSequence", "FrameComments"), ("40 keV", "70 keV")),
+        (("DerivationImageSequence", "DerivationDescription"), ("mean", "minimum")),
         (
             ("FrameContentSequence", "FrameAcquisitionDateTime"),
             ("20240101100000", "20240101100009"),
@@ -128,3 +138,32 @@ def test_functional_groups_tell_frames_in_any_order_apart(
     )
 
     assert sorted(stored([file])) == [FIRST, SECOND]
+
+
+def test_planes_of_an_ultrasound_volume_are_put_in_order_and_told_apart(tmp_path: Path) -> None:
+    """Its places are its own: no axis of it is known to run to the patient's left or head."""
+    places = random.Random(3).sample(VALUES, len(VALUES))
+    per_frame = []
+    for value in places:
+        frame = nested(("ImageDataTypeSequence", "DataType"), f"{value // 1000}")
+        frame.PlanePositionVolumeSequence = DicomSequence([Dataset()])
+        frame.PlanePositionVolumeSequence[0].ImagePositionVolume = [0.0, 0.0, 0.7 * (value % 1000)]
+        per_frame.append(frame)
+    shared = nested(("PixelMeasuresSequence", "PixelSpacing"), [0.3, 0.4])
+    shared.PlaneOrientationVolumeSequence = DicomSequence([Dataset()])
+    shared.PlaneOrientationVolumeSequence[0].ImageOrientationVolume = AXIAL
+    file = write_dicom_slice(
+        tmp_path / "volume.dcm",
+        np.stack([np.full((4, 4), value, np.uint16) for value in places]),
+        Modality="US",
+        SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.6.2"),
+        PerFrameFunctionalGroupsSequence=DicomSequence(per_frame),
+        SharedFunctionalGroupsSequence=DicomSequence([shared]),
+    )
+
+    images = read_dicom([SourceFile(file, None, "dicom")])
+
+    found = sorted(images, key=lambda image: int(image.pixels[0, 0, 0]))
+    assert [image.pixels[:, 0, 0].tolist() for image in found] == [FIRST, SECOND]
+    assert found[1].spacing == Spacing(pytest.approx(0.7), 0.3, 0.4)  # pyright: ignore
+    assert all(image.affine is None and image.details["slices_in_space"] for image in images)

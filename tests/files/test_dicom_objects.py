@@ -246,3 +246,15 @@ def test_tiles_of_a_slide_are_no_slices(tmp_path: Path, organisation: str) -> No
     slide["TotalPixelMatrixRows"] = 16
     small = write_dicom_slice(tmp_path / "t.dcm", tiles[0], **slide, TotalPixelMatrixColumns=16)
     assert read(small).modality is Modality.OTHER
+
+
+def test_bytes_in_front_of_a_dicom_file_are_not_called_an_object_without_pixels(
+    tmp_path: Path,
+) -> None:
+    path = write_dicom_slice(tmp_path / "m.dcm", np.zeros((4, 4), np.int16))
+    path.write_bytes(b"\x10\x20\x30\x40" * 8 + path.read_bytes())
+
+    with pytest.raises(UnreadableFileError, match="something was written before") as caught:
+        read_dicom([SourceFile(path, None, "dicom")])
+
+    assert caught.value.reason == "undecodable"

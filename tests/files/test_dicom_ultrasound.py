@@ -121,6 +121,17 @@ def test_without_regions_the_element_and_the_pixels_must_agree(
     assert image.pixels.ndim == (4 if share else 3)
 
 
+@pytest.mark.parametrize(("shown_from", "flagged"), [(7, True), (30, True), (40, False)])
+def test_a_film_is_doppler_though_it_begins_without_flow(
+    tmp_path: Path, shown_from: int, flagged: bool
+) -> None:
+    film = np.stack([colours(0.1 if number >= shown_from else 0.0) for number in range(40)])
+
+    image = read(tmp_path / "u.dcm", film, UltrasoundColorDataPresent=1)
+
+    assert (Flag.COLOUR_DOPPLER in image.details["flags"]) is flagged
+
+
 def test_a_tinted_picture_is_no_doppler(tmp_path: Path) -> None:
     tinted = np.stack([SCREEN, SCREEN * 0.8, SCREEN * 0.4], axis=-1).astype(np.uint8)
 

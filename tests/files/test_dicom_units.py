@@ -81,6 +81,19 @@ def test_ct_without_rescale_is_refused_and_the_named_remedy_works(tmp_path: Path
     assert (image.modality, image.unit) == (Modality.XR, PixelUnit.DISPLAY)
 
 
+def test_a_picture_stored_as_ct_has_no_hounsfield_units(tmp_path: Path) -> None:
+    grey = np.array([[0, 128, 255]], np.uint8)
+    path = write_dicom_slice(tmp_path / "c.dcm", grey, RescaleSlope=1, RescaleIntercept=0)
+    scaled = write_dicom_slice(tmp_path / "s.dcm", grey, RescaleSlope=8, RescaleIntercept=-1024)
+
+    code, message = reason(path)
+
+    assert code == "no-rescale"
+    assert "from 0 to 255" in message
+    assert read(path, Modality.XR).unit is PixelUnit.DISPLAY
+    assert read(scaled).unit is PixelUnit.HU
+
+
 @pytest.mark.parametrize(
     ("kind", "intercept", "unit"),
     [

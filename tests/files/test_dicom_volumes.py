@@ -57,6 +57,8 @@ WHOLE = [[1000, 1001, 1002, 1003], [2000, 2001, 2002, 2003]]
         ("SequenceName", ("*ep_b0", "*ep_b1000t")),
         ("KVP", (80.0, 140.0)),
         ("ConvolutionKernel", ("B30f", "B70f")),
+        ("ImageComments", ("WATER", "FAT")),
+        ("DerivationDescription", ("40 keV", "70 keV")),
         ("SliceThickness", (1.0, 5.0)),
         ("FrameReferenceTime", (5000.0, 20000.0)),
         ("ImageType", (["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"])),
@@ -229,6 +231,17 @@ def test_a_missing_slice_does_not_mix_stacks_that_nothing_but_their_order_tells_
 
     whole = [[1000 * kind + place for place in range(4)] for kind in (1, 2, 3)]
     assert values(images) == [[value for value in stack if value != missing] for stack in whole]
+
+
+def test_passes_of_a_table_that_goes_to_and_fro_are_not_mixed_where_a_slice_is_missing(
+    tmp_path: Path,
+) -> None:
+    passes = [[1000, 1001, 1002, 1003], [2003, 2001, 2000], [3000, 3001, 3002, 3003]]
+    places = [(value, 3.0 * (value % 1000)) for values in passes for value in values]
+
+    images = series(tmp_path, places)
+
+    assert values(images) == [sorted(of_one) for of_one in passes]
 
 
 def test_a_slice_that_was_taken_twice_does_not_divide_its_stack(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import gzip
 import os
 import pickle
 import struct
@@ -266,3 +267,35 @@ def test_one_series_uid_for_two_patients_does_not_join_them(tmp_path: Path) -> N
     paths += write_dicom_series(tmp_path / "b", volume, PatientID="B", SeriesInstanceUID="1.2.1")
 
     assert len(list(group_series(source_file(path) for path in paths))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "how"),
+    [
+        ("a.tar", b"a.dcm" + bytes(252) + b"ustar\x0000" + bytes(600), "tar"),
+        ("a.tgz", gzip.compress(b"a.dcm" + bytes(252) + b"ustar\x0000" + bytes(600)), "gzip"),
+        ("a.dcm.gz", gzip.compress(bytes(128) + b"DICM" + bytes(99)), "gzip"),
+        ("a.dcm.bz2", b"BZh91AY&SY" + bytes(99), "bzip2"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "7z"),
+    ],
+)
+def test_what_is_packed_otherwise_than_by_zip_is_to_be_unpacked(
+    tmp_path: Path, name: str, start: bytes, how: str
+) -> None:
+    (tmp_path / name).write_bytes(start)
+
+    [found] = discover(tmp_path)
+
+    assert isinstance(found, RejectedFile)
+    assert found.reason == "unknown-format"
+    assert f"packed with {how}" in found.message
+    assert "unpack it first" in found.message
+
+
+def test_a_format_that_is_gzip_itself_is_not_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "brain.mgz").write_bytes(gzip.compress(b"\0\0\0\1" + bytes(range(200))))
+
+    [found] = discover(tmp_path)
+
+    assert isinstance(found, RejectedFile)
+    assert "not a known image format" in found.message

@@ -179,6 +179,28 @@ def test_detached_and_packed_pixels_are_read_from_archives(tmp_path: Path) -> No
         np.testing.assert_array_equal(read_label_map(file)[0], volume())
 
 
+def test_a_pixel_file_may_be_named_as_teem_does(tmp_path: Path) -> None:
+    write(tmp_path / "v.nhdr", volume())
+    header = (tmp_path / "v.nhdr").read_bytes()
+    assert b"data file: v.raw" in header
+    (tmp_path / "v.nhdr").write_bytes(header.replace(b": v.raw", b": ./v.raw"))
+    packed = write_zip(tmp_path / "v.zip", {name: tmp_path / name for name in ("v.nhdr", "v.raw")})
+
+    for file in (itk(tmp_path / "v.nhdr"), SourceFile(packed, "v.nhdr", "itk")):
+        [image] = read_itk(file)
+        assert sorted(image.pixels.ravel()) == list(range(120))
+
+
+def test_a_metaimage_may_begin_with_a_comment(tmp_path: Path) -> None:
+    """As the library writes it that the format comes from."""
+    path = write(tmp_path / "v.mha", volume())
+    path.write_bytes(b"Comment = made for a test\n" + path.read_bytes())
+
+    [image] = read_image(source_file(path.rename(tmp_path / "v")))
+
+    assert sorted(image.pixels.ravel()) == list(range(120))
+
+
 def test_a_missing_pixel_file_is_named(tmp_path: Path) -> None:
     for suffix in (".mhd", ".nhdr"):
         path = write(tmp_path / f"v{suffix}", volume())

@@ -73,6 +73,28 @@ def test_the_name_hints_at_the_modality(
     assert (image.modality, image.unit) == (modality, unit)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "unit"),
+    [
+        ("sub-01_pet.nii", [[0.0, 5e3, 2e4], [0.0, 10.0, 20.0]], PixelUnit.ARBITRARY),  # Bq/ml
+        ("sub-01_pet.nii", [[0.0, 5.0, 20.0], [0.0, 10.0, 400.0]], PixelUnit.SUV),
+        ("a_ct.nii", [[0.0, 0.4, 1.0]], PixelUnit.ARBITRARY),
+        ("a_ct.nii", [[-1.0, 0.4, 1.0]], PixelUnit.ARBITRARY),
+        ("a_ct.nii", [[-1000.0, 0.4, 1.0]], PixelUnit.HU),
+        ("a_ct.nii", [[0.0, 0.0, 0.0]], PixelUnit.HU),
+    ],
+)
+def test_values_that_cannot_have_the_unit_of_the_custom_do_not_get_it(
+    tmp_path: Path, name: str, values: list[list[float]], unit: PixelUnit
+) -> None:
+    """The PET of the Brain Imaging Data Structure is in Bq/ml; all volumes of a file are alike."""
+    data = np.moveaxis(np.array(values, np.float32)[:, None, None, :], 0, -1)
+
+    images = read_nifti(nifti(write_nifti(tmp_path / name, data)))
+
+    assert {image.unit for image in images} == {unit}
+
+
 def test_a_given_modality_goes_before_the_name(tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "x_T1w.nii", volume())
 

@@ -524,6 +524,18 @@ def test_too_little_space_is_named_before_anything_is_written(
         run(tmp_path / "in", tmp_path / "s")
 
 
+def test_the_table_of_what_was_left_out_is_named_where_it_lies(tmp_path: Path) -> None:
+    """The private folder lies beside the salt, where one is named."""
+    write_png(tmp_path / "scans" / "a.png", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    (tmp_path / "scans" / "b.bin").write_bytes(b"nothing that is known")
+
+    result = run(tmp_path / "scans", tmp_path / "s", salt=tmp_path / "safe" / "salt")
+
+    table = tmp_path / "safe" / "s.private" / "rejected.csv"
+    assert table.is_file()
+    assert f"{table} says why" in result.outcome()
+
+
 def test_two_processes_store_the_same_rows_in_the_same_order_as_one(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     for number in range(70):

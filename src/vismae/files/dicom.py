@@ -1,8 +1,8 @@
 """DICOM files to images: one ``MedicalImage`` for each geometrically consistent stack.
 
 ``dicom_frames`` reads one file; what is an image and what is left out is in ``dicom_objects``,
-pixels are in ``dicom_decode``, ``dicom_bits`` and ``dicom_grey``, their meaning in
-``dicom_units`` and ``dicom_suv``, places in ``dicom_geometry``, their division into volumes in
+pixels are in ``dicom_decode``, ``dicom_bits``, ``dicom_colour`` and ``dicom_grey``, their meaning
+in ``dicom_units`` and ``dicom_suv``, places in ``dicom_geometry``, their division into volumes in
 ``dicom_kinds`` and ``dicom_volumes``.
 """
 

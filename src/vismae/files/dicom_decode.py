@@ -15,11 +15,10 @@ from pydicom import Dataset
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels.processing import apply_color_lut, convert_color_space
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import get_expected_length, get_nr_frames, pixel_array
 from pydicom.uid import (
     UID,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -37,6 +36,7 @@ from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_bits import settle_stored_bits
 from vismae.files.dicom_codestream import codestream_shape
+from vismae.files.dicom_colour import YBR, decode_colour_jpeg, decode_ybr, expected_bytes
 from vismae.files.dicom_fragments import fragment_count, without_offsets
 from vismae.files.pixels import native_numbers, require_size
 from vismae.files.reasons import Reason
@@ -56,12 +56,6 @@ _JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
 _LOSSY_JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit}
 # These hold words with whatever is in their unused bits, and ``dicom_bits`` settles that.
 _WORDS = {JPEGLossless, JPEGLosslessSV1, RLELossless}
-# Here nothing in the codestream tells whether colours are RGB already.
-_UNCONVERTED = {
-    *(ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian),
-    *(ExplicitVRBigEndian, RLELossless),
-}
-_YBR = {"YBR_FULL", "YBR_FULL_422"}
 _PIXEL_ELEMENTS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
 # The item that holds a compressed frame begins with its tag and length (PS3.5 section A.4).
@@ -167,7 +161,7 @@ def _require_whole(
     content = _content(dataset, element)
     found = len(content)
     if not syntax.is_encapsulated:
-        expected = get_expected_length(dataset, unit="bytes")
+        expected = expected_bytes(dataset)
     else:
         expected = frames * _LEAST_FRAME_BYTES
     if found < expected:
@@ -230,14 +224,16 @@ def _settle_transfer_syntax(dataset: Dataset, element: str, name: str) -> UID:
     if getattr(dataset, "file_meta", None) is None:
         dataset.file_meta = FileMetaDataset()
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax:
-        return _known_syntax(UID(syntax), name)
-    if dataset[element].is_undefined_length:
+    known = _known_syntax(UID(syntax), name) if syntax else None
+    in_pieces = dataset[element].is_undefined_length
+    if in_pieces and (known is None or not known.is_encapsulated):
         raise UnreadableFileError(
             Reason.UNDECODABLE,
             f"{name}: compressed pixels, but no transfer syntax says how. Fetch the file again "
             f"from its source with its file meta information.",
         )
+    if known is not None:
+        return known
     implicit, little = dataset.original_encoding
     if not little:
         syntax = ExplicitVRBigEndian
@@ -266,8 +262,12 @@ def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:
     options: dict[str, Any] = {"correct_unused_bits": False} if syntax in _WORDS else {}
     if not syntax.is_encapsulated and _is_plain(dataset):
         attempts["numpy"] = lambda: _plain_words(dataset, syntax)
-    if syntax in _UNCONVERTED and str(dataset.PhotometricInterpretation) in _YBR:
-        attempts["ybr"] = lambda: _decode_ybr(dataset)
+    in_colour = int(dataset.SamplesPerPixel) == 3 and int(dataset.BitsAllocated) == 8
+    if in_colour:
+        if syntax in _LOSSY_JPEG:
+            attempts["colours"] = lambda: decode_colour_jpeg(dataset)
+        elif str(dataset.PhotometricInterpretation) in YBR:
+            attempts["ybr"] = lambda: decode_ybr(dataset, _DECODERS.get(syntax, ""))
     if syntax == RLELossless and _is_plain(dataset):
         attempts["rle"] = lambda: _decode_rle(dataset)
     if plugin := _DECODERS.get(syntax):
@@ -275,6 +275,10 @@ def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:
     attempts["any decoder"] = lambda: pixel_array(dataset, **options)
     frames = get_nr_frames(dataset, warn=False)
     if syntax.is_encapsulated and frames > 1:
+        if in_colour and syntax in _LOSSY_JPEG:
+            attempts["colours without offsets"] = lambda: decode_colour_jpeg(
+                without_offsets(dataset, frames)
+            )
         attempts["without offsets"] = lambda: pixel_array(
             without_offsets(dataset, frames), **options
         )
@@ -332,24 +336,6 @@ def _decode_rle(dataset: Dataset) -> np.ndarray:
         raise ValueError(f"less than expected: {len(frames)} of {number} frames")
     sign = "i" if int(dataset.PixelRepresentation) == 1 else "u"
     return np.frombuffer(frames[0] if number == 1 else b"".join(frames), f"<{sign}{allocated // 8}")
-
-
-def _decode_ybr(dataset: Dataset) -> np.ndarray:
-    """Decode words that PhotometricInterpretation calls YCbCr, and make them RGB if they are.
-
-    Older tools decompressed JPEG to RGB, and left the tag as it was. Of medical images most
-    pixels are grey; whether they are grey as RGB or as YCbCr tells what they are.
-    """
-    if dataset.PhotometricInterpretation == "YBR_FULL_422":
-        whole = get_expected_length(dataset, unit="pixels")
-        if not dataset["PixelData"].is_undefined_length and len(dataset.PixelData) >= whole:
-            dataset.PhotometricInterpretation = "YBR_FULL"  # not subsampled, whatever it says
-    pixels = pixel_array(dataset, raw=True)
-    first, second, third = (pixels[..., channel].astype(np.int16) for channel in range(3))
-    equal = (first == second) & (second == third)
-    as_rgb = np.count_nonzero(equal & (np.abs(first - 128) > 2))
-    as_ybr = np.count_nonzero((np.abs(second - 128) <= 2) & (np.abs(third - 128) <= 2))
-    return pixels if as_rgb > as_ybr else convert_color_space(pixels, "YBR_FULL", "RGB")
 
 
 def _cure(syntax: UID, bits_stored: int, codecs: ModuleType | None) -> str:

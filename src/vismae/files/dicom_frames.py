@@ -185,7 +185,7 @@ def _frames_of(
         flags |= {Flag.REGION_CROPPED}
     if pixels.ndim == 4:
         pixels = grey_if_equal(pixels)
-    if modality is Modality.US and shows_colour_flow(dataset, pixels[0]):
+    if modality is Modality.US and shows_colour_flow(dataset, pixels):
         flags |= {Flag.COLOUR_DOPPLER}
     identifiers = _identifiers(dataset)
     uid = writable(str(dataset.get("SOPInstanceUID") or "")) or name

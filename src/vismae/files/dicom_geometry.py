@@ -48,6 +48,8 @@ class FramePlane:
         between_mm: SpacingBetweenSlices.
         thickness_mm: SliceThickness.
         tilted: Whether GantryDetectorTilt is not zero.
+        in_patient: Whether axes are those of the patient. Those of an ultrasound volume are its
+            own: they tell its planes apart, and nothing of left and right.
     """
 
     position: np.ndarray | None
@@ -58,6 +60,7 @@ class FramePlane:
     between_mm: float | None
     thickness_mm: float | None
     tilted: bool = False
+    in_patient: bool = True
 
     @property
     def located(self) -> bool:
@@ -106,6 +109,9 @@ def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
     reconstructed = reconstructed_place(dataset, frame)
     if reconstructed is not None:
         origin, axes = reconstructed
+    in_volume = _place_in_volume(dataset, frame) if position is None else None
+    if in_volume is not None:
+        origin, axes = in_volume
     rows, columns = (None, None) if axes is None else (_unit(axes[:3]), _unit(axes[3:]))
     if rows is None or columns is None or abs(rows @ columns) > 0.1:
         rows = columns = None
@@ -119,7 +125,24 @@ def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
         between_mm=_positive(measures or dataset, "SpacingBetweenSlices"),
         thickness_mm=_positive(measures or dataset, "SliceThickness"),
         tilted=abs(number(dataset, "GantryDetectorTilt") or 0.0) > _TILT_DEGREES,
+        in_patient=in_volume is None,
     )
+
+
+def _place_in_volume(
+    dataset: Dataset, frame: int
+) -> tuple[np.ndarray | None, np.ndarray | None] | None:
+    """Return position (3,) and direction cosines (6,) of a plane of an ultrasound volume.
+
+    Returns:
+        None for every other image.
+    """
+    position = functional_group(dataset, frame, "PlanePositionVolumeSequence")
+    orientation = functional_group(dataset, frame, "PlaneOrientationVolumeSequence")
+    if position is None or orientation is None:
+        return None
+    origin = numbers(position, "ImagePositionVolume", 3)
+    return origin, numbers(orientation, "ImageOrientationVolume", 6)
 
 
 def require_place(dataset: Dataset, frame: int, name: str) -> None:
@@ -231,7 +254,7 @@ def _gap_flags(gaps: np.ndarray, median: float) -> frozenset[Flag]:
 
 
 def _affine(first: FramePlane, step: np.ndarray) -> np.ndarray | None:
-    if first.row_mm is None or first.column_mm is None:
+    if first.row_mm is None or first.column_mm is None or not first.in_patient:
         return None
     affine = np.eye(4)
     affine[:3, 0] = _known(first.rows) * first.column_mm

@@ -19,11 +19,15 @@ from vismae.files.dicom_geometry import functional_group
 from vismae.files.dicom_numbers import number, readable, whole_number
 from vismae.files.dicom_objects import image_type_words
 
-_FRAME_TYPES = tuple(f"{kind}FrameTypeSequence" for kind in ("MRImage", "CTImage", "PET", "XRay3D"))
+_FRAME_TYPES = (
+    *(f"{kind}FrameTypeSequence" for kind in ("MRImage", "CTImage", "PET", "XRay3D")),
+    "USImageDescriptionSequence",
+)
 _HOLDERS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 _CONVERTED = "UnassignedPerFrameConvertedAttributesSequence"
 # A functional group with its element, and the element of a classic header; some have one of both.
 _MEASURED = (
+    ("ImageDataTypeSequence", *("DataType",) * 2),
     ("MREchoSequence", "EffectiveEchoTime", "EchoTime"),
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", "TriggerTime"),
     ("MRModifierSequence", "InversionTimes", "InversionTime"),
@@ -38,6 +42,11 @@ _MEASURED = (
     ("", "", "DiffusionGradientOrientation"),
     ("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber"),
     ("FrameContentSequence", "FrameAcquisitionDateTime", "AcquisitionTime"),
+    ("MRVelocityEncodingSequence", *("VelocityEncodingDirection",) * 2),
+    ("MRArterialSpinLabelingSequence", *("ASLContext",) * 2),
+    # Free text, which is compared and not handed on: WATER or FAT, 75 %, 40 keV.
+    ("FrameContentSequence", "FrameComments", "ImageComments"),
+    ("DerivationImageSequence", *("DerivationDescription",) * 2),
 )
 # b-value and direction, and whether GE shows magnitude, phase, real or imaginary part. Who wrote
 # them is not asked: an element that does not tell stacks apart divides nothing.

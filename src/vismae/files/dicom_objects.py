@@ -27,6 +27,15 @@ _MADE_BY = {
     **dict.fromkeys(("3", "3.1", "6", "6.1", "6.2", "6.3"), Modality.US),
 }
 _SECONDARY_CAPTURE = "7"
+# Of these every object has some, however much an anonymiser took out.
+_IDENTIFYING = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "Modality",
+    "PatientID",
+    "Rows",
+)
 _VISIBLE_LIGHT = _STORAGE + "77.1."
 # A branch of the storage classes counts with everything below it.
 _NOT_IMAGE_CLASSES = {
@@ -131,7 +140,7 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
         keep: Of ``KEEPABLE``, what is to be flagged instead of refused.
 
     Raises:
-        UnreadableFileError: ``truncated``, ``video``, ``tiles``, ``not-an-image``,
+        UnreadableFileError: ``truncated``, ``undecodable``, ``video``, ``tiles``, ``not-an-image``,
             ``secondary-capture``, ``localizer`` or ``burned-in``.
     """
     if len(dataset) == 0:
@@ -139,6 +148,12 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
             Reason.TRUNCATED,
             f"{name}: ends before its first DICOM element, or within compressed pixel data. Copy "
             f"the file again.",
+        )
+    if getattr(dataset, "preamble", None) is None and not any(map(dataset.get, _IDENTIFYING)):
+        raise UnreadableFileError(
+            Reason.UNDECODABLE,
+            f"{name}: begins neither as a DICOM file (DICM at byte 128) nor with DICOM elements; "
+            f"something was written before them, or it is no DICOM. Copy the file again.",
         )
     found = _what_else(dataset)
     if found is not None:

@@ -25,6 +25,8 @@ _COLOURED_FRACTION = 0.005
 _TINTED_FRACTION = 0.5
 _COLOURED_LEVELS = 48
 _BLACK_LEVELS = 48
+# Of a film of some heart beats, evenly spread; a few of them show flow if any does.
+_FRAMES_LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
@@ -94,20 +96,26 @@ def ultrasound_pixel_size(dataset: Dataset) -> tuple[float | None, float | None]
     return sizes.pop() if len(sizes) == 1 else (None, None)
 
 
-def shows_colour_flow(dataset: Dataset, frame: np.ndarray) -> bool:
+def shows_colour_flow(dataset: Dataset, frames: np.ndarray) -> bool:
     """Whether an image is colour Doppler.
 
     A region of colour flow says so. Without one, UltrasoundColorDataPresent is believed where the
-    pixels are truly coloured; many scanners set it for a tinted grey picture too.
+    pixels are truly coloured; many scanners set it for a tinted grey picture too. A film need not
+    begin while blood flows.
 
     Args:
         dataset: The header.
-        frame: One frame, (H, W) or (H, W, 3), 8 bits.
+        frames: (F, H, W) or (F, H, W, 3), 8 bits.
     """
     if any(whole_number(region, "RegionDataType") == _COLOUR_FLOW for region in _regions(dataset)):
         return True
-    if frame.ndim != 3 or whole_number(dataset, "UltrasoundColorDataPresent") != 1:
+    if frames.ndim != 4 or whole_number(dataset, "UltrasoundColorDataPresent") != 1:
         return False
+    some = frames[:: -(-len(frames) // _FRAMES_LOOKED_AT)]
+    return any(map(_is_coloured, some))
+
+
+def _is_coloured(frame: np.ndarray) -> bool:
     brightest = frame.max(axis=-1)
     coloured = np.count_nonzero(brightest - frame.min(axis=-1) >= _COLOURED_LEVELS)
     seen = np.count_nonzero(brightest >= _BLACK_LEVELS)

@@ -91,6 +91,9 @@ def frame_scales(
             _require_no_rescale(modality, holders, name)
             found = _slope_alone(holders) or Rescale(1.0, 0.0, "")
         unit = unit_of(modality, found)
+        unscaled = not table and (found.slope, found.intercept) == (1.0, 0.0)
+        if unit is PixelUnit.HU and unscaled and _has_grey_levels(dataset):
+            raise no_rescale(name, "They go from 0 to 255, as those of a picture do")
         result.append(FrameScale(found.slope * factor, found.intercept * factor, unit, factor))
     return result
 
@@ -168,6 +171,12 @@ def no_rescale(name: str, found: str) -> UnreadableFileError:
         f"{name}: pixel values have no unit. {found}, so HU cannot be computed. {cure} to treat "
         f"it as plain grey levels, or leave the file out.",
     )
+
+
+def _has_grey_levels(dataset: Dataset) -> bool:
+    """Whether stored values are those of a picture: no number of 8 bits stands for air in HU."""
+    bits = whole_number(dataset, "BitsStored") or whole_number(dataset, "BitsAllocated")
+    return bits <= 8 and whole_number(dataset, "PixelRepresentation") == 0
 
 
 def _has_unit(dataset: Dataset, modality: Modality) -> bool:

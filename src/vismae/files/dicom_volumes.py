@@ -101,7 +101,7 @@ def _one_after_another(group: list[int], places: list[list[int]]) -> list[list[i
     """Return stacks that follow one another and of which frames are missing.
 
     There the first frame at a place may belong to the second measurement. A stack ends where the
-    order turns back.
+    order turns back, or, of a table that goes to and fro, where it turns round.
 
     Returns:
         None where the frames are not that: no frame is missing, few places occur again (a slice was
@@ -114,12 +114,18 @@ def _one_after_another(group: list[int], places: list[list[int]]) -> list[list[i
     place_of = {frame: number for number, place in enumerate(places) for frame in place}
     steps = [place_of[after] - place_of[before] for before, after in pairwise(group)]
     way = 1 if 2 * sum(step > 0 for step in steps) >= len(steps) else -1
-    stacks = [[group[0]]]
-    for step, frame in zip(steps, group[1:], strict=True):
-        if step * way <= 0:
-            stacks.append([])
-        stacks[-1].append(frame)
-    return [stack[::way] for stack in stacks] if len(stacks) == deepest else None
+    for one_way in (way, None):
+        stacks, going = [[group[0]]], one_way
+        for step, frame in zip(steps, group[1:], strict=True):
+            if step * (going or step) <= 0:
+                stacks.append([])
+                going = one_way
+            else:
+                going = going or step
+            stacks[-1].append(frame)
+        if len(stacks) == deepest:
+            return [sorted(stack, key=place_of.__getitem__) for stack in stacks]
+    return None
 
 
 def _divide(

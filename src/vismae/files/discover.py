@@ -22,6 +22,7 @@ from vismae.files.signatures import (
     Kind,
     content_of,
     is_nifti_pair_header,
+    packing,
 )
 
 logger = logging.getLogger(__name__)
@@ -332,6 +333,13 @@ def _classify(path: Path, member: str | None, head: bytes) -> SourceFile | Rejec
             Reason.UNKNOWN_FORMAT,
             f"{name}: the voxels of {header[1] or header[0]}, which is read with them. Name that "
             "file instead.",
+        )
+    if content is None and (how := packing(head)) is not None:
+        return RejectedFile(
+            name,
+            Reason.UNKNOWN_FORMAT,
+            f"{name}: packed with {how}. Of archives only zip is entered, of packed files only "
+            ".nii.gz and the like; unpack it first.",
         )
     misnamed = is_nifti_pair_header(head) and not is_header_name(member or path.name)
     if content is None or (content == "nifti" and misnamed):

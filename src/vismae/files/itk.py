@@ -22,7 +22,12 @@ from vismae.files.label_place import ImageBlock, lay_on_image
 from vismae.files.orientation import SliceOrientation, slice_orientation
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
 from vismae.files.reasons import Reason
-from vismae.files.volume_customs import customary_unit, modality_from_name, wanted_volumes
+from vismae.files.volume_customs import (
+    customary_unit,
+    modality_from_name,
+    wanted_volumes,
+    with_believable_unit,
+)
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -35,7 +40,8 @@ def read_itk(
     With ``channel`` only that volume is read, counted from 0.
 
     The modality is the given one, else the header's, else that of the name as for NIfTI; CT is
-    taken to hold Hounsfield units, PET to hold SUV. Floats become float32; 8-bit colours are kept.
+    taken to hold Hounsfield units, PET to hold SUV, where the values may be that. Floats become
+    float32; 8-bit colours are kept.
 
     ``details`` holds ``orientation_known``, ``file_orientation`` (how the voxels were turned),
     ``volume_index`` and ``volumes_in_file``.
@@ -70,7 +76,7 @@ def read_itk(
                 },
             )
         )
-    return images
+    return with_believable_unit(images)
 
 
 def read_itk_labels(

@@ -57,8 +57,8 @@ def parse_itk_header(head: bytes, name: str) -> ItkHeader:
             Reason.TRUNCATED, f"{name}: the header has no end. Copy the file again."
         )
     pixel_file = fields.get("elementdatafile") or fields.get("data file") or fields.get("datafile")
-    if pixel_file is not None and pixel_file.upper() == "LOCAL":
-        pixel_file = None
+    if pixel_file is not None:  # "./scan.raw", as teem writes it, is in the same folder
+        pixel_file = None if pixel_file.upper() == "LOCAL" else pixel_file.removeprefix("./")
     if pixel_file is not None and not _is_plain_name(pixel_file):
         raise UnreadableFileError(
             Reason.UNDECODABLE,

@@ -24,7 +24,12 @@ from vismae.files.orientation import has_three_directions, slice_orientation
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
 from vismae.files.reasons import Reason
 from vismae.files.signatures import is_gzip
-from vismae.files.volume_customs import customary_unit, modality_from_name, wanted_volumes
+from vismae.files.volume_customs import (
+    customary_unit,
+    modality_from_name,
+    wanted_volumes,
+    with_believable_unit,
+)
 
 _MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _COLOUR_FIELDS = ("R", "G", "B")
@@ -39,9 +44,9 @@ def read_nifti(
 
     NIfTI does not say how an image was made: without ``modality`` a name as in BIDS (``_T1w``,
     ``_bold``, ``_ct``, ``_pet``) decides, else it counts as ``other``. A CT is taken to hold
-    Hounsfield units and a PET to hold SUV, as is the custom; unscaled 8-bit numbers cannot be
-    either and count as arbitrary, as does everything else. Stored integers are kept, with the
-    file's slope and intercept; floats become float32.
+    Hounsfield units and a PET to hold SUV, as is the custom; unscaled 8-bit numbers and values that
+    cannot be either (see ``with_believable_unit``) count as arbitrary, as does everything else.
+    Stored integers are kept, with the file's slope and intercept; floats become float32.
 
     ``details`` holds ``orientation_known`` (whether the file has an affine), ``file_orientation``
     (how its voxels were turned), ``volume_index`` and ``volumes_in_file``.
@@ -55,7 +60,8 @@ def read_nifti(
         volumes = _Volumes(stream, file.name)
         made = modality or modality_from_name(file.name)
         wanted = wanted_volumes(volumes.count, channel, file.name)
-        return [_image(volumes, index, file.name, made) for index in wanted]
+        images = [_image(volumes, index, file.name, made) for index in wanted]
+        return with_believable_unit(images)
 
 
 def read_nifti_labels(

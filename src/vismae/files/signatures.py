@@ -2,7 +2,7 @@
 
 DICOM: PS3.10 section 7.1 (``DICM`` at byte 128); files written without that preamble are known by
 their first element. NIfTI: magic at byte 344 (version 1) or 4 (version 2), also inside gzip.
-MetaImage: a text header that begins with its first key. NRRD: ``NRRD000`` and a version.
+MetaImage: a text header that begins with one of its first keys. NRRD: ``NRRD000`` and a version.
 """
 
 import re
@@ -28,6 +28,15 @@ _RASTER_STARTS = (
     b"II+\x00",  # BigTIFF
     b"MM\x00+",
 )
+_PACKED_STARTS = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "rar",
+}
+_NIFTI_BYTES = 348
+_TAR_MAGIC, _TAR_PLACE = b"ustar", 257
 _SUFFIXES: dict[str, Kind] = {
     ".dcm": "dicom",
     ".dicom": "dicom",
@@ -79,6 +88,31 @@ def is_gzip(head: bytes) -> bool:
     return head.startswith(b"\x1f\x8b")
 
 
+def packing(head: bytes) -> str | None:
+    """Return the name of what a file is packed with that is not unpacked here, or None.
+
+    Gzip counts only where a tar or an image is in it, since formats of their own use it too.
+    """
+    if is_gzip(head):
+        inside = _unpacked(head, HEAD_BYTES)
+        return "gzip" if _is_tar(inside) or content_of(inside, "") is not None else None
+    if _is_tar(head):
+        return "tar"
+    return next((name for start, name in _PACKED_STARTS.items() if head.startswith(start)), None)
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[_TAR_PLACE:].startswith(_TAR_MAGIC)
+
+
+def _unpacked(head: bytes, count: int) -> bytes:
+    """Return the first ``count`` bytes that a gzip stream unfolds to; none where it is damaged."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, count)
+    except zlib.error:
+        return b""
+
+
 def is_nifti_pair_header(head: bytes) -> bool:
     """Whether the bytes begin a NIfTI header whose pixels lie in a second file (``.img``)."""
     return head[344:348] == b"ni1\x00" or head[4:8] == b"ni2\x00"
@@ -91,7 +125,8 @@ def is_nrrd(head: bytes) -> bool:
 
 def is_metaimage(head: bytes) -> bool:
     """Whether the bytes begin a MetaImage header."""
-    return re.match(rb"(ObjectType\s*=\s*Image|NDims\s*=\s*\d)", head) is not None
+    first_keys = rb"(Comment\s*=[^\n]*\n)?(ObjectType\s*=\s*Image|NDims\s*=\s*\d)"
+    return re.match(first_keys, head) is not None
 
 
 def _is_bmp(head: bytes) -> bool:
@@ -103,11 +138,7 @@ _BMP_HEADER_SIZES = {struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 10
 
 
 def _is_nifti(head: bytes) -> bool:
-    if is_gzip(head):
-        try:
-            head = zlib.decompressobj(wbits=31).decompress(head, 348)
-        except zlib.error:
-            return False
+    head = _unpacked(head, _NIFTI_BYTES) if is_gzip(head) else head
     return head[344:348] == b"n+1\x00" or head[4:8] == b"n+2\x00" or is_nifti_pair_header(head)
 
 

@@ -1,16 +1,24 @@
 """What NIfTI, MetaImage and NRRD files leave unsaid, taken from names and custom."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from vismae.core.errors import UnreadableFileError
-from vismae.core.types import Modality, PixelUnit
+from vismae.core.types import MedicalImage, Modality, PixelUnit
 from vismae.files.reasons import Reason
 
 MAX_VOLUMES = 32
 """Volumes taken from a 4-D file, spread evenly from first to last: neighbours in time are nearly
 copies, and one long run would outweigh all other patients."""
+
+# No tissue takes up so many times the mean; activity in Bq/ml, which BIDS asks for, is ten times as
+# much in any.
+_MOST_SUV = 2000.0
+# Within one unit of 0 there is but water: a CT in this range was normalised.
+_NORMALISED = 1.0
 
 # Suffixes of the Brain Imaging Data Structure (BIDS) and of common practice.
 _NAME_HINTS = {
@@ -37,6 +45,29 @@ def customary_unit(modality: Modality, unscaled_8_bit: bool) -> PixelUnit:
     """
     unit = {Modality.CT: PixelUnit.HU, Modality.PET: PixelUnit.SUV}.get(modality)
     return PixelUnit.ARBITRARY if unit is None or unscaled_8_bit else unit
+
+
+def with_believable_unit(images: Sequence[MedicalImage]) -> list[MedicalImage]:
+    """Return the volumes of one file, on an arbitrary scale if their unit cannot be the custom's.
+
+    A PET in Bq/ml has numbers that no SUV reaches, and a CT that was normalised to 0 to 1 (or -1
+    to 1) has none that are air or bone.
+    """
+    unit = images[0].unit
+    if unit not in (PixelUnit.SUV, PixelUnit.HU):
+        return list(images)
+    ends = [
+        float(end(image.pixels)) * image.slope + image.intercept
+        for image in images
+        for end in (np.min, np.max)
+    ]
+    low, high = min(ends), max(ends)
+    if unit is PixelUnit.SUV:
+        believable = high <= _MOST_SUV
+    else:
+        whole = images[0].pixels.dtype.kind in "iu"  # as a few voxels of water may be
+        believable = whole or low == high or max(-low, high) > _NORMALISED
+    return [image if believable else replace(image, unit=PixelUnit.ARBITRARY) for image in images]
 
 
 def wanted_volumes(count: int, channel: int | None, name: str) -> list[int]:

@@ -77,6 +77,7 @@ class IngestResult:
         changed_files: Files that changed after their images were stored; the old ones stay.
         seconds: Time it took.
         dry_run: Nothing was written.
+        salt: The file of the secret, where it was named; the private folder lies beside it.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class IngestResult:
     changed_files: int
     seconds: float
     dry_run: bool = False
+    salt: Path | None = None
 
     @property
     def store(self) -> Store:
@@ -290,7 +292,12 @@ def _ingest(
             write_report(report, config.store, account, with_pictures=write.keep_pixels)
         write_private(private / REQUEST_NAME, request)
     result = IngestResult(
-        config.store, account, listed.new, listed.changed, time.perf_counter() - started
+        config.store,
+        account,
+        listed.new,
+        listed.changed,
+        time.perf_counter() - started,
+        salt=config.salt,
     )
     _require_enough(result, config)
     return result
@@ -379,7 +386,7 @@ def _require_enough(result: IngestResult, config: IngestConfig) -> None:
 
 
 def _rejections(result: IngestResult) -> str:
-    table = private_folder(result.folder) / results.PRIVATE_REJECTED_NAME
+    table = private_folder(result.folder, result.salt) / results.PRIVATE_REJECTED_NAME
     place = "" if result.dry_run else f"; {table} says why"
     return (
         f"{result.rejected} of {result.files} files were left out ({_top(result.reasons)}){place}"
