@@ -250,6 +250,7 @@ def test_a_failing_run_is_listed_with_its_cause_and_the_others_go_on(
 ) -> None:
     tasks = {"shades": {"kind": "classify", "sources": [shades]}}
     starts = {"scratch": {"init": "none"}, "gone": {"init": tmp_path / "no_such_model"}}
+    (tmp_path / "no_such_model").write_text("no weights")
     less = {"label_fractions": [1.0], "seeds": [0], "starts": starts}
     settings = config(tmp_path / "out", tasks, pretrained, **less)
     with pytest.raises(TrainingError, match=r"1 of 2 runs failed.*gone.*no_such_model.*--resume"):
@@ -270,10 +271,22 @@ def test_a_failing_run_is_listed_with_its_cause_and_the_others_go_on(
     assert "no run failed" not in page.read_text()
     assert "no_such_model" in page.read_text()
     # With the cause mended, only the failed run is left.
+    (tmp_path / "no_such_model").unlink()
     shutil.copytree(pretrained, tmp_path / "no_such_model")
     again = study(settings.model_copy(update={"resume": True}))
     assert (again.runs, again.to_do) == (2, 0)
     assert (pd.read_csv(tmp_path / "out" / "runs.csv")["state"] == "finished").all()
+
+
+def test_weights_that_are_not_there_are_refused_before_the_first_run(
+    shades: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    tasks = {"shades": {"kind": "classify", "sources": [shades]}}
+    starts = {"scratch": {"init": "none"}, "typo": {"init_for": {"shades": tmp_path / "modle"}}}
+    settings = config(tmp_path / "out", tasks, pretrained, starts=starts)
+    with pytest.raises(SettingError, match=r"'typo', task 'shades'.*modle does not exist"):
+        study(settings)
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 STUDY = """
