@@ -169,8 +169,9 @@ class TaskSection:
             table = aurocs_by_class(self._rows, starts, config.baseline, budget)
             caption = (
                 f"{self.name}, AUROC of every class against the rest with {with_labels(budget)}: "
-                f"mean over runs [95 % interval over {self.unit}s, DeLong]; n {self.unit}s; p of "
-                "DeLong's paired test, and after Holm over this table."
+                f"mean over runs [95 % interval over {self.unit}s, DeLong]; n {self.unit}s, so "
+                "many of them with the class (positive); p of DeLong's paired test, and after Holm "
+                "over this table (two classes, whose AUROC is the same, count once)."
             )
         self.tables.add(f"{self.name} classes {budget}", table, caption)
 
