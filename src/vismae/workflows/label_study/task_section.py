@@ -185,7 +185,7 @@ class TaskSection:
             return
         patients = pd.read_parquet(path).set_index("patient_id")
         classifies = self.config.tasks[self.name].kind == "classify"
-        over = " over the classes that the group has" if classifies else ""
+        over = "; balanced accuracy over the classes that the group has" if classifies else ""
         for column in patients.columns:
             if patients[column].nunique() < 2 and column != "modality":
                 continue
@@ -201,11 +201,10 @@ class TaskSection:
             self.tables.add(
                 f"{self.name} by {column}",
                 table.rename(columns={"group": column}),
-                f"{self.name} by {column}, {self.scores.metric}{over} with "
-                f"{with_labels(self.focus)}: "
+                f"{self.name} by {column}, {self.scores.metric} with {with_labels(self.focus)}: "
                 f"mean over runs and {self.unit}s of the group [95 % interval over both]; n "
-                f"{self.unit}s. Groups were not planned for: small ones say little, and none is "
-                "adjusted for their number.",
+                f"{self.unit}s{over}. Groups were not planned for: small ones say little, and none "
+                "is adjusted for their number.",
             )
 
     def _worst(self) -> None:
