@@ -227,6 +227,26 @@ def test_a_study_grows_by_tasks_starts_and_seeds(tmp_path: Path) -> None:
         pass
 
 
+def test_a_start_may_take_part_in_a_task_that_is_added(tmp_path: Path) -> None:
+    heart = {"kind": "segment", "sources": ["a"]}
+
+    def growing(tasks: dict[str, object], weights: dict[str, str]) -> StudyConfig:
+        own = {"tasks": list(tasks), "init_for": weights}
+        return study(tmp_path, tasks=tasks, starts={"ours": own, "none": {}})
+
+    with rundir.open_run(tmp_path, "study", growing({"heart": heart}, {"heart": "h"})):
+        pass
+    both = {"heart": heart, "lung": {"kind": "segment", "sources": ["b"]}}
+    larger = growing(both, {"heart": "h", "lung": "l"})
+    with rundir.open_run(tmp_path, "study", larger, resume=True):
+        pass
+    with (
+        pytest.raises(RunFolderError, match=r"init_for\.heart was h, now x"),
+        rundir.open_run(tmp_path, "study", growing(both, {"heart": "x"}), resume=True),
+    ):
+        pytest.fail("was resumed")
+
+
 def test_the_saved_settings_do_not_overwrite_once_more(tmp_path: Path) -> None:
     open_and_close(tmp_path, overwrite=True)
     saved = build_config(PretrainConfig, "pretrain", file=tmp_path / "config.yaml")

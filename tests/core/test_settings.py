@@ -297,3 +297,14 @@ def test_a_name_that_cannot_be_a_folder_is_refused_in_words(name: str) -> None:
     with pytest.raises(SettingError, match=r"cannot be the name of a folder.*without /") as found:
         build_config(StudyConfig, "study", options=study)
     assert "pattern" not in str(found.value)
+
+
+def test_a_name_too_long_for_files_of_it_is_refused_before_the_first_run() -> None:
+    study = {
+        "out": "study",
+        "tasks": {"心" * 60: {"kind": "segment", "sources": ["data"]}},
+        "starts": {"scratch": {"init": "none"}},
+        "baseline": "scratch",
+    }
+    with pytest.raises(SettingError, match=r"has 180 bytes.*at most 150"):
+        build_config(StudyConfig, "study", options=study)

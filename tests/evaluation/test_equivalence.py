@@ -52,6 +52,23 @@ def test_runs_that_disagree_widen_the_interval() -> None:
     assert spread.difference.estimate == pytest.approx(alone.difference.estimate)
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_few_patients_give_no_smaller_p_than_students_t(runs: int) -> None:
+    difference = np.array([-0.004, 0.002, 0.009])
+    result = equivalence(np.tile(difference, (runs, 1)), np.zeros((runs, 3)), margin=0.02)
+    student = stats.ttest_1samp(difference, -0.02, alternative="greater").pvalue
+    # No resample of three patients lies beyond the margin.
+    assert student / 3 < result.p_not_inferior < 3 * student
+    assert result.equivalent
+
+
+def test_a_start_that_is_far_worse_has_a_p_near_1() -> None:
+    first, second = pair(-0.1)
+    result = equivalence(first[None], second[None], margin=0.02)
+    assert result.p_not_inferior > 0.999
+    assert not result.not_inferior
+
+
 def test_the_words_follow_the_outcome() -> None:
     def words(shift: float, margin: float) -> str:
         return equivalence(*pair(shift), margin=margin).text("ours", "scratch", "Dice")

@@ -22,5 +22,11 @@ def test_a_table_has_the_numbers_of_the_page_and_every_special_sign_is_escaped()
     assert text.count(r"\begin") == text.count(r"\end") == 2
 
 
+def test_a_bracket_at_the_start_of_a_row_is_no_length_of_the_rule_before_it() -> None:
+    frame = pd.DataFrame({"class": ["[B] nodule", "*other", "plain"], "n": [1, 2, 3]})
+    text = latex_table(frame, "Classes", "tab:classes")
+    assert "\\midrule\n{}[B] nodule & 1 \\\\\n{}*other & 2 \\\\\nplain & 3" in text
+
+
 def test_a_backslash_is_escaped_once() -> None:
     assert escape(r"a\b_{c}") == r"a\textbackslash{}b\_\{c\}"

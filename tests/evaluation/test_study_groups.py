@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from vismae.evaluation.delong import compare_auroc
+from vismae.evaluation.statistics import holm
 from vismae.evaluation.study_groups import aurocs_by_class, by_class, by_group
 
 
@@ -135,10 +136,42 @@ def test_aurocs_are_means_over_runs_and_tested_after_delong() -> None:
     assert table.loc["ours", "p"] == pytest.approx(expected.p_value)
     assert table.loc["ours", "difference"] == expected.difference
     assert np.isnan(table.loc["scratch", "p"])
+    assert table["n"].tolist() == [40, 40]
+    assert table["positive"].tolist() == [truth.sum()] * 2
     # Runs may list their cases in any order.
     shuffled = rows.sample(frac=1, random_state=0)
     again = aurocs_by_class(shuffled, ["ours", "scratch"], "scratch", "10 %").set_index("start")
     assert again.loc["ours", "p"] == pytest.approx(table.loc["ours", "p"])
+
+
+def test_two_classes_have_the_same_auroc_and_are_adjusted_for_once() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.random(30) < 0.5
+    rows = pd.concat(
+        pd.DataFrame(
+            {
+                "start": start,
+                "budget": "10 %",
+                "run": "0",
+                "patient_id": [f"p{n:02d}" for n in range(30)],
+                "class_name": name,
+                "metric": "probability",
+                "value": probability if name == "ill" else 1 - probability,
+                "truth": truth if name == "ill" else ~truth,
+            }
+        )
+        for start, pull in (("ours", 0.4), ("other", 0.2), ("scratch", 0.1))
+        for probability in [np.clip(pull * truth + 0.6 * rng.random(30), 0, 1)]
+        for name in ("ill", "well")
+    )
+    table = aurocs_by_class(rows, ["ours", "other", "scratch"], "scratch", "10 %")
+    ill, well = (table[table["class"] == name].reset_index() for name in ("ill", "well"))
+    assert [found.estimate for found in ill["AUROC"]] == pytest.approx(
+        [found.estimate for found in well["AUROC"]]
+    )
+    expected = holm(ill["p"].to_numpy())
+    np.testing.assert_allclose(ill["p (Holm)"], expected)
+    np.testing.assert_allclose(well["p (Holm)"], expected)
 
 
 def test_no_distance_is_below_zero() -> None:

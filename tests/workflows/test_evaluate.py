@@ -25,7 +25,7 @@ from vismae.data.fingerprint import fingerprint
 from vismae.data.store import Store, StoreWriter
 from vismae.models import SwinClassifier, SwinUNet, architecture_of, save_model
 from vismae.workflows.evaluate import EvaluateResult, evaluate
-from vismae.workflows.evaluation_report import CASES_PICTURE
+from vismae.workflows.evaluation_report import CASES_PICTURE, _fullest
 from vismae.workflows.finetune import finetune
 
 MakeConfig = Callable[..., FinetuneConfig]
@@ -255,6 +255,19 @@ def test_a_value_that_was_mapped_keeps_its_meaning(tmp_path: Path) -> None:
     assert np.isnan(list(values.values())).all()
 
 
+def test_the_slice_that_is_shown_has_most_of_the_classes_whatever_else_it_marks(
+    tmp_path: Path,
+) -> None:
+    pixels = np.zeros((32, 32), np.uint8)
+    with StoreWriter(tmp_path / "store") as writer:
+        for number, (value, radius) in enumerate([(5, 12), (1, 4), (1, 3)]):
+            facts = record(f"i{number}", pixels, patient_id="a", volume_id="v", slice_index=number)
+            writer.add(facts, pixels, value * disc((32, 32), (16, 16), radius))
+    row, truth = _fullest(Store(tmp_path / "store"), np.arange(3), {0: 0, 1: 1, 5: 0})
+    assert row == 1
+    assert truth.sum() == disc((32, 32), (16, 16), 4).sum()
+
+
 def test_a_value_the_model_does_not_know_is_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with StoreWriter(tmp_path / "store") as writer:
@@ -321,6 +334,9 @@ def test_the_thresholds_of_validation_decide_sensitivity(shades: Path, tmp_path:
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "0.25, 0.75" in page
     assert "Images with the least probability for their true class" in page
+    assert "patients, probabilities averaged over the images of each. 95 % intervals" in page
+    assert "Scores are of all of them together; intervals" in page
+    assert "A score is computed for each" not in page
 
 
 def test_a_patient_of_two_classes_is_scored_image_by_image(tmp_path: Path) -> None:
@@ -336,6 +352,7 @@ def test_a_patient_of_two_classes_is_scored_image_by_image(tmp_path: Path) -> No
     assert of(result, "all", "accuracy") == pytest.approx(2 / 5)
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "1 of 3 patients hold images of different classes" in page
+    assert "5 images. 95 % intervals" in page
     table = pd.read_parquet(tmp_path / "out" / "scores.parquet")
     assert len(table) == 10
     assert table["truth"].sum() == 5
@@ -356,7 +373,7 @@ def test_several_classes_of_one_image_are_scored_each(tmp_path: Path) -> None:
     assert of(result, "left", "sensitivity") == 1
     assert of(result, "bright", "sensitivity") == 0
     assert of(result, "all", "accuracy") == pytest.approx(0.75)
-    assert (tmp_path / "out" / "report" / "index.html").is_file()
+    assert "Cases" not in (tmp_path / "out" / "report" / "index.html").read_text()
 
 
 def test_the_report_asks_nothing_of_any_network_and_shows_the_training(

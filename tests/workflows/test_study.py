@@ -16,11 +16,13 @@ import yaml
 from pydantic import ValidationError
 
 from factories import SMALL_ARCHIVE
-from stores import SMALL_RUN, classification_store
+from stores import SMALL_RUN, classification_store, disc, record
 from troublesome_tasks import wait_until
 from vismae.core.errors import RunFolderError, SettingError, TrainingError
 from vismae.core.settings import build_config, to_yaml
 from vismae.core.study_config import StudyConfig, StudyPrimary
+from vismae.core.types import Modality
+from vismae.data.store import StoreWriter
 from vismae.files.phantom_archive import write_phantom_archive
 from vismae.workflows.label_study import starts
 from vismae.workflows.label_study.analysis import compare_starts
@@ -250,6 +252,7 @@ def test_a_failing_run_is_listed_with_its_cause_and_the_others_go_on(
 ) -> None:
     tasks = {"shades": {"kind": "classify", "sources": [shades]}}
     starts = {"scratch": {"init": "none"}, "gone": {"init": tmp_path / "no_such_model"}}
+    (tmp_path / "no_such_model").write_text("no weights")
     less = {"label_fractions": [1.0], "seeds": [0], "starts": starts}
     settings = config(tmp_path / "out", tasks, pretrained, **less)
     with pytest.raises(TrainingError, match=r"1 of 2 runs failed.*gone.*no_such_model.*--resume"):
@@ -270,10 +273,22 @@ def test_a_failing_run_is_listed_with_its_cause_and_the_others_go_on(
     assert "no run failed" not in page.read_text()
     assert "no_such_model" in page.read_text()
     # With the cause mended, only the failed run is left.
+    (tmp_path / "no_such_model").unlink()
     shutil.copytree(pretrained, tmp_path / "no_such_model")
     again = study(settings.model_copy(update={"resume": True}))
     assert (again.runs, again.to_do) == (2, 0)
     assert (pd.read_csv(tmp_path / "out" / "runs.csv")["state"] == "finished").all()
+
+
+def test_weights_that_are_not_there_are_refused_before_the_first_run(
+    shades: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    tasks = {"shades": {"kind": "classify", "sources": [shades]}}
+    starts = {"scratch": {"init": "none"}, "typo": {"init_for": {"shades": tmp_path / "modle"}}}
+    settings = config(tmp_path / "out", tasks, pretrained, starts=starts)
+    with pytest.raises(SettingError, match=r"'typo', task 'shades'.*modle does not exist"):
+        study(settings)
+    assert not (tmp_path / "out" / "runs").exists()
 
 
 STUDY = """
@@ -427,6 +442,34 @@ def test_a_start_may_choose_its_patients_and_a_restart_goes_on_with_its_models(
     between = settings.model_copy(update={"resume": True, "label_fractions": (0.3, 0.45, 0.6, 1.0)})
     with pytest.raises(RunFolderError, match=r"chosen before 45 % was among the label budgets"):
         study(between)
+
+
+def test_patients_of_a_modality_that_none_of_the_fewest_had_may_be_chosen(
+    tmp_path: Path, pretrained: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    with StoreWriter(tmp_path / "store") as writer:
+        for number in range(10):
+            pixels = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+            facts = record(f"i{number}", pixels, modality=(Modality.MR, Modality.US)[number % 2])
+            writer.add(facts, pixels, disc((32, 32), (16, 16), 5))
+    settings = config(
+        tmp_path / "out",
+        {"both": {"kind": "segment", "sources": [tmp_path / "store"]}},
+        pretrained,
+        starts={"trivial": {"trivial": True}, "chosen": {"init": pretrained, "select": "core-set"}},
+        baseline="trivial",
+        label_fractions=[1.0],
+        label_patients=[1],
+        seeds=[0],
+    )
+    runs = study(settings).folder / "runs" / "both"
+    trained = [
+        set(pd.read_csv(runs / start / "1" / "0" / "training_patients.csv")["patient_id"])
+        for start in ("trivial", "chosen")
+    ]
+    assert len(trained[0]) == 7
+    assert trained[1] == trained[0]
 
 
 def test_the_toy_study_makes_its_own_images_and_weights(

@@ -196,3 +196,33 @@ def test_classes_that_no_test_case_has_are_named(tmp_path: Path) -> None:
     answers = of_task.assign(metric="probability", truth=of_task["class_name"] == "wall")
     answers = answers[answers["class_name"] != "mean"]
     assert "No test patient has clot" in words.untested_classes(answers, scores)
+
+
+def test_a_start_without_a_finished_run_was_not_compared(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    done = [cell for cell in cells if cell.start != "lucky"]
+    said = words.design(config, list(scores_of_tasks(rows_of(done), config).values()), done)
+    assert said.startswith("2 starts were compared ('scratch', 'better')")
+    assert "Of 'lucky' no run is finished" in said
+    assert "no run is finished" not in words.design(config, [], cells)
+
+
+def test_images_that_are_scored_one_by_one_are_counted(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    rows = rows_of(cells)
+    rows = rows[rows["task"] == "heart"]
+    scores = scores_of_tasks(rows, config)["heart"]
+    answers = rows.assign(metric="probability", class_name="ill", truth=True)
+    assert words.scored_by_image(answers, scores) == ""
+    assert words.scored_by_image(rows, scores) == ""
+    twice = pd.concat([answers, answers[answers["patient_id"] == "p03"]])
+    said = words.scored_by_image(twice, scores)
+    assert "each of the 21 images of the 20 test patients is scored by itself" in said
+
+
+def test_classes_that_cannot_have_been_learnt_are_named(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    scores = scores_of_tasks(rows_of(cells), config)["heart"]
+    assert words.unlearnt_classes((), scores) == ""
+    said = words.unlearnt_classes(("clot",), scores)
+    assert said.startswith("No training patient has clot, so no start can have learnt it")

@@ -108,8 +108,8 @@ _FREE_ON_RESUME = {
 }
 # Parts whose keys are the user's own: a further one is a change, and none of a newer vismae.
 _OWN_KEYS = ("settings", "segment", "classify", "pretrain", "init_for", "label_values")
-# Of a study's tasks: how results are shown.
-_FREE_ENDINGS = (".domain", ".qualities", ".subgroups")
+# Of a study's tasks: how results are shown; of its starts: which of the tasks they take part in.
+_FREE_ENDINGS = (".domain", ".qualities", ".subgroups", ".tasks")
 
 
 def _refuse_changed(folder: Path, settings: str) -> None:
@@ -127,7 +127,8 @@ def _refuse_changed(folder: Path, settings: str) -> None:
         for name in sorted(set(old) - _FREE_ON_RESUME)
         if (name not in new or old[name] != new[name]) and not name.endswith(_FREE_ENDINGS)
     ]
-    differing += sorted(name for name in set(new) - set(old) if _is_own_key(name, old))
+    further = (name for name in set(new) - set(old) if _is_own_key(name, old))
+    differing += sorted(name for name in further if not _is_of_new_task(name, old))
     images = [prod(each.get(name, 1) for name in _IMAGES_PER_STEP) for each in (old, new)]
     if images[0] == images[1]:
         # SimCLR compares the images of all processes' batches, but not those of several batches.
@@ -159,6 +160,12 @@ def _is_own_key(name: str, old: Mapping[str, object]) -> bool:
         if part in _OWN_KEYS
     ]
     return any(known.startswith(whole) for whole in wholes for known in old)
+
+
+def _is_of_new_task(name: str, old: Mapping[str, object]) -> bool:
+    """Tell whether a setting names the weights of a start for a task that a study did not have."""
+    task = name.partition(".init_for.")[2]
+    return bool(task) and not any(known.startswith(f"tasks.{task}.") for known in old)
 
 
 def _dotted(value: dict[str, Any], prefix: str = "") -> Generator[tuple[str, Any]]:

@@ -7,17 +7,26 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vismae.core.sections import Fraction, InitPath, Paths, Settings, Words
 
+# Tables of the report have a task's name and more in theirs; file systems stop at 255 bytes.
+_LONGEST_NAME_BYTES = 150
+
 
 def _as_folder(name: str) -> str:
     """Return a name of which a folder can be made.
 
     Raises:
-        ValueError: It is empty, begins with a dot or a blank, or holds a slash.
+        ValueError: It is empty, too long, begins with a dot or a blank, or holds a slash.
     """
     if not name or name[0] == "." or name[0].isspace() or "/" in name or "\\" in name:
         raise ValueError(
             f"'{name}' cannot be the name of a folder, which every task and start has; choose one "
             "without / and \\ that begins with neither a dot nor a blank"
+        )
+    length = len(name.encode())
+    if length > _LONGEST_NAME_BYTES:
+        raise ValueError(
+            f"'{name}' has {length} bytes; every task and start has files of its name, so "
+            f"choose one of at most {_LONGEST_NAME_BYTES}"
         )
     return name
 

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
+from scipy.optimize import brentq
 
 from vismae.core.errors import DataError, SettingError
-from vismae.evaluation.crossed_bootstrap import calibrated_draws
+from vismae.evaluation.crossed_bootstrap import calibrated_draws, two_way_error
 from vismae.evaluation.statistics import Interval, p_text
 
 # Differences of equal scores are some 1e-17 apart by rounding.
 _ALIKE = 1e-12
+_SMALLEST_P = 1e-9
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def equivalence(
 
     One score for each patient: Student's t of the differences. One for each run and patient: the
     crossed bootstrap of runs and patients, so that it also speaks for other label subsets; a
-    p-value is then the share of resamples at or beyond the margin. Limits and p-values are NaN
+    p-value is then the level whose one-sided limit lies at the margin. Limits and p-values are NaN
     where all differences are equal, as when both call all of a few test patients right: that says
     nothing of others.
 
@@ -149,9 +151,41 @@ def _by_resampling(
     nan = float("nan")
     if len(draws) == 0 or np.ptp(draws) < _ALIKE:
         return Equivalence(Interval(estimate, nan, nan, patients), margin, alpha, nan, nan)
-    # Counted with the data as one more draw, so that p is never 0.
-    above_low = (1 + np.count_nonzero(draws <= -margin)) / (len(draws) + 1)
-    below_high = (1 + np.count_nonzero(draws >= margin)) / (len(draws) + 1)
+    _, freedom = two_way_error(difference)
+    above_low = _tail(estimate - draws, margin + estimate, freedom, alpha)
+    below_high = _tail(draws - estimate, margin - estimate, freedom, alpha)
     low, high = np.quantile(draws, (alpha, 1 - alpha))
     interval = Interval(estimate, float(low), float(high), patients)
-    return Equivalence(interval, margin, alpha, float(max(above_low, below_high)), float(above_low))
+    return Equivalence(interval, margin, alpha, max(above_low, below_high), above_low)
+
+
+def _tail(
+    reach: Float[np.ndarray, " draws"], distance: float, freedom: float, alpha: float
+) -> float:
+    """Return the level at which a one-sided limit lies at the margin.
+
+    The share of resamples beyond it would do for a normal distribution alone: few patients have no
+    resample there, whatever Student's t with so few degrees of freedom says.
+
+    Args:
+        reach: How far resamples lie from the estimate towards the margin; their width is right at
+            ``alpha``.
+        distance: From the estimate to the margin, below 0 beyond it.
+        freedom: Degrees of freedom of the standard error.
+        alpha: See ``reach``.
+    """
+
+    def widening(tail: float) -> float:
+        return float(stats.t.isf(tail, freedom) / stats.norm.isf(tail))
+
+    def beyond(log_tail: float) -> float:
+        tail = float(np.exp(log_tail))
+        limit = np.quantile(reach, 1 - tail) * widening(tail) / widening(alpha)
+        return float(limit - distance)
+
+    smallest, largest = np.log(_SMALLEST_P), np.log(0.49)
+    if beyond(largest) >= 0:
+        return float(np.mean(reach >= distance))
+    if beyond(smallest) <= 0:
+        return _SMALLEST_P
+    return float(np.exp(brentq(beyond, smallest, largest)))

@@ -1,6 +1,6 @@
 """A report's table as LaTeX (booktabs), with the same numbers as on the page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -41,14 +41,20 @@ def latex_table(
         rf"\caption{{{escape(caption)}}}\label{{{label}}}",
         rf"\begin{{tabular}}{{{'l' * len(names)}}}",
         r"\toprule",
-        " & ".join(map(escape, names)) + r" \\",
+        _row(map(escape, names)),
         r"\midrule",
-        *(" & ".join(row) + r" \\" for row in zip(*shown, strict=True)),
+        *(_row(row) for row in zip(*shown, strict=True)),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    line = " & ".join(cells)
+    # After \\ and \midrule, [ begins the length of a gap and * forbids a page break.
+    return ("{}" if line.startswith(("[", "*")) else "") + line + r" \\"
 
 
 def escape(text: str) -> str:

@@ -278,7 +278,7 @@ def paired_permutation(
 
 
 def smallest_permutation_p(patients: int) -> float:
-    """Return the smallest p-value that swaps within patients give, however large the difference.
+    """Return the smallest p-value of swaps within patients, however large the difference.
 
     The observed swap and its opposite are always as extreme as each other.
     """

@@ -127,7 +127,7 @@ def aurocs_by_class(
     """Compare the AUROC of every class against the rest with the baseline's, after DeLong.
 
     Of a start's runs the mean AUROC is taken; its interval is over patients. Holm's adjustment is
-    over the classes and starts of the table.
+    over the classes and starts of the table; two classes count as one.
 
     Args:
         rows: Of the task, as in ``scores.parquet``.
@@ -136,7 +136,8 @@ def aurocs_by_class(
         budget: Label budget.
 
     Returns:
-        Columns class, start, n, AUROC and difference (``Interval``), p, p (Holm).
+        Columns class, start, n (patients), positive (those with a case of the class), AUROC and
+        difference (``Interval``), p, p (Holm).
     """
     chosen = rows[(rows["metric"] == "probability") & (rows["budget"] == budget)].copy()
     key = ["start", "run", "class_name"]
@@ -159,18 +160,30 @@ def aurocs_by_class(
             first = values if is_alone else values.loc[shared]
             second = first if is_alone else arms[baseline].loc[shared]
             found = compare_auroc(first.to_numpy(float), second.to_numpy(float), truth, patients)
-            table.append(_auroc_row(str(name), start, found, is_alone))
+            positive = len(np.unique(patients[truth]))
+            table.append(_auroc_row(str(name), start, positive, found, is_alone))
     frame = pd.DataFrame(table)
-    if not frame.empty:
-        frame["p (Holm)"] = holm(frame["p"].to_numpy(float))
+    return frame if frame.empty else _adjusted(frame)
+
+
+def _adjusted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add p (Holm); of two classes one is tested, for the other has the same AUROC."""
+    classes = frame["class"].unique()
+    counted = (frame["class"] == classes[0]) | (len(classes) != 2)
+    frame["p (Holm)"] = holm(frame["p"].where(counted).to_numpy(float))
+    if len(classes) == 2:
+        frame["p (Holm)"] = frame.groupby("start")["p (Holm)"].transform("first")
     return frame
 
 
-def _auroc_row(name: str, start: str, found: AurocComparison, is_alone: bool) -> dict[str, object]:
+def _auroc_row(
+    name: str, start: str, positive: int, found: AurocComparison, is_alone: bool
+) -> dict[str, object]:
     return {
         "class": name,
         "start": start,
         "n": found.first.n,
+        "positive": positive,
         "AUROC": found.first,
         "difference": UNDEFINED if is_alone else found.difference,
         "p": float("nan") if is_alone else found.p_value,

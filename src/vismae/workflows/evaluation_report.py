@@ -64,10 +64,12 @@ def write_report(
     for warning in cases.warnings:
         report.warn(warning)
     report.section("Scores")
+    how = "Scores are of all of them together"
+    if isinstance(scores, SegmentationResult):
+        how = f"A score is computed for each {cases.unit} and class, then averaged over "
+        how += f"{cases.unit}s"
     report.text(
-        " ".join(cases.notes)
-        + f" A score is computed for each {cases.unit} and class, then averaged over "
-        f"{cases.unit}s; intervals are 95 % bootstrap intervals over {cases.unit}s."
+        f"{' '.join(cases.notes)} {how}; intervals are 95 % bootstrap intervals over {cases.unit}s."
     )
     if isinstance(scores, SegmentationResult):
         _segmentation(report, folder, predictor, store, cases, scores, table)
@@ -153,8 +155,12 @@ def _fullest(
     best_row, best_truth, most = int(rows[0]), None, -1
     for row in rows:
         label_map = store.read(int(row)).label_map
-        if label_map is not None and (area := int(np.count_nonzero(label_map))) > most:
-            best_row, best_truth, most = int(row), apply_mapping(label_map, label_values), area
+        if label_map is None:
+            continue
+        # Values that stand for the background are no annotation.
+        truth = apply_mapping(label_map, label_values)
+        if (area := int(np.count_nonzero(truth))) > most:
+            best_row, best_truth, most = int(row), truth, area
     if best_truth is None:
         raise ValueError("none of the rows has a label map")
     return best_row, best_truth
@@ -192,10 +198,11 @@ def _classification(
             f"{scores.n_mixed_groups} of {scores.n_groups} {cases.unit}s hold images of different "
             f"classes, so images are scored one by one; intervals still resample {cases.unit}s."
         )
+    averaged = ", probabilities averaged over the images of each" if unit != "image" else ""
     report.table(
         table.drop(columns="value"),
-        f"{scores.n_cases} {unit}s, probabilities averaged over the images of each. 95 % "
-        "intervals. Sensitivity and specificity at the thresholds chosen on validation"
+        f"{scores.n_cases} {unit}s{averaged}. 95 % intervals. Sensitivity and "
+        "specificity at the thresholds chosen on validation"
         + (
             f" ({', '.join(f'{t:.2f}' for t in scores.thresholds)})."
             if scores.thresholds
@@ -214,8 +221,8 @@ def _classification(
             confusion_figure(scores.confusion, scores.class_names),
             "Confusion matrix: rows are the truth, columns the most probable class.",
         )
-    report.section("Cases")
     if not scores.multi_label:
+        report.section("Cases")
         pictures, captions = _hardest_images(predictor, store, cases.rows, scores)
         report.figure(
             contact_sheet(pictures, captions, columns=4),

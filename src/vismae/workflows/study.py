@@ -50,6 +50,7 @@ from vismae.workflows.label_study.starts import (
     init_of,
     pretrain_configs,
     pretrain_starts,
+    require_weights,
     with_phantoms,
 )
 from vismae.workflows.label_study.tasks import PreparedTask, prepare_task
@@ -90,8 +91,8 @@ def study(config: StudyConfig) -> StudyResult:
 
     Raises:
         DataError: A task cannot be read.
-        SettingError: A setting of a task or start is no setting of fine-tuning, or a task has
-            several classes per image.
+        SettingError: A setting of a task or start is no setting of fine-tuning, a task has
+            several classes per image, or weights of a start are not there.
         RunFolderError: The output folder cannot be used.
         TrainingError: Runs failed; all the others are done and reported.
     """
@@ -127,6 +128,7 @@ class _Study:
         missing = [cell for cell in self.cells if not self._is_finished(cell)]
         logger.info("%d runs, %d of them to do", len(self.cells), len(missing))
         if missing and not self.config.only_report:
+            require_weights(self.config, dict.fromkeys((c.start, c.task) for c in missing))
             pretrain_starts(self.pretrainings)
             for which in self._starts_on_tasks(missing):
                 require_unseen_tests(*which)

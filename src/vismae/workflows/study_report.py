@@ -106,8 +106,8 @@ class _Page:
         finished, failed = int(states.get("finished", 0)), int(states.get("failed", 0))
         report.fact("runs", f"{finished} of {len(runs)}")
         report.fact("tasks", str(len(self.scores)))
-        report.fact("starts", str(len(self.config.starts)))
-        report.fact("seeds", str(len(self.config.seeds)))
+        report.fact("starts", str(len({cell.start for cell in self.found.cells})))
+        report.fact("seeds", str(len({cell.seed for cell in self.found.cells})))
         if failed:
             report.warn(f"Runs that failed: {failed}; the section on what was left out says why.")
         for sentence in self.found.labels_known:

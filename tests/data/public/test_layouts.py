@@ -77,6 +77,39 @@ def test_synapse_takes_the_published_test_patients_and_eight_organs(tmp_path: Pa
     assert {row.split for row in all_organs.rows} == {None}
 
 
+def test_btcv_is_read_as_tutorials_arrange_it_too(tmp_path: Path) -> None:
+    for number in (1, 5):
+        _touch(
+            tmp_path / "imagesTr" / f"img{number:04d}.nii.gz",
+            tmp_path / "labelsTr" / f"label{number:04d}.nii.gz",
+        )
+    (task,) = read_synapse(tmp_path)
+    found = [(row.patient_id, row.label_map, row.split) for row in task.rows]
+    assert found == [
+        ("case0001", tmp_path / "labelsTr" / "label0001.nii.gz", "test"),
+        ("case0005", tmp_path / "labelsTr" / "label0005.nii.gz", "train"),
+    ]
+
+
+def test_nnunet_names_the_colours_of_one_file_singly(tmp_path: Path) -> None:
+    for case in ("img-1", "img-2"):
+        _touch(tmp_path / "imagesTr" / f"{case}_0000.png", tmp_path / "labelsTr" / f"{case}.png")
+    table = {
+        "channel_names": {"0": "R", "1": "G", "2": "B"},
+        "labels": {"background": 0, "road": 1},
+        "file_ending": ".png",
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(table))
+    (task,) = read_nnunet(tmp_path)
+    assert (task.in_channels, task.sequences) == (3, ())
+    assert [(row.group_id, row.channel, row.more) for row in task.rows] == [
+        ("img-1", None, {}),
+        ("img-2", None, {}),
+    ]
+    (grey,) = read_nnunet(tmp_path, channel=0)
+    assert grey.in_channels == 1
+
+
 def test_a_volume_without_its_label_map_is_an_error_that_names_it(tmp_path: Path) -> None:
     _touch(tmp_path / "Training" / "img" / "img0001.nii.gz")
     with pytest.raises(DataError, match=r"label0001.*label map of img0001"):

@@ -83,6 +83,15 @@ def test_a_class_is_looked_for_in_the_label_maps(tmp_path: Path) -> None:
     assert "no image of class" in reasons(task)["50 %"]
 
 
+def test_a_class_that_no_training_patient_has_is_known_before_the_first_run(tmp_path: Path) -> None:
+    labels, splits = ("a", "b", "a", "b", "c"), ("train", "train", "val", "train", "test")
+    store = classification_store(tmp_path / "store", 10, labels=labels, splits=splits).folder
+    task = prepared("classify", store, tmp_path / "out", label_fractions=[1.0])
+    assert task.unlearnt == ("c",)
+    every = classification_store(tmp_path / "every", 17, labels=("a", "b", "c")).folder
+    assert prepared("classify", every, tmp_path / "out", label_fractions=[1.0]).unlearnt == ()
+
+
 def test_a_task_without_any_budget_or_test_patient_is_refused(tmp_path: Path) -> None:
     store = classification_store(tmp_path / "a", 12).folder
     with pytest.raises(DataError, match="none of the label budgets: 5 %"):

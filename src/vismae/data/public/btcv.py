@@ -1,6 +1,7 @@
 """BTCV ("Synapse multi-organ"): abdominal CT of 30 patients with 13 organs.
 
-``Training/img/img0001.nii.gz``, ``Training/label/label0001.nii.gz``, perhaps below ``RawData/``.
+``Training/img/img0001.nii.gz``, ``Training/label/label0001.nii.gz``, perhaps below ``RawData/``; or
+as tutorials arrange the same files, ``imagesTr/img0001.nii.gz`` and ``labelsTr/label0001.nii.gz``.
 Landman et al., MICCAI 2015 workshop "Multi-Atlas Labeling Beyond the Cranial Vault".
 
 ``synapse`` is the protocol that Swin-Unet and others publish on the same files: eight organs, 18
@@ -45,11 +46,14 @@ def read_synapse(root: Path) -> list[PublicTask]:
 
 
 def _rows(root: Path, layout: str) -> tuple[TaskRow, ...]:
-    training = find_folder(root, ("Training", "RawData/Training"), layout)
-    images = find_folder(training, ("img",), layout)
+    found = find_folder(root, ("Training", "RawData/Training", "imagesTr"), layout)
+    if found.name == "imagesTr":
+        images, labels = found, found.with_name("labelsTr")
+    else:
+        images, labels = find_folder(found, ("img",), layout), found / "label"
     rows = []
     for match, image in numbered(images, r"img(\d{4})\.nii(\.gz)?"):
-        label_map = training / "label" / f"label{match[1]}.nii{match[2] or ''}"
+        label_map = labels / f"label{match[1]}.nii{match[2] or ''}"
         split = None
         if layout == "synapse":
             split = "test" if int(match[1]) in SYNAPSE_TEST else "train"

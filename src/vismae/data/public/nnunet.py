@@ -1,7 +1,8 @@
 """A folder as nnU-Net (version 2) and the Medical Segmentation Decathlon want it.
 
 ``dataset.json``, ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz``, perhaps ``imagesTs`` with
-``labelsTs``; the Decathlon has all channels of a case in one file of four dimensions.
+``labelsTs``; the Decathlon has all channels of a case in one file of four dimensions, and a colour
+image (PNG, BMP, TIFF) its three in one file of the number 0000.
 ``splits_final.json`` beside it gives the folds of a published cross-validation. Whose
 case it is the folder does not say, so a case is a group of images and no patient.
 Isensee et al., Nature Methods 2021;18:203-211.
@@ -21,6 +22,7 @@ from vismae.data.pairing_names import channel_of, stem_of
 from vismae.data.public.tasks import PublicTask, TaskRow, require_file
 
 SPLITS = "splits_final.json"
+_RASTER = (".png", ".bmp", ".tif", ".tiff")
 
 
 def read_nnunet(
@@ -57,7 +59,8 @@ def read_nnunet(
     splits = None if fold is None else _fold(root, fold)
     numbers = sorted(facts.class_names)
     values = {0: 0, **{value: place for place, value in enumerate(numbers, start=1)}}
-    wanted = _channels(root, pairing.images, facts, channel)
+    in_colour = channel is None and _in_colour(pairing.images, facts)
+    wanted = {0: "RGB"} if in_colour else _channels(root, pairing.images, facts, channel)
     together = len(wanted) > 1
     rows = tuple(_rows(pairing.images, facts, splits, wanted))
     seen = {row.more.get(SEQUENCE_COLUMN) for row in rows}
@@ -69,7 +72,24 @@ def read_nnunet(
             )
     names = tuple(facts.class_names[value] for value in numbers)
     sequences = tuple(wanted.values()) if together else ()
-    return [PublicTask("segment", rows, names, values if numbers else None, sequences=sequences)]
+    return [
+        PublicTask(
+            "segment",
+            rows,
+            names,
+            values if numbers else None,
+            in_channels=3 if in_colour else 1,
+            sequences=sequences,
+        )
+    ]
+
+
+def _in_colour(images: list[PairedImage], facts: DatasetFacts) -> bool:
+    """Tell whether every file holds three channels: those of a colour image are named singly."""
+    labelled = [found for found in images if found.label_map is not None]
+    return len(facts.channels) == 3 and all(
+        _case_of(found)[1] == 0 and found.image.suffix.lower() in _RASTER for found in labelled
+    )
 
 
 def _channels(

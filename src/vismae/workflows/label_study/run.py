@@ -14,6 +14,7 @@ from vismae.core.config import EvaluateConfig, FinetuneConfig, SelectConfig
 from vismae.core.errors import DataError, ModelError, VismaeError
 from vismae.core.executor import Step
 from vismae.core.rundir import write_bytes, write_text
+from vismae.core.types import Modality
 from vismae.data.splits import patients_of, read_patients_csv, read_splits_csv
 from vismae.data.store import Store
 from vismae.evaluation.selection import Strategy
@@ -138,6 +139,9 @@ def choose_labelled(chooser: Chooser, finetuning: FinetuneConfig) -> Path:
     run.parent.mkdir(parents=True, exist_ok=True)
     among = run.with_name(f"{run.name}_training.csv")
     _write_patients(among, patients_of(splits, ["train"]))
+    store = Store(finetuning.data.sources[0])
+    # Also those that the few patients so far had no image of, which their model would pass over.
+    every = tuple(map(Modality, store.columns(["modality"])["modality"].astype(str).unique()))
     chosen = select(
         SelectConfig(
             model=chooser.run / "model",
@@ -148,7 +152,7 @@ def choose_labelled(chooser: Chooser, finetuning: FinetuneConfig) -> Path:
             labelled=chooser.run / TRAINING_PATIENTS,
             among=among,
             ignore_labels=True,
-            modality=finetuning.data.modality,
+            modality=finetuning.data.modality or every,
             device=finetuning.trainer.device,
             seed=finetuning.seed,
             overwrite=True,

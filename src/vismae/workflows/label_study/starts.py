@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vismae.core.config import PretrainConfig
@@ -95,6 +95,26 @@ def pretrain_configs(config: StudyConfig, folder: Path) -> dict[str, PretrainCon
         for name, start in config.starts.items()
         if start.pretrain
     }
+
+
+def require_weights(config: StudyConfig, starts_on_tasks: Iterable[tuple[str, str]]) -> None:
+    """Refuse weights that are not there, before hours of pre-training and of other runs.
+
+    Args:
+        config: The study.
+        starts_on_tasks: Start and task of the runs to do.
+
+    Raises:
+        SettingError: Names the start and the path.
+    """
+    for name, task in starts_on_tasks:
+        start = config.starts[name]
+        init = start.init if start.pretrain else start.init_for.get(task, start.init)
+        if init is not None and not init.exists():
+            raise SettingError(
+                f"Start '{name}', task '{task}': {init} does not exist. Correct init (or init_for) "
+                f"of starts.{name}: a model folder, a checkpoint file, or none for random weights."
+            )
 
 
 def pretrain_starts(configs: dict[str, PretrainConfig]) -> None:

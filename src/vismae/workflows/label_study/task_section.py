@@ -116,6 +116,10 @@ class TaskSection:
         caption = comparison_caption(self.scores, self.config)
         self.tables.add(f"{self.name} comparison", comparison_table(part), caption)
         self.tables.report.text(words.too_few(part, self.found.comparison))
+        self.tables.report.text(words.scored_by_image(self._rows, self.scores))
+        if self.name in self.found.tasks:
+            unlearnt = self.found.tasks[self.name].unlearnt
+            self.tables.report.text(words.unlearnt_classes(unlearnt, self.scores))
         self.tables.report.text(words.untested_classes(self._rows, self.scores))
         self._label_use()
         for budget in dict.fromkeys((self.focus, self.scores.budgets[-1])):
@@ -169,8 +173,9 @@ class TaskSection:
             table = aurocs_by_class(self._rows, starts, config.baseline, budget)
             caption = (
                 f"{self.name}, AUROC of every class against the rest with {with_labels(budget)}: "
-                f"mean over runs [95 % interval over {self.unit}s, DeLong]; n {self.unit}s; p of "
-                "DeLong's paired test, and after Holm over this table."
+                f"mean over runs [95 % interval over {self.unit}s, DeLong]; n {self.unit}s, so "
+                "many of them with the class (positive); p of DeLong's paired test, and after Holm "
+                "over this table (two classes, whose AUROC is the same, count once)."
             )
         self.tables.add(f"{self.name} classes {budget}", table, caption)
 
@@ -179,6 +184,8 @@ class TaskSection:
         if not path.is_file():
             return
         patients = pd.read_parquet(path).set_index("patient_id")
+        classifies = self.config.tasks[self.name].kind == "classify"
+        over = "; balanced accuracy over the classes that the group has" if classifies else ""
         for column in patients.columns:
             if patients[column].nunique() < 2 and column != "modality":
                 continue
@@ -196,8 +203,8 @@ class TaskSection:
                 table.rename(columns={"group": column}),
                 f"{self.name} by {column}, {self.scores.metric} with {with_labels(self.focus)}: "
                 f"mean over runs and {self.unit}s of the group [95 % interval over both]; n "
-                f"{self.unit}s. Groups were not planned for: small ones say little, and none is "
-                "adjusted for their number.",
+                f"{self.unit}s{over}. Groups were not planned for: small ones say little, and none "
+                "is adjusted for their number.",
             )
 
     def _worst(self) -> None:

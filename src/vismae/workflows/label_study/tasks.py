@@ -59,6 +59,7 @@ class PreparedTask:
         twins: Table of test patients that no run is scored on, for one of their images is also one
             of a training or validation patient; None where there is none.
         label_values: Value in the label maps -> class (segmentation).
+        unlearnt: Classes that no training patient has, in some fold.
     """
 
     name: str
@@ -69,6 +70,7 @@ class PreparedTask:
     pictured: tuple[int, ...]
     twins: Path | None
     label_values: dict[int, int] | None
+    unlearnt: tuple[str, ...] = ()
 
 
 def prepare_task(
@@ -114,6 +116,7 @@ def prepare_task(
         first.pictured(),
         _write_twins(folder / "tasks" / name / "twins.csv", name, first.twins),
         first.card.label_values,
+        tuple(sorted(frozenset().union(*(part.unlearnt for part in divided.values())))),
     )
 
 
@@ -267,12 +270,20 @@ class _Divided:
     def _training_classes(self) -> frozenset[str]:
         """Classes of all training patients; a class of none of them is nobody's fault."""
         found: set[str] = set()
-        known = set(self.card.classes[1:] if self._segments else self.card.classes)
         for row in self._rows_of(self.train):
-            found |= self._classes_of(row) & known
-            if found == known:
+            found |= self._classes_of(row) & self._known
+            if found == self._known:
                 break
         return frozenset(found)
+
+    @property
+    def unlearnt(self) -> frozenset[str]:
+        """Classes that no training patient has."""
+        return self._known - self._training_classes
+
+    @property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.card.classes[1:] if self._segments else self.card.classes)
 
     @property
     def _segments(self) -> bool:

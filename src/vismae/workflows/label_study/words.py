@@ -33,7 +33,8 @@ def design(config: StudyConfig, scores: Sequence[TaskScores], cells: Sequence[Ce
         scores: Of its tasks.
         cells: The finished runs.
     """
-    starts = ", ".join(f"'{name}'" for name in config.starts)
+    there = [name for name in config.starts if any(cell.start == name for cell in cells)]
+    starts = ", ".join(f"'{name}'" for name in there)
     done, folds = {cell.seed for cell in cells}, {cell.fold for cell in cells}
     seeds = [str(seed) for seed in config.seeds if seed in done]
     repeated = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
@@ -41,7 +42,7 @@ def design(config: StudyConfig, scores: Sequence[TaskScores], cells: Sequence[Ce
         named = [str(fold) for fold in folds_of(config) if fold in folds]
         repeated = f"fold{'s' if len(named) > 1 else ''} {', '.join(named)} and {repeated}"
     tested = "; ".join(f"{task.task}: {_tested(task)}, {task.metric}" for task in scores)
-    count = len(config.starts)
+    count = len(there)
     return (
         f"{count} {'start was' if count == 1 else 'starts were'} compared ({starts}) on "
         f"{len(scores)} task{'' if len(scores) == 1 else 's'} with "
@@ -49,7 +50,7 @@ def design(config: StudyConfig, scores: Sequence[TaskScores], cells: Sequence[Ce
         f"budgets within the larger ones, and its own first weights, alike for all starts."
         f"{_choosing(config)}{_guessing(config)} The weights of a run are chosen on validation "
         f"patients. All runs of a task are tested on the same patients, never seen in training "
-        f"(n and score: {tested}). "
+        f"(n and score: {tested}).{_not_run(config, there)} "
         f"Scores are averaged over runs and test patients; '{config.baseline}' is the baseline."
     )
 
@@ -60,6 +61,14 @@ def _tested(task: TaskScores) -> str:
     if scored == among:
         return f"{among} {task.unit}s"
     return f"{scored} of {among} {task.unit}s (the others have no class to score)"
+
+
+def _not_run(config: StudyConfig, there: Sequence[str]) -> str:
+    """Name the starts without a finished run."""
+    missing = [f"'{name}'" for name in config.starts if name not in there]
+    if not missing:
+        return ""
+    return f" Of {', '.join(missing)} no run is finished, and nothing is compared."
 
 
 def _choosing(config: StudyConfig) -> str:
@@ -199,6 +208,42 @@ def caution(comparison: pd.DataFrame) -> str:
     return f"Cells have {fewest} to {most} runs. Intervals {both}{few}{held}"
 
 
+def scored_by_image(rows: pd.DataFrame, scores: TaskScores) -> str:
+    """Say that cases are images where patients have images of several classes.
+
+    Args:
+        rows: Of the task, as in ``scores.parquet``.
+        scores: Of the task.
+    """
+    answers = rows[rows["metric"] == "probability"]
+    if answers.empty:
+        return ""
+    images = int(answers.groupby(["start", "budget", "run", "class_name"]).size().max())
+    if images == len(scores.patients):
+        return ""
+    return (
+        f"Some {scores.unit}s have images of several classes, so each of the {images} images of "
+        f"the {len(scores.patients)} test {scores.unit}s is scored by itself; intervals and tests "
+        f"take all images of a {scores.unit} together."
+    )
+
+
+def unlearnt_classes(classes: Sequence[str], scores: TaskScores) -> str:
+    """Say that no start can have learnt some classes; nothing where there are none.
+
+    Args:
+        classes: That no training patient has.
+        scores: Of the task.
+    """
+    if not classes:
+        return ""
+    return (
+        f"No training {scores.unit} has {', '.join(classes)}, so no start can have learnt "
+        f"{'it' if len(classes) == 1 else 'them'}: where test {scores.unit}s have "
+        f"{'it' if len(classes) == 1 else 'them'}, {scores.metric} is lowered for all alike."
+    )
+
+
 def untested_classes(rows: pd.DataFrame, scores: TaskScores) -> str:
     """Name the classes that no test case has; nothing where each has one.
 
@@ -280,6 +325,9 @@ swapped within patients (paired permutation of each patient's mean over runs); t
 patients, the intervals also of other draws of labelled patients. Holm's adjustment is over all
 comparisons with the baseline on all tasks and label budgets, but the primary one. Swaps within n
 patients give no p below 2 / 2^n.
+
+Dice of a class is over the patients whose annotation holds it: one that is missed there counts 0,
+what is predicted in others is not in any Dice.
 
 Balanced accuracy is taken apart into the influence of each patient, so that it is resampled like
 any mean; p-values swap what each patient adds to it. AUROC: DeLong's covariance over all runs of
