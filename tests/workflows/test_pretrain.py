@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,18 @@ def test_a_resume_point_that_cannot_be_written_leaves_the_one_before_it(
     assert names == {"last.ckpt", "images.json"}
     point = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     assert point["global_step"] == 1
+
+
+def test_resume_points_pass_by_the_folder_for_temporary_files(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small on many machines, and what was half written there stays after a kill.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    out = tmp_path / "odd:: ünï"
+    pretrain(pretrain_config(out, unlabelled, **{"trainer.max_steps": 1}))
+    longer = {"trainer.max_steps": 2}
+    result = pretrain(pretrain_config(out, unlabelled, resume=True, **longer))
+    assert (result.steps, result.already_finished) == (2, False)
 
 
 def test_a_resume_point_with_a_changed_byte_is_not_gone_on_from(

@@ -29,6 +29,7 @@ from vismae.training.memory import is_out_of_memory, out_of_memory_advice
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import ContrastiveModule, TrainingModule
 from vismae.training.nonfinite import FiniteLoss
+from vismae.training.resume_file import ResumeFile
 from vismae.training.surroundings import StopRequest, quiet_lightning, signals_given_back
 from vismae.training.team import Team
 
@@ -198,12 +199,14 @@ def run_training(
 def _trainer(fit: Fit, settings: TrainerSettings) -> L.Trainer:
     environment = fit.team.environment()
     several = fit.team.launch.world > 1
+    point = ResumeFile()
+    strategy = DDPStrategy(cluster_environment=environment, checkpoint_io=point)
     return L.Trainer(
         accelerator=accelerator(settings),
         devices=settings.devices,
         num_nodes=settings.nodes,
-        strategy=DDPStrategy(cluster_environment=environment) if several else "auto",
-        plugins=None if several else [environment],
+        strategy=strategy if several else "auto",
+        plugins=None if several else [environment, point],
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
         max_steps=fit.schedule.total_steps,
         max_epochs=-1,
