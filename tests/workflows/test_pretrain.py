@@ -1,5 +1,6 @@
 """Pre-training end to end: resume, several processes, broken images, what a run leaves behind."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -197,6 +198,34 @@ def test_a_run_killed_between_its_last_step_and_its_model_is_completed(
     expected = load_file(uninterrupted / "model" / "model.safetensors")
     found = load_file(out / "model" / "model.safetensors")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_resumed_run_has_the_record_of_one_that_never_stopped(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"trainer.max_steps": 8, "trainer.log_every": 3, "trainer.checkpoint_every": 2}
+
+    def record_of(run: Path) -> list[dict[str, str]]:
+        with (run / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [{k: v for k, v in row.items() if k == "step" or "loss" in k} for row in rows]
+
+    pretrain(pretrain_config(tmp_path / "whole", unlabelled, **settings))
+    step = PretrainModule.training_step
+    for last in (1, 5, 8):
+
+        def stopping(self: PretrainModule, batch: Batch, number: int, last: int = last) -> Any:
+            if self.trainer.global_step == last:
+                raise KeyboardInterrupt
+            return step(self, batch, number)
+
+        monkeypatch.setattr(PretrainModule, "training_step", stopping)
+        config = pretrain_config(tmp_path / "run", unlabelled, **settings, resume=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            pretrain(config)
+    assert record_of(tmp_path / "run") == record_of(tmp_path / "whole")
+    shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Scalars("loss")
+    assert [value.step for value in shown] == [3, 6, 8]
 
 
 def test_resuming_without_a_resume_point_starts_at_the_first_step(
