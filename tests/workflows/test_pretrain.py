@@ -200,6 +200,20 @@ def test_a_run_killed_between_its_last_step_and_its_model_is_completed(
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_a_lengthened_run_killed_before_its_model_does_not_keep_the_earlier_one(
+    uninterrupted: Path, unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    pretrain(pretrain_config(out, unlabelled, **{**DEMANDING, "trainer.max_steps": 2}))
+    shutil.copy(uninterrupted / "checkpoints" / "last.ckpt", out / "checkpoints")
+    result = pretrain(pretrain_config(out, unlabelled, **DEMANDING, resume=True))
+    assert not result.already_finished
+    expected = load_file(uninterrupted / "model" / "model.safetensors")
+    found = load_file(out / "model" / "model.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert pretrain(pretrain_config(out, unlabelled, **DEMANDING, resume=True)).already_finished
+
+
 def test_a_resumed_run_has_the_record_of_one_that_never_stopped(
     unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
