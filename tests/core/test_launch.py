@@ -86,6 +86,30 @@ def test_half_a_launch_is_named():
         find_launch(left)
 
 
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({**STEP, "SLURM_LOCALID": ""}, "SLURM_LOCALID is not set; expected a whole number"),
+        ({**STEP, "SLURM_PROCID": "x"}, "SLURM_PROCID is 'x'; .*unset RANK, LOCAL_RANK and SLURM"),
+        ({**STEP, "SLURM_STEP_NUM_TASKS": "many"}, "SLURM_STEP_NUM_TASKS is 'many'"),
+        ({**STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x"}, "_PER_NODE is '2\\(x'; expected tasks such"),
+        ({**TORCHRUN, "WORLD_SIZE": "2.5"}, "WORLD_SIZE is '2.5'"),
+        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "0"}, "with 0 on each machine, which cannot be"),
+        ({**TORCHRUN, "RANK": "8"}, r"process 8 \(counted from 0\) of 8"),
+    ],
+)
+def test_variables_that_cannot_be_are_named(variables: dict[str, str], message: str):
+    with pytest.raises(SettingError, match=message):
+        find_launch(variables)
+
+
+def test_empty_variables_of_slurm_count_as_not_set():
+    assert find_launch({**ALLOCATION, "SLURM_STEP_NUM_TASKS": ""}) == Launch()
+    emptied = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE")
+    launch = find_launch({**STEP, **dict.fromkeys(emptied, ""), "SLURM_LOCALID": "5"})
+    assert (launch.address, launch.per_machine, launch.port) == ("127.0.0.1", 8, 15_000)
+
+
 def test_machines_with_unequal_numbers_of_processes_are_refused():
     with pytest.raises(SettingError, match=r"3,2.*--ntasks-per-node"):
         find_launch({**STEP, "SLURM_STEP_NUM_TASKS": "5", "SLURM_STEP_TASKS_PER_NODE": "3,2"})

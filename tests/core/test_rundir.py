@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,39 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_of_several_that_start_together_one_takes_over_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".lock").write_text("")
+    read = rundir._read_holder  # pyright: ignore[reportPrivateUsage]
+
+    def slowly(lock: Path) -> dict[str, object]:
+        found = read(lock)
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(rundir, "_read_holder", slowly)
+    start, all_tried = threading.Barrier(4), threading.Barrier(4)
+    given: list[bool] = []
+
+    def take() -> None:
+        start.wait()
+        try:
+            with rundir.locked(tmp_path):
+                given.append(True)
+                all_tried.wait()
+        except RunFolderError:
+            given.append(False)
+            all_tried.wait()
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(given) == [False, False, False, True]
+
+
 def test_a_killed_process_that_its_parent_has_not_collected_does_not_block(tmp_path: Path) -> None:
     process = start_holder(tmp_path)
     os.kill(process.pid, signal.SIGKILL)

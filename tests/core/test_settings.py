@@ -169,6 +169,24 @@ def test_a_pair_with_one_value_is_refused_as_such() -> None:
     assert message.startswith("optimizer.betas: found [0.9], which has too few values.")
 
 
+@pytest.mark.parametrize(
+    ("assignment", "part", "lines"),
+    [
+        ("optimizer.lr=inf", "finite number", 1),
+        ("optimizer.betas=[1.5, 2]", "less than 1", 2),
+        (f"seed={2**64 + 1}", "use a number below 4294967296", 1),
+        ("data.image_size=0", "greater than or equal to 1", 1),
+    ],
+)
+def test_numbers_that_nothing_can_be_done_with_are_refused(
+    assignment: str, part: str, lines: int
+) -> None:
+    message = refusal(PretrainConfig, assignments=[assignment], options=NEEDED)
+    assert message.startswith(assignment.partition("=")[0] + ": found")
+    assert part in message
+    assert len(message.splitlines()) == lines
+
+
 def test_what_is_missing_is_named() -> None:
     assert "out is needed by pretrain" in refusal(PretrainConfig, options={"store": "s"})
 

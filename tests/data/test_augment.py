@@ -33,6 +33,24 @@ def test_the_key_alone_decides_a_view():
     assert not torch.equal(one, row)
 
 
+def test_a_view_is_the_same_whatever_the_number_of_threads():
+    before = torch.get_num_threads()
+    settings = PretrainDataSettings(blur=2.0)
+    views: list[torch.Tensor] = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            images = torch.rand(8, 1, 300, 300, generator=torch.Generator().manual_seed(0))
+            drawn = [
+                augment_pretrain(image, (224, 224), sample_rng(0, 0, row), settings)
+                for row, image in enumerate(images)
+            ]
+            views.append(torch.stack(drawn))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*views)
+
+
 @pytest.mark.parametrize("size", [(16, 16), (32, 12), (7, 50)])
 def test_views_have_the_wanted_size_and_stay_in_range(size: tuple[int, int]):
     settings = PretrainDataSettings(jitter=1.0, rotate=45)

@@ -1,5 +1,6 @@
 """Pre-training end to end: resume, several processes, broken images, what a run leaves behind."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,48 @@ def test_a_run_killed_between_its_last_step_and_its_model_is_completed(
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_a_lengthened_run_killed_before_its_model_does_not_keep_the_earlier_one(
+    uninterrupted: Path, unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    pretrain(pretrain_config(out, unlabelled, **{**DEMANDING, "trainer.max_steps": 2}))
+    shutil.copy(uninterrupted / "checkpoints" / "last.ckpt", out / "checkpoints")
+    result = pretrain(pretrain_config(out, unlabelled, **DEMANDING, resume=True))
+    assert not result.already_finished
+    expected = load_file(uninterrupted / "model" / "model.safetensors")
+    found = load_file(out / "model" / "model.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert pretrain(pretrain_config(out, unlabelled, **DEMANDING, resume=True)).already_finished
+
+
+def test_a_resumed_run_has_the_record_of_one_that_never_stopped(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"trainer.max_steps": 8, "trainer.log_every": 3, "trainer.checkpoint_every": 2}
+
+    def record_of(run: Path) -> list[dict[str, str]]:
+        with (run / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [{k: v for k, v in row.items() if k == "step" or "loss" in k} for row in rows]
+
+    pretrain(pretrain_config(tmp_path / "whole", unlabelled, **settings))
+    step = PretrainModule.training_step
+    for last in (1, 5, 8):
+
+        def stopping(self: PretrainModule, batch: Batch, number: int, last: int = last) -> Any:
+            if self.trainer.global_step == last:
+                raise KeyboardInterrupt
+            return step(self, batch, number)
+
+        monkeypatch.setattr(PretrainModule, "training_step", stopping)
+        config = pretrain_config(tmp_path / "run", unlabelled, **settings, resume=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            pretrain(config)
+    assert record_of(tmp_path / "run") == record_of(tmp_path / "whole")
+    shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Scalars("loss")
+    assert [value.step for value in shown] == [3, 6, 8]
+
+
 def test_resuming_without_a_resume_point_starts_at_the_first_step(
     unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
 ) -> None:
@@ -311,6 +355,18 @@ def test_a_resume_point_that_cannot_be_written_leaves_the_one_before_it(
     assert names == {"last.ckpt", "images.json"}
     point = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     assert point["global_step"] == 1
+
+
+def test_resume_points_pass_by_the_folder_for_temporary_files(
+    unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small on many machines, and what was half written there stays after a kill.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    out = tmp_path / "odd:: ünï"
+    pretrain(pretrain_config(out, unlabelled, **{"trainer.max_steps": 1}))
+    longer = {"trainer.max_steps": 2}
+    result = pretrain(pretrain_config(out, unlabelled, resume=True, **longer))
+    assert (result.steps, result.already_finished) == (2, False)
 
 
 def test_a_resume_point_with_a_changed_byte_is_not_gone_on_from(

@@ -27,6 +27,7 @@ from vismae.core.sections import (
     Paths,
     PreprocessingSettings,
     PretrainDataSettings,
+    Seed,
     Settings,
     Size2D,
     TrainerSettings,
@@ -84,7 +85,7 @@ class PretrainConfig(Settings):
     """Empty ``out`` first."""
     licence: str = "not stated"
     """Licence of the weights, written into the model folder."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = Field(default=0, ge=0)
     """Seed of everything random."""
     method: Literal["mae", "simclr"] = "mae"
     """How to learn: mae fills in hidden patches (VIS-MAE), simclr tells views of one image from
@@ -130,9 +131,9 @@ class FinetuneConfig(Settings):
     """Empty ``out`` first."""
     licence: str = "not stated"
     """Licence of the weights, written into the model folder."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = Field(default=0, ge=0)
     """Seed of everything random."""
-    subset_seed: int = Field(default=0, ge=0)
+    subset_seed: Seed = Field(default=0, ge=0)
     """Seed of the choice of labelled patients, apart from the training's own seed."""
     task_pretrain_steps: int = Field(default=0, ge=0)
     """First go on with masked pre-training for so many steps on the images of all training

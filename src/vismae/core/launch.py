@@ -16,6 +16,7 @@ from vismae.core.sections import TrainerSettings
 Engine = Literal["alone", "torchrun", "slurm"]
 
 _FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+_STARTERS = "RANK, LOCAL_RANK and SLURM_STEP_NUM_TASKS"
 _LOOPBACK = "127.0.0.1"
 _FIRST_PORT, _PORTS = 15_000, 15_000
 
@@ -72,12 +73,13 @@ def find_launch(variables: Mapping[str, str] = os.environ) -> Launch:
     many tasks there could be, not that they run.
 
     Raises:
-        SettingError: Variables contradict each other, or some are missing.
+        SettingError: Variables contradict each other, are no numbers, or some are missing.
     """
     if "RANK" in variables or "LOCAL_RANK" in variables:
-        return _from_torchrun(variables)
-    if int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in variables:
-        return _from_slurm(variables)
+        return _require_place(_from_torchrun(variables))
+    tasks = variables.get("SLURM_STEP_NUM_TASKS")
+    if tasks and "SLURM_PROCID" in variables and _number(variables, "SLURM_STEP_NUM_TASKS") > 1:
+        return _require_place(_from_slurm(variables))
     return Launch()
 
 
@@ -121,8 +123,8 @@ def _from_torchrun(variables: Mapping[str, str]) -> Launch:
             f"{'is' if len(missing) == 1 else 'are'} not set. Start with torchrun, which sets "
             "all of them, or unset RANK and LOCAL_RANK to train in one process."
         )
-    rank, local_rank, world, per_machine = (int(variables[name]) for name in _FROM_TORCHRUN[:4])
-    if world % per_machine:
+    rank, local_rank, world, per_machine = (_number(variables, n) for n in _FROM_TORCHRUN[:4])
+    if per_machine and world % per_machine:
         raise SettingError(
             f"torchrun started {world} processes, {per_machine} of them here. Every machine needs "
             "the same number: give all the same --nproc-per-node."
@@ -134,31 +136,71 @@ def _from_torchrun(variables: Mapping[str, str]) -> Launch:
         world,
         per_machine,
         variables["MASTER_ADDR"],
-        int(variables["MASTER_PORT"]),
+        _number(variables, "MASTER_PORT"),
     )
 
 
 def _from_slurm(variables: Mapping[str, str]) -> Launch:
-    world = int(variables["SLURM_STEP_NUM_TASKS"])
-    layout = variables.get("SLURM_STEP_TASKS_PER_NODE", str(world))
-    per_machine = {int(tasks) for tasks in re.sub(r"\(x\d+\)", "", layout).split(",")}
+    world = _number(variables, "SLURM_STEP_NUM_TASKS")
+    layout = variables.get("SLURM_STEP_TASKS_PER_NODE") or str(world)
+    try:
+        per_machine = {int(tasks) for tasks in re.sub(r"\(x\d+\)", "", layout).split(",")}
+    except ValueError:
+        raise _no_number("SLURM_STEP_TASKS_PER_NODE", layout, "tasks such as 4(x2)") from None
     if len(per_machine) > 1:
         raise SettingError(
             f"SLURM started {world} tasks, {layout} on the machines. Every machine needs the same "
             "number: give srun --ntasks-per-node."
         )
-    nodes = variables.get("SLURM_STEP_NODELIST", _LOOPBACK)
+    nodes = variables.get("SLURM_STEP_NODELIST") or _LOOPBACK
     # Steps of one job, and jobs of one machine, must not meet at the same port.
-    number = int(variables.get("SLURM_JOB_ID", "0")) * 7 + int(variables.get("SLURM_STEP_ID", "0"))
+    job, step = (_number(variables, name, 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     return Launch(
         "slurm",
-        int(variables["SLURM_PROCID"]),
-        int(variables["SLURM_LOCALID"]),
+        _number(variables, "SLURM_PROCID"),
+        _number(variables, "SLURM_LOCALID"),
         world,
         per_machine.pop(),
-        variables.get("MASTER_ADDR", _first_host(nodes)),
-        int(variables.get("MASTER_PORT", _FIRST_PORT + number % _PORTS)),
+        variables.get("MASTER_ADDR") or _first_host(nodes),
+        _number(variables, "MASTER_PORT", _FIRST_PORT + (7 * job + step) % _PORTS),
     )
+
+
+def _number(variables: Mapping[str, str], name: str, unset: int | None = None) -> int:
+    """Return what a variable says; an empty one counts as not set.
+
+    Raises:
+        SettingError: It is no whole number, or not set and nothing stands for that.
+    """
+    text = variables.get(name, "")
+    if not text and unset is not None:
+        return unset
+    if not text.isdecimal():
+        raise _no_number(name, text, "a whole number")
+    return int(text)
+
+
+def _no_number(name: str, text: str, expected: str) -> SettingError:
+    return SettingError(
+        f"The variables say that this process is one of several, but {name} is "
+        f"{repr(text) if text else 'not set'}; expected {expected}. Start with torchrun or srun, "
+        f"which set it, or unset {_STARTERS} to train in one process."
+    )
+
+
+def _require_place(launch: Launch) -> Launch:
+    """Return a launch whose numbers go together.
+
+    Raises:
+        SettingError: They do not.
+    """
+    if launch.rank >= launch.world or not 0 < launch.per_machine <= launch.world:
+        raise SettingError(
+            f"The variables say that this is process {launch.rank} (counted from 0) of "
+            f"{launch.world}, with {launch.per_machine} on each machine, which cannot be. Start "
+            f"with torchrun or srun, or unset {_STARTERS} to train in one process."
+        )
+    return launch
 
 
 def _first_host(nodes: str) -> str:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from math import prod
@@ -229,11 +229,33 @@ def locked(folder: Path) -> Generator[None]:
     """
     lock = folder / LOCK_NAME
     holder = {"pid": os.getpid(), "host": platform.node(), "started": _process_start(os.getpid())}
-    _claim(lock, folder, holder)
+    with _claiming_alone(folder):
+        _claim(lock, folder, holder)
     try:
         yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _claiming_alone(folder: Path) -> Generator[None]:
+    """Let no other process of this machine look at a folder's lock meanwhile.
+
+    Two that start together would find the lock of a dead one, or one just made and still empty, and
+    both take it. A system or disk without such locks leaves that moment open.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # not on Windows
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _claim(lock: Path, folder: Path, holder: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 SizeName = Literal["nano", "micro", "vismae", "tiny", "small", "base"]
 Keepable = Literal["burned-in", "secondary-capture", "localizer"]
 Pixels = Annotated[int, Field(ge=1)]
+MomentDecay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def _as_pair(value: object) -> object:
@@ -45,6 +46,14 @@ def _positive_range(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _seed_for_all(value: int) -> int:
+    """Refuse what scikit-learn takes for no seed; numpy and torch take more."""
+    if value >= 2**32:
+        raise ValueError(f"found {value}; use a number below {2**32}")
+    return value
+
+
+Seed = Annotated[int, AfterValidator(_seed_for_all)]
 Size2D = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_pair)]
 Window = Annotated[tuple[float, float], AfterValidator(_rising)]
 PositiveRange = Annotated[tuple[float, float], AfterValidator(_positive_range)]
@@ -85,7 +94,11 @@ class Settings(BaseModel):
     """Base of every group of settings: immutable, and unknown names are refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     @model_validator(mode="before")
@@ -168,7 +181,7 @@ class OptimizerSettings(Settings):
     """Share of all steps with rising lr."""
     weight_decay: float = Field(default=0.05, ge=0.0)
     """Decay of weight matrices; norms, biases and bias tables have none."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[MomentDecay, MomentDecay] = (0.9, 0.95)
     """AdamW's moment decays."""
     layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
     """lr of each block below the top is this times the one above (fine-tuning); chosen by the

@@ -207,4 +207,5 @@ def _sentences(command: str, error: ValidationError, origin: Mapping[str, str]) 
             lines.append(f"{name or command}: {message}.{where}")
         else:
             lines.append(f"{name}: found {issue['input']!r}. {issue['msg']}.{where}")
-    return "\n".join(lines)
+    # Both sides of a square are one number, which is wrong once.
+    return "\n".join(dict.fromkeys(lines))

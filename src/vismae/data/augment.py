@@ -97,7 +97,9 @@ def jitter_intensity(image: Tensor, rng: np.random.Generator, strength: float) -
     gamma = math.exp(rng.uniform(-strength, strength) * 1.5)
     contrast = 1 + rng.uniform(-strength, strength)
     brightness = rng.uniform(-strength, strength) / 2
-    mean = image.mean()
+    # Not torch's mean, which depends in its last bits on how many threads share the work: the same
+    # view is drawn by the training process or by a worker of one thread.
+    mean = float(np.mean(image.numpy(), dtype=np.float64))
     return ((image.clamp(0, 1) ** gamma - mean) * contrast + mean + brightness).clamp(0, 1)
 
 

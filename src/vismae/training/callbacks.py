@@ -137,8 +137,6 @@ class ResumePoint(L.Callback):
         try:
             trainer.save_checkpoint(partial)
             if trainer.is_global_zero:
-                with partial.open("rb") as file:
-                    os.fsync(file.fileno())
                 os.replace(partial, self._path)
         except OSError as error:
             with suppress(OSError):

@@ -138,7 +138,8 @@ class MetricsLog(L.Callback):
         mlflow: bool = False,
     ) -> None:
         self._table = MetricsTable(folder / "metrics.csv", resume_step)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step or None)
+        # Whatever an earlier try has shown from this step on is taken back.
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
         self._mlflow = MlflowRecord(folder) if mlflow else None
         self._loader = loader
         self._total = total_steps
@@ -169,7 +170,8 @@ class MetricsLog(L.Callback):
             self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the line on a terminal."""
+        """Take losses of before to the device, and start the line on a terminal."""
+        self._losses = [loss.to(pl_module.device) for loss in self._losses]
         if sys.stderr.isatty() and trainer.is_global_zero:
             columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
             self._progress = Progress(*columns, console=Console(stderr=True))
@@ -245,6 +247,20 @@ class MetricsLog(L.Callback):
         elif now - self._last_line > _SECONDS_BETWEEN_LINES or step == self._total:
             self._last_line = now
             logger.info("%s  %s left", line, _duration(left))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the losses of steps since the last row, which belong to the next one."""
+        if not self._losses:
+            return {}
+        return {
+            "losses": torch.stack(self._losses).cpu(),
+            "by_modality": self._by_modality.state(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back, so that the next row is that of a run which never stopped."""
+        self._losses = list(state_dict["losses"].unbind())
+        self._by_modality = ModalityLosses(state_dict["by_modality"])
 
     def close(self) -> None:
         """End the line and close the record."""

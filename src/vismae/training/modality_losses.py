@@ -34,10 +34,21 @@ def image_losses(model: SwinMAE, images: Tensor, output: MAEOutput) -> Tensor:
 
 
 class ModalityLosses:
-    """Sums and counts of images' losses by modality."""
+    """Sums and counts of images' losses by modality.
 
-    def __init__(self) -> None:
-        self._sums: Tensor | None = None
+    Args:
+        state: What another one gave as its state, to go on from.
+    """
+
+    def __init__(self, state: Tensor | None = None) -> None:
+        self._sums = state
+
+    def state(self) -> Tensor | None:
+        """Return the sums and counts so far, (modalities, 2) on the host; None before the first.
+
+        Waits for the device.
+        """
+        return None if self._sums is None else self._sums.clone().cpu()
 
     def add(self, codes: Tensor, losses: Tensor) -> None:
         """Add a batch.
@@ -47,7 +58,8 @@ class ModalityLosses:
             losses: Of each image, (B,), on the same device.
         """
         if self._sums is None:
-            self._sums = torch.zeros(len(Modality), 2, device=losses.device)
+            self._sums = torch.zeros(len(Modality), 2)
+        self._sums = self._sums.to(losses.device)
         self._sums.index_add_(0, codes, torch.stack([losses, torch.ones_like(losses)], dim=1))
 
     def read(self) -> dict[str, float]:

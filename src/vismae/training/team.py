@@ -23,6 +23,7 @@ from vismae.core.sections import TrainerSettings
 from vismae.training.accelerator import accelerator
 from vismae.training.launched_environment import LaunchedEnvironment
 from vismae.training.members import Members
+from vismae.training.orphans import end_with_parent
 from vismae.training.peers import PeerLostError, Peers
 
 logger = logging.getLogger(__name__)
@@ -151,6 +152,7 @@ class Team:
             return store
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             # torchrun itself listens at the port.
+            end_with_parent()
             found = rendezvous("env://", launch.rank, launch.world, timeout=wait)
             return next(iter(found))[0]
         return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 
 from vismae.core.errors import ModelError, SettingError, TrainingError
 from vismae.core.host_memory import keep_freed_memory
-from vismae.core.rundir import CHECKPOINT
+from vismae.core.rundir import CHECKPOINT, MODEL
 from vismae.core.sections import TrainerSettings
 from vismae.data.loaders import training_loader
 from vismae.data.sampler import BatchStream, DrawStream
+from vismae.models.weights import CARD_FILE, read_card
 from vismae.training.accelerator import accelerator
 from vismae.training.callbacks import (
     AveragedWeights,
@@ -29,6 +30,7 @@ from vismae.training.memory import is_out_of_memory, out_of_memory_advice
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import ContrastiveModule, TrainingModule
 from vismae.training.nonfinite import FiniteLoss
+from vismae.training.resume_file import ResumeFile
 from vismae.training.surroundings import StopRequest, quiet_lightning, signals_given_back
 from vismae.training.team import Team
 
@@ -74,6 +76,21 @@ def resume_step(folder: Path) -> int:
         return int(state["global_step"])
     except _DAMAGED as error:
         raise _unreadable(path, error) from error
+
+
+def is_finished(folder: Path, total_steps: int) -> bool:
+    """Tell whether a run has done its steps and its model is that of the last one.
+
+    Until it ends, a run that was lengthened keeps the model of its earlier end.
+
+    Raises:
+        ModelError: The resume point or the model cannot be read.
+    """
+    step = resume_step(folder)
+    if step < total_steps or not (folder / MODEL / CARD_FILE).is_file():
+        return False
+    # Models of earlier versions do not say their step.
+    return read_card(folder / MODEL).provenance.get("steps", step) == step
 
 
 # What torch makes of a file that is cut off, or has other bytes than were written.
@@ -198,12 +215,14 @@ def run_training(
 def _trainer(fit: Fit, settings: TrainerSettings) -> L.Trainer:
     environment = fit.team.environment()
     several = fit.team.launch.world > 1
+    point = ResumeFile()
+    strategy = DDPStrategy(cluster_environment=environment, checkpoint_io=point)
     return L.Trainer(
         accelerator=accelerator(settings),
         devices=settings.devices,
         num_nodes=settings.nodes,
-        strategy=DDPStrategy(cluster_environment=environment) if several else "auto",
-        plugins=None if several else [environment],
+        strategy=strategy if several else "auto",
+        plugins=None if several else [environment, point],
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
         max_steps=fit.schedule.total_steps,
         max_epochs=-1,

@@ -46,7 +46,7 @@ from vismae.training.modules import (
 )
 from vismae.training.optimizer import effective_lr, encoder_layers
 from vismae.training.team import Team, together
-from vismae.training.trainer import Fit, plan_schedule, resume_step, run_training
+from vismae.training.trainer import Fit, is_finished, plan_schedule, resume_step, run_training
 from vismae.workflows.adapted_network import (
     Network,
     build_network,
@@ -158,8 +158,7 @@ class _Finetuning:
     def run(self) -> FinetuneResult:
         config, data = self.config, self.data
         schedule = plan_schedule(config.trainer, config.data.batch_size, len(data.train))
-        finished = (self.folder / MODEL / "model.json").is_file()
-        if finished and resume_step(self.folder) >= schedule.total_steps:
+        if is_finished(self.folder, schedule.total_steps):
             logger.info("%s is finished at step %d", self.folder, schedule.total_steps)
             return self._result(schedule.total_steps, already_finished=True)
         start = self._start()
@@ -369,6 +368,7 @@ class _Finetuning:
                         },
                     ),
                     "transfer": start.report.text() if start.report else "from scratch",
+                    "steps": resume_step(self.folder),
                     "best_step": self.best.step,
                     "validation": {self.metric: self.best.value},
                 },

@@ -37,7 +37,14 @@ from vismae.training.optimizer import effective_lr
 from vismae.training.probes import labelled_halves
 from vismae.training.team import Team, together
 from vismae.training.time_share import TimeShare
-from vismae.training.trainer import Fit, Schedule, plan_schedule, resume_step, run_training
+from vismae.training.trainer import (
+    Fit,
+    Schedule,
+    is_finished,
+    plan_schedule,
+    resume_step,
+    run_training,
+)
 from vismae.workflows.begun_with import images_of_run
 from vismae.workflows.preparation import (
     load_start,
@@ -113,7 +120,7 @@ def pretrain_on(
     rows = images_of_run(folder, store, rows)
     schedule = plan_schedule(config.trainer, config.data.batch_size, len(rows))
     done = resume_step(folder)
-    if done >= schedule.total_steps and (folder / MODEL / "model.json").is_file():
+    if is_finished(folder, schedule.total_steps):
         logger.info("%s is finished at step %d", folder, done)
         return PretrainResult(folder / MODEL, done, already_finished=True)
     model = _train(config, folder, store, rows, schedule, team)
@@ -237,7 +244,7 @@ def _train(
     final = cast("SwinMAE | SwinSimCLR", average.average.module) if average else model
     if is_main_process():
         learnt = store.columns(FINGERPRINT_COLUMNS, rows.index.to_numpy())
-        card = _card(config, model, preprocessing, modalities, learnt)
+        card = _card(config, model, preprocessing, modalities, learnt, resume_step(folder))
         if source is not None:
             card = _with_start(card, source, transferred)
         if isinstance(final, SwinMAE):
@@ -324,6 +331,7 @@ def _card(
     preprocessing: Preprocessing,
     modalities: tuple[Modality, ...],
     learnt: pd.DataFrame,
+    steps: int,
 ) -> ModelCard:
     included = {"method", "model", "contrastive", "optimizer", "seed"}
     settings = config.model_dump(mode="json", include=included)
@@ -334,7 +342,7 @@ def _card(
         modalities=modalities,
         licence=config.licence,
         training={"pretrain": fingerprint(learnt)},
-        provenance={**provenance("pretrain"), "settings": settings},
+        provenance={**provenance("pretrain"), "settings": settings, "steps": steps},
     )
 
 
