@@ -5,7 +5,7 @@ import torch
 from monai.networks.nets.swin_unetr import SwinTransformer
 
 from vismae.core.errors import ModelError, SettingError
-from vismae.core.sections import SizeName
+from vismae.core.setting_types import SizeName
 from vismae.models.backbone import (
     SIZES,
     SwinConfig,

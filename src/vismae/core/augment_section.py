@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from vismae.core.sections import PositiveRange, Settings
+from vismae.core.sections import Settings
+from vismae.core.setting_types import PositiveRange
 
 
 class AugmentSettings(Settings):

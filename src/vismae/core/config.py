@@ -16,21 +16,23 @@ from vismae.core.contrastive_section import ContrastiveSettings
 from vismae.core.monitor_section import MonitorSettings
 from vismae.core.sections import (
     DataSettings,
+    MAESettings,
+    NetworkSettings,
+    OptimizerSettings,
+    PreprocessingSettings,
+    PretrainDataSettings,
+    Settings,
+    TrainerSettings,
+)
+from vismae.core.setting_types import (
     Device,
     Fraction,
     InitPath,
     Keepable,
-    MAESettings,
     Modalities,
-    NetworkSettings,
-    OptimizerSettings,
     Paths,
-    PreprocessingSettings,
-    PretrainDataSettings,
     Seed,
-    Settings,
     Size2D,
-    TrainerSettings,
     Words,
 )
 from vismae.core.study_config import StudyConfig

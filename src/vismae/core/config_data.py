@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from vismae.core.sections import Device, Keepable, Modalities, Paths, Settings, Words
+from vismae.core.sections import Settings
+from vismae.core.setting_types import Device, Keepable, Modalities, Paths, Words
 
 
 class IngestConfig(Settings):

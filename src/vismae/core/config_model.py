@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from vismae.core.sections import Device, Keepable, Paths, Settings
+from vismae.core.sections import Settings
+from vismae.core.setting_types import Device, Keepable, Paths
 
 ExportFormat = Literal[
     "onnx", "onnx-int8", "torch-export", "huggingface", "monai", "microsoft", "timm", "reference"

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from vismae.core.sections import Paths, Settings
+from vismae.core.sections import Settings
+from vismae.core.setting_types import Paths
 
 
 class MonitorSettings(Settings):

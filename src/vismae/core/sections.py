@@ -4,90 +4,29 @@ Every default and description is written once, here or in ``core/config.py`` and
 table in ``docs/settings.md`` and the messages about wrong values are made from them.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from collections.abc import Mapping
+from typing import Literal, cast, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     model_validator,
 )
 
 from vismae.core.errors import SettingError
-from vismae.core.preprocessing import sequence_names
-from vismae.core.types import Modality
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-SizeName = Literal["nano", "micro", "vismae", "tiny", "small", "base"]
-Keepable = Literal["burned-in", "secondary-capture", "localizer"]
-Pixels = Annotated[int, Field(ge=1)]
-MomentDecay = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-def _as_pair(value: object) -> object:
-    """Let one number stand for a square."""
-    return (value, value) if isinstance(value, int) else value
-
-
-def _rising(value: tuple[float, float]) -> tuple[float, float]:
-    if not value[0] < value[1]:
-        raise ValueError(f"found {value[0]:g} to {value[1]:g}; the second must be the larger one")
-    return value
-
-
-def _positive_range(value: tuple[float, float]) -> tuple[float, float]:
-    if not 0.0 < value[0] <= value[1]:
-        raise ValueError(f"found {value[0]:g} to {value[1]:g}; both above 0, the smaller one first")
-    return value
-
-
-def _seed_for_all(value: int) -> int:
-    """Refuse what scikit-learn takes for no seed; numpy and torch take more."""
-    if value >= 2**32:
-        raise ValueError(f"found {value}; use a number below {2**32}")
-    return value
-
-
-Seed = Annotated[int, AfterValidator(_seed_for_all)]
-Size2D = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_pair)]
-Window = Annotated[tuple[float, float], AfterValidator(_rising)]
-PositiveRange = Annotated[tuple[float, float], AfterValidator(_positive_range)]
-
-
-def _as_tuple(value: object) -> object:
-    """Let one path or word, or a comma-separated text, stand for a list."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return (value,) if isinstance(value, Path) else value
-
-
-def _as_modalities(value: object) -> object:
-    """Understand the synonyms of modalities; an unknown word stays, to be refused by name."""
-    parts = _as_tuple(value)
-    if not isinstance(parts, (tuple, list)):
-        return parts
-    return tuple(_as_modality(part) for part in cast("Sequence[object]", parts))
-
-
-def _as_modality(value: object) -> object:
-    known = Modality.parse(value) if isinstance(value, str) else Modality.OTHER
-    return value if known is Modality.OTHER else known
-
-
-def _none_is_scratch(value: object) -> object:
-    return None if isinstance(value, str) and value.lower() == "none" else value
-
-
-InitPath = Annotated[Path | None, BeforeValidator(_none_is_scratch)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-Sequences = Annotated[tuple[str, ...], AfterValidator(sequence_names), BeforeValidator(_as_tuple)]
-Modalities = Annotated[tuple[Modality, ...], BeforeValidator(_as_modalities)]
+from vismae.core.setting_types import (
+    Device,
+    Modalities,
+    MomentDecay,
+    Paths,
+    PositiveRange,
+    Sequences,
+    Size2D,
+    SizeName,
+    Window,
+    Words,
+)
 
 
 class Settings(BaseModel):
@@ -320,8 +259,8 @@ class NetworkSettings(Settings):
     """Slices of the volume on each side that are seen with each slice, as channels (2.5D, grey
     images); the start model's where there are volumes, else 0."""
     sequences: Sequences = ()
-    """Sequences of a case that are seen together, in the order of the channels, such as T1 and
-    FLAIR; names as in the manifest's column sequence. None: each image stands alone."""
+    """Sequences of a case that are seen together as channels in this order, such as T1 and FLAIR,
+    named as in the manifest's column sequence. None: each image stands alone."""
     drop_path: float = Field(default=0.1, ge=0.0, lt=1.0)
     """Largest rate of stochastic depth; none where the encoder is frozen."""
     network: NetworkName | None = None
@@ -338,9 +277,8 @@ class NetworkSettings(Settings):
     deep_supervision: bool | None = None
     """Also judge coarser outputs in training (hybrid, dynunet); when unset only dynunet does."""
     place_grid: int | None = Field(default=None, ge=0, le=8)
-    """Let the last layer of a Swin classifier also see the means over a grid of so many rows and
-    columns, so that it can tell where something is; 0, as published: the mean over all alone;
-    chosen by the recipe when unset."""
+    """Let the last layer of swin also see the means over a grid of so many rows and columns: where
+    something is; 0, as published: the mean over all alone; chosen by the recipe when unset."""
     train: str = Field(default="all", pattern=r"^(all|head|lora|last_[1-9][0-9]*)$")
     """What of the encoder learns: all; head, nothing of it (a linear probe where the network is a
     classifier); last_N, its last N blocks; lora, low-rank changes. The rest always learns."""

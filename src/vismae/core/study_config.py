@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from vismae.core.sections import Fraction, InitPath, Paths, Settings, Words
+from vismae.core.sections import Settings
+from vismae.core.setting_types import Fraction, InitPath, Paths, Words
 
 # Tables of the report have a task's name and more in theirs; file systems stop at 255 bytes.
 _LONGEST_NAME_BYTES = 150

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from vismae.core.sections import Settings, Words
+from vismae.core.sections import Settings
+from vismae.core.setting_types import Words
 
 
 class TaskSettings(Settings):

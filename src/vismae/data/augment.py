@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vismae.core.sections import PositiveRange, PretrainDataSettings
+from vismae.core.sections import PretrainDataSettings
+from vismae.core.setting_types import PositiveRange
 from vismae.data.geometry import resize_image
 
 _BLUR_RADIUS = 4

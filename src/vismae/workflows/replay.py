@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vismae.core.sections import Device
+from vismae.core.setting_types import Device
 from vismae.inference.predictor import choose_device
 from vismae.training.replay import ReplayResult, replay_step
 
