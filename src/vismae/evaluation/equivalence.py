@@ -7,6 +7,7 @@ lower side alone. The margin must be chosen before the scores are seen.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -188,4 +189,4 @@ def _tail(
         return float(np.mean(reach >= distance))
     if beyond(smallest) <= 0:
         return _SMALLEST_P
-    return float(np.exp(brentq(beyond, smallest, largest)))
+    return float(np.exp(cast(float, brentq(beyond, smallest, largest))))
