@@ -58,6 +58,13 @@ def rows_by_step(notes: Path, world: int, accumulate: int = 1) -> list[list[int]
     ]
 
 
+def losses_of(run: Path) -> dict[str, float]:
+    """The last row's losses, overall and by modality."""
+    with (run / "metrics.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    return {name: float(value) for name, value in last.items() if "loss" in name}
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_give_the_gradients_of_one(
     accumulate: int, unlabelled: Path, pretrain_config: MakeConfig, tmp_path: Path
@@ -84,6 +91,10 @@ def test_two_processes_give_the_gradients_of_one(
         found.append(load_file(notes / "gradients-0.safetensors"))
         rows.append(rows_by_step(notes, world, accumulate))
     assert rows[0] == rows[1]
+    # The record is of all processes, whichever writes it.
+    assert losses_of(tmp_path / "2" / "run") == pytest.approx(
+        losses_of(tmp_path / "1" / "run"), abs=1e-5
+    )
     assert found[0].keys() == found[1].keys()
     for name, expected in found[0].items():
         assert expected.dtype == torch.float64

@@ -15,11 +15,9 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
@@ -28,13 +26,12 @@ from vismae.core.processes import spawning_without_main, stop_signals_held
 from vismae.core.rundir import write_text
 from vismae.training.memory import peak_memory_gib
 from vismae.training.mlflow_record import MlflowRecord
-from vismae.training.modality_losses import ModalityLosses
 from vismae.training.modules import TrainingModule
+from vismae.training.step_losses import StepLosses
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 30.0
-_IMAGE_LOSSES_PER_ROW = 4
 
 
 class TimedLoader:
@@ -145,11 +142,8 @@ class MetricsLog(L.Callback):
         self._total = total_steps
         self._images = images_per_step
         self._epoch_length = epoch_length
-        self._every = every
-        self._losses: list[Tensor] = []
-        self._by_modality = ModalityLosses()
-        self._image_losses_every = max(1, every // _IMAGE_LOSSES_PER_ROW)
-        self._seen_step = resume_step
+        self._losses = StepLosses(every, total_steps, resume_step)
+        self._start = resume_step
         self._begun = False
         self._since = (0.0, resume_step, 0.0)
         self._first = (0.0, resume_step)
@@ -170,29 +164,23 @@ class MetricsLog(L.Callback):
             self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take losses of before to the device, and start the line on a terminal."""
-        self._losses = [loss.to(pl_module.device) for loss in self._losses]
+        """Start the line on a terminal."""
         if sys.stderr.isatty() and trainer.is_global_zero:
             columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
             self._progress = Progress(*columns, console=Console(stderr=True))
             self._progress.start()
-            self._progress.add_task("", total=self._total, completed=self._seen_step)
+            self._progress.add_task("", total=self._total, completed=self._start)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock with the first batch; starting the loader's processes is no waiting.
-
-        Also ask for the losses of single images where they are due: not always, as they take
-        about a hundredth of a step.
-        """
-        if isinstance(pl_module, TrainingModule):
-            pl_module.gives_image_losses = batch_idx % self._image_losses_every == 0
+        """Start the clock with the first batch; starting the loader's processes is no waiting."""
+        self._losses.on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if not self._begun:
             self._begun = True
             now = time.perf_counter()
-            self._since = (now, self._seen_step, self._loader.wait_seconds)
-            self._first = (now, self._seen_step)
+            self._since = (now, self._start, self._loader.wait_seconds)
+            self._first = (now, self._start)
 
     def on_train_batch_end(
         self,
@@ -203,25 +191,18 @@ class MetricsLog(L.Callback):
         batch_idx: int,
     ) -> None:
         """Collect the loss; write a row when one is due."""
-        if isinstance(pl_module, TrainingModule) and pl_module.last_loss is not None:
-            self._losses.append(pl_module.last_loss)
-            if pl_module.last_image_losses is not None:
-                self._by_modality.add(batch["modality"], pl_module.last_image_losses)
-        step = trainer.global_step
-        due = step % self._every == 0 or step == self._total
-        if step == self._seen_step or not due or not trainer.is_global_zero:
+        self._losses.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._losses.row is None:
             return
-        self._seen_step = step
-        more = self._by_modality.read()
+        # Reading losses and norms is the one place where the host waits for the device.
+        more = dict(self._losses.row)
         if isinstance(pl_module, TrainingModule) and pl_module.last_gradient_norm is not None:
             more["gradient_norm"] = float(pl_module.last_gradient_norm)
         more["peak_memory_gib"] = peak_memory_gib(pl_module.device)
-        self._log(step, trainer.optimizers[0].param_groups[-1]["lr"], more)
+        self._log(trainer.global_step, trainer.optimizers[0].param_groups[-1]["lr"], more)
 
     def _log(self, step: int, lr: float, more: dict[str, float]) -> None:
-        # Reading the losses and norms is the one place where the host waits for the device.
-        loss = float(torch.stack(self._losses).mean())
-        self._losses.clear()
+        loss = more.pop("loss")
         now, waited = time.perf_counter(), self._loader.wait_seconds
         since_time, since_step, since_wait = self._since
         self._since = (now, step, waited)
@@ -249,18 +230,12 @@ class MetricsLog(L.Callback):
             logger.info("%s  %s left", line, _duration(left))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the losses of steps since the last row, which belong to the next one."""
-        if not self._losses:
-            return {}
-        return {
-            "losses": torch.stack(self._losses).cpu(),
-            "by_modality": self._by_modality.state(),
-        }
+        """Return the losses since the last row."""
+        return self._losses.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back, so that the next row is that of a run which never stopped."""
-        self._losses = list(state_dict["losses"].unbind())
-        self._by_modality = ModalityLosses(state_dict["by_modality"])
+        self._losses.load_state_dict(state_dict)
 
     def close(self) -> None:
         """End the line and close the record."""

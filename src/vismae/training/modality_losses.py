@@ -34,21 +34,10 @@ def image_losses(model: SwinMAE, images: Tensor, output: MAEOutput) -> Tensor:
 
 
 class ModalityLosses:
-    """Sums and counts of images' losses by modality.
+    """Sums and counts of images' losses by modality."""
 
-    Args:
-        state: What another one gave as its state, to go on from.
-    """
-
-    def __init__(self, state: Tensor | None = None) -> None:
-        self._sums = state
-
-    def state(self) -> Tensor | None:
-        """Return the sums and counts so far, (modalities, 2) on the host; None before the first.
-
-        Waits for the device.
-        """
-        return None if self._sums is None else self._sums.clone().cpu()
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
 
     def add(self, codes: Tensor, losses: Tensor) -> None:
         """Add a batch.
@@ -58,21 +47,32 @@ class ModalityLosses:
             losses: Of each image, (B,), on the same device.
         """
         if self._sums is None:
-            self._sums = torch.zeros(len(Modality), 2)
-        self._sums = self._sums.to(losses.device)
-        self._sums.index_add_(0, codes, torch.stack([losses, torch.ones_like(losses)], dim=1))
+            # Apple's devices have no float64.
+            dtype = torch.float32 if losses.device.type == "mps" else torch.float64
+            self._sums = torch.zeros(len(Modality), 2, device=losses.device, dtype=dtype)
+        values = torch.stack([losses, torch.ones_like(losses)], dim=1)
+        self._sums.index_add_(0, codes, values.to(self._sums.dtype))
 
-    def read(self) -> dict[str, float]:
-        """Return ``loss_ct`` and so on, the mean of each modality that came, and begin anew.
+    def take(self) -> Tensor:
+        """Return the sums and counts, (modalities, 2) float64 on the host, and begin anew.
 
         Waits for the device.
         """
         if self._sums is None:
-            return {}
-        sums = self._sums.tolist()
+            return torch.zeros(len(Modality), 2, dtype=torch.float64)
+        sums = self._sums.cpu().double().clone()
         self._sums.zero_()
-        return {
-            f"loss_{modality}": total / count
-            for modality, (total, count) in zip(Modality, sums, strict=True)
-            if count
-        }
+        return sums
+
+    def read(self) -> dict[str, float]:
+        """Return ``loss_ct`` and so on, the mean of each modality that came, and begin anew."""
+        return means_by_modality(self.take())
+
+
+def means_by_modality(sums: Tensor) -> dict[str, float]:
+    """Return ``loss_ct`` and so on from sums and counts, (modalities, 2), of those that came."""
+    return {
+        f"loss_{modality}": total / count
+        for modality, (total, count) in zip(Modality, sums.tolist(), strict=True)
+        if count
+    }

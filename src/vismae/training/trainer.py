@@ -31,6 +31,7 @@ from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import ContrastiveModule, TrainingModule
 from vismae.training.nonfinite import FiniteLoss
 from vismae.training.resume_file import ResumeFile
+from vismae.training.step_losses import StepLosses
 from vismae.training.surroundings import StopRequest, quiet_lightning, signals_given_back
 from vismae.training.team import Team
 
@@ -204,6 +205,8 @@ def run_training(
             log = _metrics_log(fit, settings, loader, start_step)
             after.callback(log.close)
             callbacks += [log, *_actions(fit, log)]
+        else:
+            callbacks.append(StepLosses(settings.log_every, fit.schedule.total_steps, start_step))
         # Last, so that everything of a step is in the resume point of that step.
         callbacks.append(ResumePoint(fit.folder, settings.checkpoint_every, finite))
         trainer.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
