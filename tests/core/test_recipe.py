@@ -139,6 +139,12 @@ def test_validation_takes_at_most_a_tenth_of_the_time():
     assert 0.11 * every * batch >= 10_000 / 3
 
 
+def test_a_pretrained_classifier_learns_slower_than_a_segmenter():
+    for train, lr in (("all", 3e-4), ("last_2", 3e-4), ("lora", 1e-3), ("head", 3e-3)):
+        asked = config("classify", **{"init": "model", "model.train": train})
+        assert plan_finetuning(asked, CHEST, MAE).config.optimizer.lr == lr
+
+
 def test_frozen_features_are_seen_place_by_place():
     made = plan_finetuning(config("classify", init="model"), CHEST, MAE).config
     assert made.model.place_grid == 0

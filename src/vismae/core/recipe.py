@@ -239,6 +239,8 @@ def _image_size(fingerprint: Fingerprint, start: StartFacts | None) -> tuple[tup
 def _lr(config: FinetuneConfig, network: str, pretrained: bool) -> tuple[float, str]:
     if config.model.train == "head" and config.task.kind == "classify":
         return 3e-3, "linear probe"
+    if pretrained and network == "swin" and config.model.train != "lora":
+        return 3e-4, "more makes a classifier lose its pre-training where labels are many"
     if pretrained:
         return 1e-3, "of what is new; the encoder's follows from layer_decay"
     if network in ("swin_unet", "swin", "swin_unetr"):
