@@ -102,6 +102,7 @@ def test_a_picture_stored_as_ct_has_no_hounsfield_units(tmp_path: Path) -> None:
         # Unspecified, but a scanner's own way of writing Hounsfield units.
         ("US", -1024, PixelUnit.HU),
         ("US", -1000, PixelUnit.HU),
+        ("Hounsfield Units", 0, PixelUnit.HU),
     ],
 )
 def test_a_ct_that_says_it_holds_no_hounsfield_units_is_believed(

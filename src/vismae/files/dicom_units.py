@@ -156,7 +156,8 @@ def unit_of(modality: Modality, rescale: Rescale) -> PixelUnit:
     """
     if modality is Modality.CT:
         unnamed = rescale.kind == "US" and (rescale.slope, rescale.intercept) in _HU_CUSTOMS
-        named = rescale.kind in ("", "HU", "HU_MOD")
+        # Some write the unit's name where its code belongs.
+        named = rescale.kind in ("", "HU", "HU_MOD") or "HOUNSFIELD" in rescale.kind
         return PixelUnit.HU if named or unnamed else PixelUnit.ARBITRARY
     if modality is Modality.PET:
         return PixelUnit.SUV

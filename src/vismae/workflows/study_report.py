@@ -149,8 +149,8 @@ class _Page:
         )
         self.report.figure(
             ranking_figure(stability, ranking),
-            f"Mean rank over {len(finite)} tasks ({at}, those that all starts have) with 95 % "
-            "intervals when runs and test patients are drawn anew. "
+            f"Mean rank over {len(finite)} task{'' if len(finite) == 1 else 's'} ({at}, those that "
+            "all starts have) with 95 % intervals when runs and test patients are drawn anew. "
             f"{words.critical_difference(ranking)}",
         )
         self.tables.add(f"{title} ranking", stability, words.stability(ranking))
