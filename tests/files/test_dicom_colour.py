@@ -139,26 +139,24 @@ def television(rgb: np.ndarray) -> np.ndarray:
     return np.stack(pairs, axis=-1)
 
 
-def test_ycbcr_of_television_becomes_rgb(tmp_path: Path) -> None:
-    path = write_dicom_slice(
-        tmp_path / "t.dcm",
+def write_television(path: Path, pixels: bytes) -> Path:
+    return write_dicom_slice(
+        path,
         picture(),
         Modality="US",
         PhotometricInterpretation="YBR_PARTIAL_422",
-        PixelData=television(picture()).tobytes(),
+        PixelData=pixels,
     )
+
+
+def test_ycbcr_of_television_becomes_rgb(tmp_path: Path) -> None:
+    path = write_television(tmp_path / "t.dcm", television(picture()).tobytes())
 
     assert np.abs(read(path)[0].astype(int) - picture()).max() <= 3
 
 
 def test_ycbcr_of_television_that_ends_early_is_truncated(tmp_path: Path) -> None:
-    path = write_dicom_slice(
-        tmp_path / "t.dcm",
-        picture(),
-        Modality="US",
-        PhotometricInterpretation="YBR_PARTIAL_422",
-        PixelData=television(picture()).tobytes()[:-50],
-    )
+    path = write_television(tmp_path / "t.dcm", television(picture()).tobytes()[:-50])
 
     with pytest.raises(UnreadableFileError) as caught:
         read(path)

@@ -5,7 +5,7 @@ import torch
 
 from vismae.core.types import Modality
 from vismae.models.mae import SwinMAE
-from vismae.training.modality_losses import ModalityLosses, image_losses
+from vismae.training.modality_losses import ModalityLosses, image_losses, means_by_modality
 
 CODES = {modality: code for code, modality in enumerate(Modality)}
 
@@ -27,10 +27,10 @@ def test_the_loss_of_an_image_is_that_of_a_batch_of_it_alone(
 
 def test_sums_are_means_of_the_images_since_the_last_reading():
     losses = ModalityLosses()
-    assert losses.read() == {}
+    assert means_by_modality(losses.take()) == {}
     ct, mr = CODES[Modality.CT], CODES[Modality.MR]
     losses.add(torch.tensor([ct, mr, ct]), torch.tensor([1.0, 5.0, 2.0]))
     losses.add(torch.tensor([ct]), torch.tensor([6.0]))
-    assert losses.read() == {"loss_ct": 3.0, "loss_mr": 5.0}
+    assert means_by_modality(losses.take()) == {"loss_ct": 3.0, "loss_mr": 5.0}
     losses.add(torch.tensor([mr]), torch.tensor([7.0]))
-    assert losses.read() == {"loss_mr": 7.0}
+    assert means_by_modality(losses.take()) == {"loss_mr": 7.0}

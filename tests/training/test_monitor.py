@@ -21,6 +21,7 @@ from vismae.training.features import effective_rank
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.monitor import Monitor
 from vismae.training.probes import labelled_halves
+from vismae.training.step_losses import StepLosses
 from vismae.training.time_share import TimeShare
 
 CONTRACT = Preprocessing(image_size=(32, 32), in_channels=1)
@@ -45,7 +46,7 @@ def log(tmp_path: Path):
         total_steps=10,
         images_per_step=4,
         epoch_length=40,
-        every=1,
+        losses=StepLosses(every=1, total_steps=10),
         resume_step=0,
     )
     yield made

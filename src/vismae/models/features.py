@@ -43,10 +43,10 @@ def image_features(
 ) -> Float[Tensor, "B C"]:
     """Return one vector per image in float32.
 
-    A classifier's are what its last layer sees, padding included, since that is what the layer
-    learnt from. A contrastive network's are what its projection sees of an image that fills the
-    canvas, as all do in its training; every other network's are the pooled features of its encoder.
-    A masked autoencoder hides nothing here.
+    A classifier's are what its last layer sees of the whole canvas, padding included, since that is
+    what the layer learnt from; of a ``place_grid`` the cells are left out. A contrastive network's
+    are what its projection sees of an image that fills the canvas, as all do in its training; every
+    other network's are the pooled features of its encoder. A masked autoencoder hides nothing here.
 
     Args:
         model: In evaluation mode.

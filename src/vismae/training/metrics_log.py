@@ -117,7 +117,7 @@ class MetricsLog(L.Callback):
         total_steps: Optimiser steps of the run.
         images_per_step: Images of one optimiser step over all ranks.
         epoch_length: Images of one epoch.
-        every: Optimiser steps between rows.
+        losses: Says when a row is due, and the losses in it; must come before this callback.
         resume_step: Step the run goes on from; later rows of an older try are dropped.
         mlflow: Also keep the record in MLflow, which must be installed.
     """
@@ -130,7 +130,7 @@ class MetricsLog(L.Callback):
         total_steps: int,
         images_per_step: int,
         epoch_length: int,
-        every: int,
+        losses: StepLosses,
         resume_step: int,
         mlflow: bool = False,
     ) -> None:
@@ -142,7 +142,7 @@ class MetricsLog(L.Callback):
         self._total = total_steps
         self._images = images_per_step
         self._epoch_length = epoch_length
-        self._losses = StepLosses(every, total_steps, resume_step)
+        self._losses = losses
         self._start = resume_step
         self._begun = False
         self._since = (0.0, resume_step, 0.0)
@@ -175,7 +175,6 @@ class MetricsLog(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start the clock with the first batch; starting the loader's processes is no waiting."""
-        self._losses.on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if not self._begun:
             self._begun = True
             now = time.perf_counter()
@@ -190,8 +189,7 @@ class MetricsLog(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Collect the loss; write a row when one is due."""
-        self._losses.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Write a row when one is due."""
         if self._losses.row is None:
             return
         # Reading losses and norms is the one place where the host waits for the device.
@@ -228,14 +226,6 @@ class MetricsLog(L.Callback):
         elif now - self._last_line > _SECONDS_BETWEEN_LINES or step == self._total:
             self._last_line = now
             logger.info("%s  %s left", line, _duration(left))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the losses since the last row."""
-        return self._losses.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back, so that the next row is that of a run which never stopped."""
-        self._losses.load_state_dict(state_dict)
 
     def close(self) -> None:
         """End the line and close the record."""

@@ -64,10 +64,6 @@ class ModalityLosses:
         self._sums.zero_()
         return sums
 
-    def read(self) -> dict[str, float]:
-        """Return ``loss_ct`` and so on, the mean of each modality that came, and begin anew."""
-        return means_by_modality(self.take())
-
 
 def means_by_modality(sums: Tensor) -> dict[str, float]:
     """Return ``loss_ct`` and so on from sums and counts, (modalities, 2), of those that came."""

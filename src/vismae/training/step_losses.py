@@ -78,7 +78,8 @@ class StepLosses(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back; the first process does so for all."""
-        self._carried = state_dict["sums"]
+        if is_main_process():
+            self._carried = state_dict["sums"]
 
     def _taken(self) -> Tensor:
         """Return the sums and counts of all processes and begin anew, (1 + modalities, 2).

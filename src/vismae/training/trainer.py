@@ -201,12 +201,12 @@ def run_training(
         finite = FiniteLoss(fit.folder)
         callbacks: list[L.Callback] = [StepSeed(fit.seed, first_batch), finite]
         callbacks += [average] if average else []
+        losses = StepLosses(settings.log_every, fit.schedule.total_steps, start_step)
+        callbacks.append(losses)
         if trainer.is_global_zero:
-            log = _metrics_log(fit, settings, loader, start_step)
+            log = _metrics_log(fit, loader, losses, start_step)
             after.callback(log.close)
             callbacks += [log, *_actions(fit, log)]
-        else:
-            callbacks.append(StepLosses(settings.log_every, fit.schedule.total_steps, start_step))
         # Last, so that everything of a step is in the resume point of that step.
         callbacks.append(ResumePoint(fit.folder, settings.checkpoint_every, finite))
         trainer.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
@@ -241,16 +241,14 @@ def _trainer(fit: Fit, settings: TrainerSettings) -> L.Trainer:
     )
 
 
-def _metrics_log(
-    fit: Fit, settings: TrainerSettings, loader: TimedLoader, start_step: int
-) -> MetricsLog:
+def _metrics_log(fit: Fit, loader: TimedLoader, losses: StepLosses, start_step: int) -> MetricsLog:
     return MetricsLog(
         fit.folder,
         loader,
         total_steps=fit.schedule.total_steps,
         images_per_step=fit.schedule.images_per_step,
         epoch_length=fit.schedule.epoch_length,
-        every=settings.log_every,
+        losses=losses,
         resume_step=start_step,
         mlflow=fit.mlflow,
     )
