@@ -64,8 +64,19 @@ def test_the_error_of_two_factors_is_that_of_the_analysis_of_variance() -> None:
     rest = values - runs[:, None] - patients + values.mean()
     of_rest = (rest**2).sum() / (3 * 8)
     total = max(of_runs + of_patients - of_rest, of_rest)
-    freedom = total**2 / (of_runs**2 / 3 + of_patients**2 / 8 + of_rest**2 / 24)
-    assert two_way_error(values) == pytest.approx((np.sqrt(total / 36), freedom))
+    two_way = two_way_error(values)
+    assert two_way.error == pytest.approx(np.sqrt(total / 36))
+    levels = stats.t.isf(0.025, 8) * of_patients + stats.t.isf(0.025, 3) * of_runs
+    assert two_way.standard_errors(0.025) == pytest.approx(levels / (of_patients + of_runs))
+
+
+def test_runs_that_lie_close_by_chance_still_count_as_few() -> None:
+    patients = np.random.default_rng(6).normal(size=30)
+    apart = np.stack([patients - 0.3, patients + 0.3])
+    # Two runs that alone decide the mean leave Student's t of one degree of freedom.
+    assert two_way_error(apart * 1e-3 + [[-9], [9]]).standard_errors(0.025) > 12
+    level = two_way_error(apart).standard_errors(0.025)
+    assert stats.t.isf(0.025, 29) < level < stats.t.isf(0.025, 1)
 
 
 def test_runs_that_disagree_widen_the_interval() -> None:
@@ -85,7 +96,9 @@ def test_equal_values_say_nothing_of_their_spread_and_have_no_limits() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("spread_of_runs", "runs"), [(0.0, 1), (0.0, 3), (0.5, 3), (0.5, 5)])
+@pytest.mark.parametrize(
+    ("spread_of_runs", "runs"), [(0.0, 1), (0.0, 3), (0.5, 2), (0.5, 3), (0.5, 5), (1.0, 2)]
+)
 def test_intervals_over_runs_and_patients_cover_the_truth(spread_of_runs: float, runs: int) -> None:
     hits = []
     for seed in range(800):

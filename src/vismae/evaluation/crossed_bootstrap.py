@@ -6,6 +6,8 @@ One run and one patient fewer are drawn than there are: with as many, the varian
 n comes out too small by (n - 1)/n, which matters with three runs (Rao and Wu 1988, JASA 83:231).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Integer
 from scipy import stats
@@ -67,56 +69,77 @@ def calibrated_draws(
         values = values[defined.any(axis=1)][:, defined.any(axis=0)]
     all_draws = crossed_draws(values, n, seed)
     estimate, draws = float(all_draws[0]), all_draws[1:][np.isfinite(all_draws[1:])]
-    error, freedom = two_way_error(values)
-    if not np.isfinite(error) or len(draws) == 0:
+    two_way = two_way_error(values)
+    if not np.isfinite(two_way.error) or len(draws) == 0:
         return estimate, np.empty(0)
     spread = draws.std()
     if spread == 0:
         return estimate, draws
-    upper = (1 + level) / 2
-    width = stats.t.ppf(upper, freedom) / stats.norm.ppf(upper) * error / spread
+    tail = (1 - level) / 2
+    width = two_way.standard_errors(tail) / stats.norm.isf(tail) * two_way.error / spread
     return estimate, estimate + (draws - estimate) * width
 
 
-def two_way_error(values: Float[np.ndarray, "runs patients"]) -> tuple[float, float]:
-    """Return the standard error of a mean over runs and patients, and its degrees of freedom.
+@dataclass(frozen=True)
+class TwoWayError:
+    """Standard error of a mean over runs and patients, and Student's level for it."""
+
+    error: float
+    """NaN with fewer than two patients that have a value."""
+    shares: tuple[float, ...]
+    """Of patients, and of runs where there are several, in the level; they add up to 1."""
+    freedoms: tuple[float, ...]
+    """Degrees of freedom of each."""
+
+    def standard_errors(self, tail: float) -> float:
+        """Return how many standard errors leave this share of one tail outside.
+
+        The levels of a few runs and of many patients are weighted by how much each adds to the
+        variance (Cochran 1964, Biometrics 20:191). One level at Satterthwaite's degrees of freedom
+        is too sure of itself with two or three runs: by chance they lie close together, and then
+        seem to add nothing.
+        """
+        levels = (
+            share * float(stats.t.isf(tail, freedom))
+            for share, freedom in zip(self.shares, self.freedoms, strict=True)
+        )
+        return sum(levels)
+
+
+def two_way_error(values: Float[np.ndarray, "runs patients"]) -> TwoWayError:
+    """Return the standard error of a mean over runs and patients.
 
     Runs and patients are both random, without a term for their interplay: the variance is
-    (MS runs + MS patients - MS rest) / N, its degrees of freedom are Satterthwaite's (Searle,
-    Casella and McCulloch 1992, section 4.3; Satterthwaite 1946, Biometrics Bulletin 2:110). With
-    one run it is the error of a mean over patients.
+    (MS runs + MS patients - MS rest) / N (Searle, Casella and McCulloch 1992, section 4.3). With
+    one run it is that of a mean over patients.
 
     Args:
         values: One for each run and patient; NaN is left out.
-
-    Returns:
-        NaN with fewer than two patients that have a value.
     """
     defined = np.isfinite(values)
     values = values[defined.any(axis=1)][:, defined.any(axis=0)]
     runs, patients = values.shape
     if patients < 2:
-        return float("nan"), float("nan")
+        return TwoWayError(float("nan"), (1.0,), (float("nan"),))
     cells = int(np.isfinite(values).sum())
     centred = values - np.nanmean(values)
     of_run, of_patient = mean_of_defined(centred.T), mean_of_defined(centred)
-    squares = [np.nansum((np.isfinite(centred) * of_patient) ** 2) / (patients - 1)]
-    freedoms = [patients - 1.0]
-    total = squares[0]
-    if runs > 1:
-        rest = centred - of_run[:, None] - of_patient
-        left = max(cells - runs - patients + 1, 1)
-        squares += [
-            np.nansum((np.isfinite(centred).T * of_run) ** 2) / (runs - 1),
-            np.nansum(rest**2) / left,
-        ]
-        freedoms += [runs - 1.0, float(left)]
-        # By chance the sum can be too small, even negative.
-        total = max(squares[0] + squares[1] - squares[2], squares[2])
-    if total == 0:
-        return 0.0, freedoms[0]
-    parts = sum(s**2 / f for s, f in zip(squares, freedoms, strict=True))
-    return float(np.sqrt(total / cells)), float(total**2 / parts)
+    among_patients = _mean_square(np.isfinite(centred) * of_patient, patients - 1)
+    if runs == 1:
+        return TwoWayError(float(np.sqrt(among_patients / cells)), (1.0,), (patients - 1.0,))
+    among_runs = _mean_square(np.isfinite(centred).T * of_run, runs - 1)
+    rest = _mean_square(centred - of_run[:, None] - of_patient, max(cells - runs - patients + 1, 1))
+    # By chance the sum can be too small, even negative.
+    total = max(among_patients + among_runs - rest, rest)
+    both = among_patients + among_runs
+    share = among_runs / both if both > 0 else 0.0
+    return TwoWayError(
+        float(np.sqrt(total / cells)), (1 - share, share), (patients - 1.0, runs - 1.0)
+    )
+
+
+def _mean_square(deviations: Float[np.ndarray, "..."], freedom: float) -> float:
+    return float(np.nansum(deviations**2) / freedom)
 
 
 def crossed_draws(

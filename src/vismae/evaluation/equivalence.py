@@ -15,7 +15,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from vismae.core.errors import DataError, SettingError
-from vismae.evaluation.crossed_bootstrap import calibrated_draws, two_way_error
+from vismae.evaluation.crossed_bootstrap import TwoWayError, calibrated_draws, two_way_error
 from vismae.evaluation.statistics import Interval, p_text
 
 # Differences of equal scores are some 1e-17 apart by rounding.
@@ -152,16 +152,16 @@ def _by_resampling(
     nan = float("nan")
     if len(draws) == 0 or np.ptp(draws) < _ALIKE:
         return Equivalence(Interval(estimate, nan, nan, patients), margin, alpha, nan, nan)
-    _, freedom = two_way_error(difference)
-    above_low = _tail(estimate - draws, margin + estimate, freedom, alpha)
-    below_high = _tail(draws - estimate, margin - estimate, freedom, alpha)
+    two_way = two_way_error(difference)
+    above_low = _tail(estimate - draws, margin + estimate, two_way, alpha)
+    below_high = _tail(draws - estimate, margin - estimate, two_way, alpha)
     low, high = np.quantile(draws, (alpha, 1 - alpha))
     interval = Interval(estimate, float(low), float(high), patients)
     return Equivalence(interval, margin, alpha, max(above_low, below_high), above_low)
 
 
 def _tail(
-    reach: Float[np.ndarray, " draws"], distance: float, freedom: float, alpha: float
+    reach: Float[np.ndarray, " draws"], distance: float, two_way: TwoWayError, alpha: float
 ) -> float:
     """Return the level at which a one-sided limit lies at the margin.
 
@@ -172,12 +172,12 @@ def _tail(
         reach: How far resamples lie from the estimate towards the margin; their width is right at
             ``alpha``.
         distance: From the estimate to the margin, below 0 beyond it.
-        freedom: Degrees of freedom of the standard error.
+        two_way: Of the standard error.
         alpha: See ``reach``.
     """
 
     def widening(tail: float) -> float:
-        return float(stats.t.isf(tail, freedom) / stats.norm.isf(tail))
+        return float(two_way.standard_errors(tail) / stats.norm.isf(tail))
 
     def beyond(log_tail: float) -> float:
         tail = float(np.exp(log_tail))

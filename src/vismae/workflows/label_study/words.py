@@ -197,7 +197,7 @@ def caution(comparison: pd.DataFrame) -> str:
     )
     both = (
         "are over runs and test patients, with the width that so few runs call for "
-        "(Satterthwaite's degrees of freedom)."
+        "(Student's levels)."
     )
     if most == 1:
         return f"There is one run of each cell, so {alone}"
@@ -319,12 +319,12 @@ def stability(ranking: Ranking) -> str:
 
 METHODS = """
 Intervals of scores and differences: runs and test patients are resampled as two crossed factors
-(Owen 2007), paired between starts; the width is that of the two-way analysis of variance with
-Satterthwaite's degrees of freedom, so that three runs are not taken for many. p-values: starts are
-swapped within patients (paired permutation of each patient's mean over runs); they speak of new
-patients, the intervals also of other draws of labelled patients. Holm's adjustment is over all
-comparisons with the baseline on all tasks and label budgets, but the primary one. Swaps within n
-patients give no p below 2 / 2^n.
+(Owen 2007), paired between starts; the width is that of the two-way analysis of variance, at
+Student's levels of runs and of patients weighted by what each adds to the variance (Cochran 1964),
+so that three runs are not taken for many. p-values: starts are swapped within patients (paired
+permutation of each patient's mean over runs); they speak of new patients, the intervals also of
+other draws of labelled patients. Holm's adjustment is over all comparisons with the baseline on all
+tasks and label budgets, but the primary one. Swaps within n patients give no p below 2 / 2^n.
 
 Dice of a class is over the patients whose annotation holds it: one that is missed there counts 0,
 what is predicted in others is not in any Dice.
