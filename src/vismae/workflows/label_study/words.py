@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from vismae.core.study_config import StudyConfig
-from vismae.evaluation.coverage import few_runs_note
 from vismae.evaluation.ranking import Ranking
 from vismae.evaluation.statistics import Interval, p_text, smallest_permutation_p
 from vismae.evaluation.study_comparison import LabelUse
@@ -195,17 +194,13 @@ def caution(comparison: pd.DataFrame) -> str:
         "intervals are over test patients alone: another draw of labelled patients could come out "
         "otherwise."
     )
-    both = (
-        "are over runs and test patients, with the width that so few runs call for "
-        "(Student's levels)."
-    )
+    both = "are over runs and test patients, with the width that so few runs call for."
     if most == 1:
         return f"There is one run of each cell, so {alone}"
-    held = f" {few_runs_note(most)}".rstrip()
     if fewest == most:
-        return f"There are {most} runs of each cell. Intervals {both}{held}"
+        return f"There are {most} runs of each cell. Intervals {both}"
     few = f" Where there is one, {alone}" if fewest == 1 else ""
-    return f"Cells have {fewest} to {most} runs. Intervals {both}{few}{held}"
+    return f"Cells have {fewest} to {most} runs. Intervals {both}{few}"
 
 
 def scored_by_image(rows: pd.DataFrame, scores: TaskScores) -> str:
