@@ -3,12 +3,20 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 _PAIRABLE = re.compile(
     r"\.((nii|hdr)(\.gz)?|mha|mhd|nrrd|nhdr|png|jpe?g|tiff?|bmp)$", re.IGNORECASE
 )
 _LABEL_ENDING = re.compile(
     r"^(.+?)[_-](seg|segmentation|dseg|label|labels|labelmap|mask|gt)$", re.IGNORECASE
+)
+# Second label maps of one image have a number; some folders hold nothing else.
+_LABEL_NAME = re.compile(
+    r"^(.*[_.-])?(seg|segmentation|dseg|labels?|labelmap|masks?|gt)([_-]?\d{1,2})?$", re.IGNORECASE
+)
+_LABEL_FOLDER = re.compile(
+    r"^(labels?|masks?|annotations|segmentations?|label_?maps)(Tr|Ts|Val)?$", re.IGNORECASE
 )
 _SEQUENCE_ENDING = re.compile(
     r"^(.+)[_-](t1|t1w|t1n|t1c|t1ce|t1gd|t2|t2w|t2f|flair|pd|pdw|adc|dwi|swi|ct|pet)$",
@@ -23,6 +31,15 @@ def stem_of(name: str) -> str | None:
     """Return a file's name without suffix (``.nii.gz`` is one); None if it cannot be paired."""
     found = _PAIRABLE.search(name)
     return None if found is None else name[: found.start()]
+
+
+def named_as_label_map(path: PurePosixPath) -> bool:
+    """Tell whether an image file is called what label maps are called, or lies in their folder."""
+    stem = stem_of(path.name)
+    if stem is None:
+        return False
+    in_folder = _LABEL_FOLDER.match(path.parent.name) is not None
+    return in_folder or _LABEL_NAME.match(stem) is not None
 
 
 def channel_of(stem: str) -> tuple[str, int] | None:
