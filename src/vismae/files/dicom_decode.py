@@ -39,6 +39,7 @@ from vismae.files.dicom_codestream import codestream_shape
 from vismae.files.dicom_codestream_words import CODESTREAMS_WITH_BITS, decode_grey_words
 from vismae.files.dicom_colour import YBR, decode_colour_jpeg, decode_ybr, expected_bytes
 from vismae.files.dicom_fragments import fragment_count, without_offsets
+from vismae.files.dicom_photometry import photometry_of_grey
 from vismae.files.pixels import native_numbers, require_size
 from vismae.files.reasons import Reason
 
@@ -210,6 +211,8 @@ def _colour_of_8_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _require_tags(dataset: Dataset, element: str, name: str) -> None:
+    if not dataset.get("PhotometricInterpretation") and (known := photometry_of_grey(dataset)):
+        dataset.PhotometricInterpretation = known
     needed = _NEEDED + (_NEEDED_FOR_INTEGERS if element == "PixelData" else ())
     missing = [tag for tag in needed if dataset.get(tag) in (None, "")]
     if missing:
