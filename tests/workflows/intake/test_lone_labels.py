@@ -71,3 +71,16 @@ def test_what_a_table_gives_a_label_is_an_image(tmp_path: Path) -> None:
     table.write_text("path,label\nshape_seg.nii.gz,round\n", encoding="utf-8")
 
     assert run(table, tmp_path / "s").stored == 3
+
+
+def test_in_folders_of_one_case_each_its_files_are_paired(tmp_path: Path) -> None:
+    for name in ("case_00000", "case_00001"):
+        write_nifti(tmp_path / "in" / name / "imaging.nii.gz", IMAGE)
+        write_nifti(tmp_path / "in" / name / "segmentation.nii.gz", CLASSES)
+
+    result = run(tmp_path / "in", tmp_path / "s")
+
+    assert (result.stored, result.reasons) == (6, {})
+    for row in range(6):
+        found = result.store.read(row)
+        np.testing.assert_array_equal(found.label_map, found.pixels // 300)
