@@ -1,4 +1,5 @@
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,8 @@ def test_a_table_can_be_gone_through_again_and_is_not_held_in_memory(tmp_path: P
         (["path,split", "a,holdout"], "line 2: split 'holdout' is not known"),
         (["path,spacing_mm", "a,1;2;3;4"], "line 2: spacing_mm '1;2;3;4'"),
         (["path,spacing_mm", "a,-1"], "spacing_mm '-1'"),
+        (["path,spacing_mm", 'a,"1,5"'], "spacing_mm '1,5' may be decimal commas"),
+        (["path,spacing_mm", 'a,"5,5;1"'], "spacing_mm '5,5;1' may be decimal commas"),
         (["path,channel", "a,FLAIR"], "channel 'FLAIR' is not a whole number"),
         (["path,channel", "a,-1"], "channel -1 is negative"),
         (["path,slice_index", "a,first"], "slice_index 'first' is not a whole number"),
@@ -193,3 +196,31 @@ def test_spacing_is_slice_row_column(text: str, expected: Spacing) -> None:
 @pytest.mark.parametrize("word", ["val", "valid", "VALIDATION"])
 def test_split_words_have_synonyms(word: str) -> None:
     assert parse_split(word, "here") == "val"
+
+
+@pytest.mark.parametrize("written", ["in/\u00e4.png", "in/a\u0308.png"])
+@pytest.mark.parametrize(
+    "named", ["in/\u00e4.png", "in/a\u0308.png", "in\\\u00e4.png", ".\\in\\\u00e4.png"]
+)
+def test_a_path_may_be_spelt_as_another_system_does(
+    tmp_path: Path, written: str, named: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / written).touch()
+    table = tmp_path / "m.csv"
+    table.write_text(f"path\n{named}\n", encoding="utf-8")
+
+    [row] = ManifestTable(table)
+
+    assert row.image.path.resolve() == (tmp_path / written).resolve()
+
+
+def test_a_member_of_the_archive_beside_it_may_be_spelt_so_too(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("in/\u00e4.png", b"")
+    table = tmp_path / "m.csv"
+    table.write_text("path\nin\\a\u0308.png\n", encoding="utf-8")
+
+    [row] = ManifestTable(table)
+
+    assert row.image == FileReference(tmp_path / "images.zip", "in/\u00e4.png")

@@ -79,3 +79,27 @@ def test_entities_of_a_derivative_are_those_of_its_source() -> None:
     derived = "sub-01_ses-2_space-orig_desc-aseg_dseg"
     assert entities_of(derived, derived=True) == {"sub-01", "ses-2"}
     assert "space-MNI" in entities_of("sub-01_space-MNI_dseg", derived=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs", "cases", "alone"),
+    [
+        (["imaging", "segmentation"], {"imaging": "segmentation"}, {}, []),
+        (["CT", "Mask"], {"CT": "Mask"}, {}, []),
+        (
+            ["t1", "flair", "seg"],
+            {"t1": "seg", "flair": "seg"},
+            {"t1": "", "flair": ""},
+            [],
+        ),
+        (["a", "b", "mask"], {}, {}, ["mask"]),
+        (["ct", "liver", "seg"], {}, {}, ["seg"]),
+        (["imaging", "seg", "label"], {}, {}, ["label", "seg"]),
+        (["x", "x_seg", "mask"], {"x": "x_seg"}, {}, ["mask"]),
+        (["mask"], {}, {}, ["mask"]),
+    ],
+)
+def test_in_a_folder_of_one_case_the_label_map_may_have_no_other_name(
+    names: list[str], pairs: dict[str, str], cases: dict[str, str], alone: list[str]
+) -> None:
+    assert match_neighbours(names) == (pairs, cases, alone)

@@ -236,6 +236,7 @@ def test_philips_counts_use_the_private_factors(tmp_path: Path) -> None:
         ({}, {"RadionuclideTotalDose": 370.0}, "too little for Bq"),
         ({}, {"RadionuclideHalfLife": None}, "RadionuclideHalfLife"),
         ({}, {"RadiopharmaceuticalStartTime": None}, "RadiopharmaceuticalStartTime"),
+        ({}, {"RadionuclideHalfLife": 282240.0}, "78.4 h does not tell the day"),
         ({}, {"RadiopharmaceuticalStartDateTime": "20230101100000"}, "after the injection"),
         ({"SeriesTime": None}, {}, "start of the scan"),
     ],

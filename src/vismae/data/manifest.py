@@ -12,6 +12,7 @@ is not checked here: a missing one is rejected when it is read, and the others g
 
 import csv
 import re
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -237,8 +238,30 @@ def locate(name: str, folder: Path) -> FileReference:
     """Return where a manifest's path leads, seen from the folder of the csv.
 
     On disk first; then ``archive.zip!member``; then the ``images.zip`` beside the csv, whose
-    members may or may not repeat the leading ``images/``.
+    members may or may not repeat the leading ``images/``. A name that is not there counts as it
+    would be written on another system: with slashes for backslashes, with accents composed or not.
     """
+    found = _located(name, folder)
+    if found.member is None and not _exists(found.path):
+        for other in _other_spellings(name):
+            told = _located(other, folder)
+            if told.member is not None or _exists(told.path):
+                return told
+    return found
+
+
+def _other_spellings(name: str) -> Iterator[str]:
+    """Yield how Windows (backslashes) and macOS (accents by themselves) may have written a name."""
+    written = {name}
+    for separated in (name, name.replace("\\", "/")):
+        for form in ("NFC", "NFD"):
+            for other in (separated, unicodedata.normalize(form, separated)):
+                if other not in written:
+                    written.add(other)
+                    yield other
+
+
+def _located(name: str, folder: Path) -> FileReference:
     path = folder / name
     archive_name, separator, member = name.partition("!")
     exists = _exists(path)
@@ -291,8 +314,13 @@ def parse_spacing(text: str, where: str) -> Spacing:
     """Read millimetres: ``slice;row;column``, ``row;column``, or one number for both in-plane.
 
     Raises:
-        DataError: Not one to three positive numbers.
+        DataError: Not one to three positive numbers, or commas that may be decimal ones.
     """
+    if "," in text and (";" in text or ("." not in text and text.count(",") == 1)):
+        raise DataError(
+            f"{where}: spacing_mm '{text}' may be decimal commas or several numbers. Write "
+            "decimals with a point, and divide numbers by semicolons."
+        )
     parts = [part for part in re.split(r"[;,\s]+", text) if part]
     try:
         numbers = [float(part) for part in parts]

@@ -3,7 +3,8 @@
 * twin folders: ``imagesTr`` and ``labelsTr`` (also Val, Ts) as in the Medical Segmentation
   Decathlon and nnU-Net; ``images`` beside one of ``labels``, ``masks``, ``annotations``,
   ``segmentations``, ``label_maps``;
-* neighbours: ``X.nii.gz`` and ``X_seg.nii.gz``;
+* neighbours: ``X.nii.gz`` and ``X_seg.nii.gz``, or in a folder of one case ``imaging.nii.gz`` and
+  ``segmentation.nii.gz``;
 * ``derivatives`` of the Brain Imaging Data Structure (BIDS): ``_dseg`` belongs to the only image
   with the same entities; other derivatives are passed over.
 

@@ -3,16 +3,22 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 _PAIRABLE = re.compile(
     r"\.((nii|hdr)(\.gz)?|mha|mhd|nrrd|nhdr|png|jpe?g|tiff?|bmp)$", re.IGNORECASE
 )
-_LABEL_ENDING = re.compile(
-    r"^(.+?)[_-](seg|segmentation|dseg|label|labels|labelmap|mask|gt)$", re.IGNORECASE
-)
-_SEQUENCE_ENDING = re.compile(
-    r"^(.+)[_-](t1|t1w|t1n|t1c|t1ce|t1gd|t2|t2w|t2f|flair|pd|pdw|adc|dwi|swi|ct|pet)$",
-    re.IGNORECASE,
+_LABEL_WORDS = "seg|segmentation|dseg|label|labels|labelmap|mask|gt"
+_SEQUENCE_WORDS = "t1|t1w|t1n|t1c|t1ce|t1gd|t2|t2w|t2f|flair|pd|pdw|adc|dwi|swi|ct|pet"
+_LABEL_ENDING = re.compile(rf"^(.+?)[_-]({_LABEL_WORDS})$", re.IGNORECASE)
+_SEQUENCE_ENDING = re.compile(rf"^(.+)[_-]({_SEQUENCE_WORDS})$", re.IGNORECASE)
+# Where each case has a folder of its own, as in KiTS: imaging.nii.gz and segmentation.nii.gz.
+_LABEL_ALONE = re.compile(rf"^({_LABEL_WORDS})$", re.IGNORECASE)
+_SEQUENCE_ALONE = re.compile(rf"^({_SEQUENCE_WORDS})$", re.IGNORECASE)
+# Second label maps of one image have a number; some folders hold nothing else.
+_LABEL_NAME = re.compile(rf"^(.*[_.-])?({_LABEL_WORDS}|masks)([_-]?\d{{1,2}})?$", re.IGNORECASE)
+_LABEL_FOLDER = re.compile(
+    r"^(labels?|masks?|annotations|segmentations?|label_?maps)(Tr|Ts|Val)?$", re.IGNORECASE
 )
 _CHANNEL_ENDING = re.compile(r"^(.+)_(\d{4})$")
 # BIDS entities that tell a derivative from the image it came from.
@@ -23,6 +29,15 @@ def stem_of(name: str) -> str | None:
     """Return a file's name without suffix (``.nii.gz`` is one); None if it cannot be paired."""
     found = _PAIRABLE.search(name)
     return None if found is None else name[: found.start()]
+
+
+def named_as_label_map(path: PurePosixPath) -> bool:
+    """Tell whether an image file is called what label maps are called, or lies in their folder."""
+    stem = stem_of(path.name)
+    if stem is None:
+        return False
+    in_folder = _LABEL_FOLDER.match(path.parent.name) is not None
+    return in_folder or _LABEL_NAME.match(stem) is not None
 
 
 def channel_of(stem: str) -> tuple[str, int] | None:
@@ -67,8 +82,10 @@ def match_neighbours(names: Iterable[str]) -> tuple[dict[str, str], dict[str, st
     """Pair the files of one folder, named without suffix.
 
     ``X_seg`` (``X_label``, ``X-mask`` ...) belongs to ``X``; where there is no ``X``, to the
-    sequences ``X_t1``, ``X_flair`` and so on of one case. Between two label maps of one image
-    nothing is chosen: both stay alone.
+    sequences ``X_t1``, ``X_flair`` and so on of one case. A file that is called ``segmentation``
+    (``mask`` ...) and no more belongs to the only other image of its folder, or to sequences of
+    which each is called so. Between two label maps of one image nothing is chosen: both stay
+    alone.
 
     Returns:
         Image -> label map; image -> case, for sequences; label maps that belong to no image.
@@ -81,9 +98,9 @@ def match_neighbours(names: Iterable[str]) -> tuple[dict[str, str], dict[str, st
         if found:
             sequences[found[1]].append(image)
     count = Counter(owners.values())
-    pairs: dict[str, str] = {}
-    cases: dict[str, str] = {}
-    alone: list[str] = []
+    pairs, cases, alone = _match_by_folder(stems - set(owners))
+    if owners and pairs:  # which of them it belongs to is not clear
+        pairs, cases, alone = {}, {}, sorted(set(pairs.values()))
     for label_map, owner in owners.items():
         direct = owner in stems and owner not in owners
         drawn_on = [owner] if direct else sequences.get(owner, [])
@@ -94,6 +111,17 @@ def match_neighbours(names: Iterable[str]) -> tuple[dict[str, str], dict[str, st
         if not direct:
             cases.update(dict.fromkeys(drawn_on, owner))
     return pairs, cases, alone
+
+
+def _match_by_folder(stems: set[str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Pair the files of a case's folder, as ``match_neighbours`` does and returns them."""
+    label_maps = sorted(name for name in stems if _LABEL_ALONE.match(name))
+    images = sorted(stems - set(label_maps))
+    together = all(map(_SEQUENCE_ALONE.match, images))
+    if len(label_maps) != 1 or not (len(images) == 1 or (images and together)):
+        return {}, {}, label_maps
+    cases = dict.fromkeys(images, "") if len(images) > 1 else {}
+    return dict.fromkeys(images, label_maps[0]), cases, []
 
 
 def entities_of(stem: str, derived: bool = False) -> frozenset[str]:

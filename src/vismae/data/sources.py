@@ -106,8 +106,15 @@ def resolve_data(
         if not source.exists():
             raise DataError(f"{source}: no such file or folder. Check the path.")
         resolved.extend(_resolve(source, task, fold, keep_columns))
+    # A folder and the manifest in it are the same table, however often they are named.
+    once = {(type(found), _origin(found).resolve()): found for found in reversed(resolved)}
+    resolved = [found for found in resolved if once[type(found), _origin(found).resolve()] is found]
     _require_annotation(resolved, task)
     return resolved
+
+
+def _origin(source: DataSource) -> Path:
+    return source.origin if isinstance(source, Manifest) else source.path
 
 
 def _resolve(

@@ -167,7 +167,10 @@ def _belongs(frame: Frame, first: Frame) -> bool:
         return False
     if not frame.plane.parallel_to(first.plane):
         return False
-    return frame.plane.located or frame.modality in CROSS_SECTIONS or frame.whole == first.whole
+    if frame.plane.located or frame.whole == first.whole:
+        return True
+    # Slices without places are stacked by their numbers; objects of many frames are whole each.
+    return frame.modality in CROSS_SECTIONS and frame.plane.row is None and first.plane.row is None
 
 
 def _assemble(frames: list[Frame], lacking: frozenset[str]) -> MedicalImage:

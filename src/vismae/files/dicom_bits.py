@@ -40,7 +40,7 @@ def settle_stored_bits(words: np.ndarray, dataset: Dataset) -> np.ndarray:
         return words
     above = allocated - bits - unused_below
     values = np.right_shift(np.left_shift(words, above), above + unused_below)
-    if unused_below or _overlay_in_pixels(dataset) or _roughness(values) <= _roughness(words):
+    if unused_below or _overlay_in_pixels(dataset) or roughness(values) <= roughness(words):
         return values
     dataset.BitsStored = next(b for b in range(bits + 1, allocated + 1) if _fits(words, b))
     dataset.HighBit = dataset.BitsStored - 1
@@ -70,7 +70,7 @@ def _only_padding_is_beyond(words: np.ndarray, dataset: Dataset, bits: int) -> b
     return valid.size > 0 and _fits(valid, bits)
 
 
-def _roughness(values: np.ndarray) -> int:
+def roughness(values: np.ndarray) -> int:
     """Sum of differences between neighbours in a row."""
     return int(np.abs(np.diff(values.astype(np.int64), axis=-1)).sum())
 

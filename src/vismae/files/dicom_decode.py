@@ -36,8 +36,10 @@ from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.files.dicom_bits import settle_stored_bits
 from vismae.files.dicom_codestream import codestream_shape
+from vismae.files.dicom_codestream_words import CODESTREAMS_WITH_BITS, decode_grey_words
 from vismae.files.dicom_colour import YBR, decode_colour_jpeg, decode_ybr, expected_bytes
 from vismae.files.dicom_fragments import fragment_count, without_offsets
+from vismae.files.dicom_photometry import photometry_of_grey
 from vismae.files.pixels import native_numbers, require_size
 from vismae.files.reasons import Reason
 
@@ -209,6 +211,8 @@ def _colour_of_8_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _require_tags(dataset: Dataset, element: str, name: str) -> None:
+    if not dataset.get("PhotometricInterpretation") and (known := photometry_of_grey(dataset)):
+        dataset.PhotometricInterpretation = known
     needed = _NEEDED + (_NEEDED_FOR_INTEGERS if element == "PixelData" else ())
     missing = [tag for tag in needed if dataset.get(tag) in (None, "")]
     if missing:
@@ -270,6 +274,9 @@ def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:
             attempts["ybr"] = lambda: decode_ybr(dataset, _DECODERS.get(syntax, ""))
     if syntax == RLELossless and _is_plain(dataset):
         attempts["rle"] = lambda: _decode_rle(dataset)
+    in_words = syntax in CODESTREAMS_WITH_BITS and int(dataset.SamplesPerPixel) == 1
+    if in_words:
+        attempts["words"] = lambda: decode_grey_words(dataset, syntax)
     if plugin := _DECODERS.get(syntax):
         attempts[plugin] = lambda: pixel_array(dataset, decoding_plugin=plugin, **options)
     attempts["any decoder"] = lambda: pixel_array(dataset, **options)
@@ -278,6 +285,10 @@ def _decode(dataset: Dataset, syntax: UID, name: str) -> np.ndarray:
         if in_colour and syntax in _LOSSY_JPEG:
             attempts["colours without offsets"] = lambda: decode_colour_jpeg(
                 without_offsets(dataset, frames)
+            )
+        if in_words:
+            attempts["words without offsets"] = lambda: decode_grey_words(
+                without_offsets(dataset, frames), syntax
             )
         attempts["without offsets"] = lambda: pixel_array(
             without_offsets(dataset, frames), **options

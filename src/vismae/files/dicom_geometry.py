@@ -13,6 +13,7 @@ import numpy as np
 from pydicom import Dataset
 
 from vismae.core.types import Flag, Spacing
+from vismae.files.dicom_frame_rows import FrameRow, frame_row, row_step_mm
 from vismae.files.dicom_nuclear import reconstructed_place
 from vismae.files.dicom_numbers import number, numbers, require_numbers, whole_number
 from vismae.files.dicom_ultrasound import ultrasound_pixel_size
@@ -45,11 +46,12 @@ class FramePlane:
         rows, columns: Unit vectors along a row and along a column, LPS, (3,) each.
         row_mm: Distance between rows.
         column_mm: Distance between columns.
-        between_mm: SpacingBetweenSlices.
+        between_mm: SpacingBetweenSlices; of frames in a row, their distance.
         thickness_mm: SliceThickness.
         tilted: Whether GantryDetectorTilt is not zero.
         in_patient: Whether axes are those of the patient. Those of an ultrasound volume are its
             own: they tell its planes apart, and nothing of left and right.
+        row: What frames follow one another in that their object does not place; see ``frame_row``.
     """
 
     position: np.ndarray | None
@@ -61,6 +63,7 @@ class FramePlane:
     thickness_mm: float | None
     tilted: bool = False
     in_patient: bool = True
+    row: FrameRow | None = None
 
     @property
     def located(self) -> bool:
@@ -116,16 +119,19 @@ def frame_plane(dataset: Dataset, frame: int) -> FramePlane:
     if rows is None or columns is None or abs(rows @ columns) > 0.1:
         rows = columns = None
     row_mm, column_mm = _pixel_size(dataset, measures)
+    row = None if origin is not None and rows is not None else frame_row(dataset)
+    between_mm = _positive(measures or dataset, "SpacingBetweenSlices")
     return FramePlane(
         position=origin,
         rows=rows,
         columns=columns,
         row_mm=row_mm,
         column_mm=column_mm,
-        between_mm=_positive(measures or dataset, "SpacingBetweenSlices"),
+        between_mm=between_mm if row is None else row_step_mm(dataset),
         thickness_mm=_positive(measures or dataset, "SliceThickness"),
         tilted=abs(number(dataset, "GantryDetectorTilt") or 0.0) > _TILT_DEGREES,
         in_patient=in_volume is None,
+        row=row,
     )
 
 
@@ -199,7 +205,10 @@ def volume_geometry(planes: Sequence[FramePlane]) -> VolumeGeometry:
     flat = Spacing(alone, first.row_mm, first.column_mm)
     tilt = frozenset([Flag.GANTRY_TILT] if any(plane.tilted for plane in planes) else ())
     if not first.located:
-        return VolumeGeometry(flat, None, in_space=False, regular=True, flags=tilt)
+        in_space = first.row == "slices"
+        if in_space:
+            flat = Spacing(first.between_mm, first.row_mm, first.column_mm)
+        return VolumeGeometry(flat, None, in_space=in_space, regular=True, flags=tilt)
     if len(planes) == 1 or planes[-1].height_mm - first.height_mm <= SAME_POSITION_MM:
         step = first.normal * (first.between_mm or first.thickness_mm or 1.0)
         affine = _affine(first, step)

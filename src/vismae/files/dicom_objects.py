@@ -105,10 +105,11 @@ _SCREEN_ENDS = (" PROT", "CSA REPORT")
 _LOCALIZER_WORDS = {"LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM", "SCANOGRAM"}
 # Magnetic resonance has no word for them in ImageType, only in what the operator sees.
 _LOCALIZER_SERIES = re.compile(
-    r"\b(locali[sz]ers?|(aah)?scouts?|topograms?|scanograms?|surview)\b|^survey\b"
+    r"\b(lo[ck]ali[sz](er|ador|ateur|zatore|ator)s?|(aah)?scouts?|topograms?|scanograms?|surview)\b"
+    r"|^survey\b|^plan ?scan\b|^rep[eé]rage\b"
 )
 # GE and Philips name them by their three planes, "3-Pl T2* FGRE", or for short.
-_MR_LOCALIZER_SERIES = re.compile(r"(\b3|\bthree)[ -]?pl(ane)?s?\b|^loc\b")
+_MR_LOCALIZER_SERIES = re.compile(r"\b(3|three|tri)[ -]?pl(anes?|anar|s)?\b|^(mp)?locs?\b")
 CROSS_SECTIONS = frozenset({Modality.CT, Modality.MR, Modality.PET})
 """Images of slices; these may be stacked by their number where they have no position."""
 
@@ -131,8 +132,8 @@ def require_image(dataset: Dataset, name: str, keep: frozenset[Flag]) -> frozens
     Text may be read in a picture by BurnedInAnnotation, and where a microscope's slide was taken
     with its label.
 
-    A localizer says so in ImageType; of CT and MR, SeriesDescription is looked through for the
-    same words too, and not handed on.
+    A localizer says so in ImageType; of MR, and of CT that does not say AXIAL there,
+    SeriesDescription is looked through for the same words too, and not handed on.
 
     Args:
         dataset: The header.
@@ -261,6 +262,9 @@ def _is_localizer(dataset: Dataset) -> bool:
         return True
     modality = modality_of(dataset)
     if modality not in (Modality.CT, Modality.MR):
+        return False
+    if modality is Modality.CT and "AXIAL" in image_type_words(dataset):
+        # Whatever people call the series, as of the frame for radiosurgery: no scout view is axial.
         return False
     text = str(dataset.get("SeriesDescription") or "").strip().lower().replace("_", " ")
     if modality is Modality.MR and _MR_LOCALIZER_SERIES.search(text):

@@ -29,6 +29,8 @@ _LEAST_DOSE_BQ = 1e5
 _MOST_WEIGHT_KG = 700.0
 # After ten half-lives nothing is left to measure, so the times must be wrong.
 _MOST_HALF_LIVES = 10.0
+# Such a tracer is scanned days later too: with F-18 and the like it is the day of the injection.
+_LONG_HALF_LIFE_SECONDS = 12 * 3600.0
 # Units of real-world values (UCUM, PS3.16 CID 84 and 85) that are SUV by body weight already.
 _SUV_UNITS = {"{SUVBW}G/ML", "G/ML{SUVBW}", "{SUVBW}G/CM3", "G/CM3{SUVBW}"}
 _ACTIVITY_UNITS = {"BQ/ML", "BQ/CM3"}
@@ -387,5 +389,9 @@ def _injection(tracer: Dataset, scan: datetime, zone: tzinfo | None, name: str) 
     moment = _moment(scan.strftime("%Y%m%d"), tracer.get("RadiopharmaceuticalStartTime"))
     if moment is None:
         raise no_suv(name, "RadiopharmaceuticalStartTime is missing")
+    half_life = _number(tracer, "RadionuclideHalfLife", name)
+    if half_life > _LONG_HALF_LIFE_SECONDS:
+        day = f"a half-life of {half_life / 3600:.3g} h does not tell the day of the injection"
+        raise no_suv(name, f"RadiopharmaceuticalStartDateTime is missing, and {day}")
     # A time without a date that lies after the scan was before midnight.
     return moment - timedelta(days=1) if moment > scan else moment

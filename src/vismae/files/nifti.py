@@ -7,7 +7,7 @@ lie on one another.
 import gzip
 import math
 import zlib
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -33,6 +33,8 @@ from vismae.files.volume_customs import (
 
 _MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _COLOUR_FIELDS = ("R", "G", "B")
+# NIFTI_INTENT_LABEL of nifti1.h.
+_LABEL_INTENT = 1002
 
 
 def read_nifti(
@@ -49,7 +51,8 @@ def read_nifti(
     Stored integers are kept, with the file's slope and intercept; floats become float32.
 
     ``details`` holds ``orientation_known`` (whether the file has an affine), ``file_orientation``
-    (how its voxels were turned), ``volume_index`` and ``volumes_in_file``.
+    (how its voxels were turned), ``volume_index``, ``volumes_in_file`` and ``label_intent``
+    (whether its header calls it a label map).
 
     Raises:
         UnreadableFileError: ``truncated``, ``undecodable``, ``too-large``,
@@ -148,6 +151,7 @@ class _Volumes:
         self._require_usable(shape, dtype)
         self.shape = _three(shape)
         self.count = int(np.prod(shape[3:], dtype=int)) if len(shape) > 3 else 1
+        self.label_intent = int(cast(Any, image.header)["intent_code"]) == _LABEL_INTENT
         proxy: Any = image.dataobj
         self.slope, self.intercept = float(proxy.slope), float(proxy.inter)
         full = (*self.shape, self.count)
@@ -263,5 +267,6 @@ def _image(volumes: _Volumes, index: int, name: str, modality: Modality) -> Medi
             "file_orientation": volumes.orientation,
             "volume_index": index,
             "volumes_in_file": volumes.count,
+            "label_intent": volumes.label_intent,
         },
     )

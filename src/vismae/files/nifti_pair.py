@@ -74,8 +74,9 @@ def _beside(
     if suffix is None:
         return None
     stem, written = name[: -len(suffix)], name[-len(suffix) :]
-    for end in other:
-        twin = stem + (end.upper() if written.isupper() else end)
+    alike = [end.upper() if written[1:].isupper() else end for end in other]
+    for end in dict.fromkeys([*alike, *other, *map(str.upper, other)]):
+        twin = stem + end
         if member is None:
             if path.with_name(twin).is_file():
                 return path.with_name(twin), None

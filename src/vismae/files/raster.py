@@ -6,7 +6,7 @@ gives its indices, never its colours.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence, TiffImagePlugin, UnidentifiedImageError
@@ -15,7 +15,9 @@ from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, PixelUnit
 from vismae.files.discover import SourceFile
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
+from vismae.files.png_chunks import is_png, without_texts
 from vismae.files.reasons import Reason
+from vismae.files.signatures import HEAD_BYTES
 
 MAX_PIXELS = 178_956_970
 """Pixels of one page, or of all pages of a TIFF together times 16; Pillow's own bomb limit."""
@@ -140,7 +142,7 @@ def _read_pages(
     file: SourceFile, read_page: Callable[[Image.Image, _Written], np.ndarray]
 ) -> tuple[list[np.ndarray], _FileFacts]:
     try:
-        with file.open() as stream, Image.open(stream, formats=_FORMATS) as image:
+        with _opened(file) as stream, Image.open(stream, formats=_FORMATS) as image:
             count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
             _require_moderate(image, count, file.name)
             compression = image.info.get("compression") if image.format == "TIFF" else None
@@ -175,6 +177,14 @@ def _read_pages(
             f"{file.name}: cannot be decoded ({type(error).__name__}: {error}). Copy the file "
             f"again, or save it anew as PNG.",
         ) from error
+
+
+def _opened(file: SourceFile) -> BinaryIO:
+    """Open a file; of PNG without its texts, which Pillow refuses to hold where they are long."""
+    stream = file.open()
+    start = stream.read(HEAD_BYTES)
+    stream.seek(0)
+    return without_texts(stream) if is_png(start) else stream
 
 
 def _settle_byte_order(page: Image.Image) -> None:

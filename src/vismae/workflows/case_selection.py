@@ -13,6 +13,7 @@ from vismae.core.rundir import write_text
 from vismae.data.case_rows import CaseRows
 from vismae.data.cases import LeftOutCase, fitting_cases
 from vismae.data.store import Store
+from vismae.data.store_format import REJECTED_NAME
 
 CASES_LEFT_OUT = "cases_left_out.csv"
 
@@ -43,16 +44,16 @@ def fitting_rows(store: Store, sequences: Sequence[str], folder: Path) -> np.nda
         raise DataError(
             f"{store.address}: no case has the sequences {', '.join(sequences)} on the same "
             f"voxels: {_some(left_out)}. Images of one case share patient_id or group_id, and "
-            "case_id where a patient has several."
+            f"case_id where a patient has several.{_not_stored(store)}"
         )
     if left_out:
         logger.warning(
-            "%d cases without all of %s on the same voxels are left out (%s; files that could not "
-            "be used are in the store's rejected.csv): %s",
+            "%d cases without all of %s on the same voxels are left out (%s): %s.%s",
             len(left_out),
             ", ".join(sequences),
             CASES_LEFT_OUT,
             _some(left_out),
+            _not_stored(store),
         )
     return fits
 
@@ -75,6 +76,21 @@ def one_row_each(store: Store, sequences: Sequence[str], rows: pd.DataFrame) -> 
 def seen_rows(store: Store, sequences: Sequence[str], rows: np.ndarray) -> np.ndarray:
     """Return all rows that are looked at where ``rows`` stand for the sequences of their case."""
     return CaseRows(store, sequences).all_of(rows) if sequences else rows
+
+
+def _not_stored(store: Store) -> str:
+    """Say what ingest left out: an image is lacking too where its label map did not fit it."""
+    path = Path(store.address) / REJECTED_NAME
+    if not path.is_file():
+        return ""
+    counts = pd.read_csv(path)["reason"].value_counts().sort_index()
+    if counts.empty:
+        return ""
+    found = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+    return (
+        f" A sequence may be lacking because its file could not be used, or because its label map "
+        f"does not fit it: ingest left out {found} (rejected.csv beside the store says which)."
+    )
 
 
 def _some(left_out: Sequence[LeftOutCase]) -> str:

@@ -45,6 +45,7 @@ from vismae.workflows.intake.identity import (
 )
 from vismae.workflows.intake.ledger import Ledger
 from vismae.workflows.intake.listing import identify_files, list_sources
+from vismae.workflows.intake.overlap import TakenPlaces
 from vismae.workflows.intake.plan import plan, structures
 from vismae.workflows.intake.portion import PartSettings
 from vismae.workflows.intake.progress import progress_bar
@@ -263,10 +264,11 @@ def _ingest(
         if reopened:
             logger.warning("%d parts of the store are gone and are read again", reopened)
         ledger.forget_rejections(_WORTH_ANOTHER_LOOK)
-        listed = list_sources(ledger, sources, own)
+        taken = TakenPlaces(ledger, sources)
+        listed = list_sources(ledger, sources, own, taken)
         logger.info("found %d new files (%d known before)", listed.new, listed.known)
         bar.begin("looking at files")
-        listed += identify_files(ledger, executor)
+        listed += identify_files(ledger, executor, taken)
         plan(ledger)
         read = ReadSettings(
             identity=identity,

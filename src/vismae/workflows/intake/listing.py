@@ -24,6 +24,7 @@ from vismae.files.discover import (
     walk,
 )
 from vismae.files.found import FoundFile
+from vismae.files.nifti_pair import header_beside
 from vismae.files.reasons import Reason
 from vismae.files.signatures import Kind
 from vismae.workflows.intake.labelled import found_with_label_map
@@ -35,6 +36,7 @@ from vismae.workflows.intake.ledger import (
     as_text,
 )
 from vismae.workflows.intake.origin import Place, source_name
+from vismae.workflows.intake.overlap import TakenPlaces
 from vismae.workflows.intake.remote import RemoteSource, remote_files, reopened
 from vismae.workflows.intake.work import NewFiles, Rejection, lost_reason, rejection
 
@@ -44,7 +46,10 @@ logger = logging.getLogger(__name__)
 
 
 def list_sources(
-    ledger: Ledger, sources: Sequence[DataSource | RemoteSource], own: Iterable[Path] = ()
+    ledger: Ledger,
+    sources: Sequence[DataSource | RemoteSource],
+    own: Iterable[Path] = (),
+    taken: TakenPlaces | None = None,
 ) -> NewFiles:
     """Enter all files of the sources; nothing is opened but tables.
 
@@ -52,31 +57,34 @@ def list_sources(
         ledger: Takes them in.
         sources: Where to look.
         own: Folders and files of the ingest itself, which may lie within a source.
+        taken: Files that came already; made of the sources where it is not given.
     """
+    taken = taken or TakenPlaces(ledger, sources)
     apart = frozenset(found for path in own if (found := inode(path)) is not None)
-    return ledger.list_files(_files(ledger, sources, apart))
+    return ledger.list_files(_files(ledger, sources, apart, taken))
 
 
 def _files(
     ledger: Ledger,
     sources: Sequence[DataSource | RemoteSource],
     apart: frozenset[tuple[int, int]],
+    taken: TakenPlaces,
 ) -> Iterator[Listed | Rejection]:
-    taken: set[str] = set()
+    names: set[str] = set()
     for source in sources:
         if isinstance(source, RemoteSource):
             yield from remote_files(source, ledger.source_number(str(source.address)))
             continue
         # Paths are kept whole, so that they hold in another working directory.
         if isinstance(source, PlainSource):
-            path = source.path.absolute()
-            unique = source_name(ledger, source.name, Place(path, path), taken)
-            row = ManifestRow(unique, FileReference(path), label=source.label, split=source.split)
-            yield from _walked(row, ledger.source_number(unique), apart)
+            image = _absolute(FileReference(source.path))
+            unique = source_name(ledger, source.name, Place(image.path, image.path), names)
+            row = ManifestRow(unique, image, label=source.label, split=source.split)
+            yield from _walked(row, ledger.source_number(unique), apart, taken)
         else:
             place = Place(source.origin.absolute(), source.folder.absolute())
-            unique = source_name(ledger, source.folder.resolve().name, place, taken)
-            yield from _table_files(source, unique, ledger.source_number(unique), apart)
+            unique = source_name(ledger, source.folder.resolve().name, place, names)
+            yield from _table_files(source, unique, ledger.source_number(unique), apart, taken)
             yield from map(_without_image, source.unpaired)
 
 
@@ -86,13 +94,21 @@ def _without_image(label_map: Path) -> Rejection:
 
 
 def _walked(
-    row: ManifestRow, source: int, apart: frozenset[tuple[int, int]]
+    row: ManifestRow,
+    source: int,
+    apart: frozenset[tuple[int, int]],
+    taken: TakenPlaces | None = None,
 ) -> Iterator[Listed | Rejection]:
-    """Yield the files of a folder or the one file; all of them take over the row."""
+    """Yield the files of a folder or the one file; all of them take over the row.
+
+    Those that are taken are passed over, but for the folder that a table names.
+    """
     root = row.image.path
     for found in walk(root, apart):
         if isinstance(found, RejectedFile):
             yield rejection(found)
+            continue
+        if taken is not None and taken.comes_again(found.path):
             continue
         below = "" if found.path == root else f"/{found.path.relative_to(root).as_posix()}"
         yield _listed(source, replace(row, name=f"{row.name}{below}"), found)
@@ -107,10 +123,16 @@ def _listed(source: int, row: ManifestRow, found: FoundFile) -> Listed:
 
 
 def _table_files(
-    table: Manifest, name: str, source: int, apart: frozenset[tuple[int, int]]
+    table: Manifest,
+    name: str,
+    source: int,
+    apart: frozenset[tuple[int, int]],
+    taken: TakenPlaces,
 ) -> Iterator[Listed | Rejection]:
     seen: Counter[str] = Counter()
     for row in table.rows:
+        if table.table is None and taken.in_csv(row.image):
+            continue
         seen[row.name] += 1
         repeat = "" if seen[row.name] == 1 else f"#{seen[row.name]}"
         row = replace(
@@ -121,7 +143,7 @@ def _table_files(
         )
         if row.image.is_folder:
             # The folder of a series: its files stand in space, not in the table's order.
-            yield from _walked(row, source, apart)
+            yield from _walked(row, source, apart, None if table.table else taken)
             continue
         if apart and row.image.member is None and inode(row.image.path) in apart:
             continue
@@ -139,11 +161,19 @@ def _table_files(
 
 
 def _absolute(reference: FileReference) -> FileReference:
-    return FileReference(reference.path.absolute(), reference.member)
+    """Return where a file is read from: of the voxels of a NIfTI pair, the header."""
+    header = header_beside(reference.path, reference.member)
+    path, member = header or (reference.path, reference.member)
+    return FileReference(path.absolute(), member)
 
 
-def identify_files(ledger: Ledger, executor: Executor) -> NewFiles:
-    """Look at every file that was listed, and enter archives; returns what these added."""
+def identify_files(
+    ledger: Ledger, executor: Executor, taken: TakenPlaces | None = None
+) -> NewFiles:
+    """Look at every file that was listed, and enter archives; returns what these added.
+
+    Members of archives that are taken already are passed over.
+    """
     added = NewFiles()
     while True:
         _identify_listed(ledger, executor)
@@ -153,7 +183,7 @@ def identify_files(ledger: Ledger, executor: Executor) -> NewFiles:
         for entry, source, row in archives:
             # It was counted as new when it was listed, but only its members are files to read.
             itself = 0 if ledger.has_members(row.name) else 1
-            members = ledger.list_files(_members(row, source), within=entry)
+            members = ledger.list_files(_members(row, source, taken), within=entry)
             ledger.close_archive(entry, has_changes=members.changed > 0)
             added += members + NewFiles(new=-itself)
 
@@ -180,11 +210,13 @@ def _reject_lost(ledger: Ledger, lost: Lost[list[Unidentified]]) -> None:
     ledger.reject(number, Rejection(name, reason.value, f"{name}: {message}"))
 
 
-def _members(row: ManifestRow, source: int) -> Iterator[Listed | Rejection]:
+def _members(
+    row: ManifestRow, source: int, taken: TakenPlaces | None
+) -> Iterator[Listed | Rejection]:
     for found in archive_members(row.image.path):
         if isinstance(found, RejectedFile):
             yield rejection(found)
-        else:
+        elif taken is None or not taken.comes_again(*found.place):
             yield _listed(source, replace(row, name=f"{row.name}!{found.member}"), found)
 
 

@@ -17,6 +17,7 @@ from vismae.files.label_place import ImageBlock
 from vismae.files.label_slices import cut_like_image, whole_frame
 from vismae.files.read import read_image, read_label_map, read_where_silent
 from vismae.files.reasons import Reason
+from vismae.workflows.intake.lone_labels import require_no_lone_label_map
 from vismae.workflows.intake.records import (
     FoundSlice,
     FoundVolume,
@@ -213,9 +214,13 @@ def _read_images(
         )
 
     if word is not None:
-        return read(Modality.parse(word))
-    said = settings.modality
-    return read_where_silent(read, None if said is None else Modality.parse(said))
+        images = read(Modality.parse(word))
+    else:
+        said = settings.modality
+        images = read_where_silent(read, None if said is None else Modality.parse(said))
+    if group.kind != "dicom":
+        require_no_lone_label_map(images, entries[0])
+    return images
 
 
 def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection], begin: Begin) -> None:
