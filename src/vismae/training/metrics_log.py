@@ -137,7 +137,7 @@ class MetricsLog(L.Callback):
         self._table = MetricsTable(folder / "metrics.csv", resume_step)
         # Whatever an earlier try has shown from this step on is taken back.
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
-        self._mlflow = MlflowRecord(folder) if mlflow else None
+        self._mlflow = MlflowRecord(folder, resume_step) if mlflow else None
         self._loader = loader
         self._total = total_steps
         self._images = images_per_step
@@ -234,7 +234,7 @@ class MetricsLog(L.Callback):
             self._progress = None
         self._board.close()
         if self._mlflow is not None:
-            self._mlflow.close()
+            self._mlflow.close(finished=self._since[1] >= self._total)
 
 
 def _duration(seconds: float) -> str:
