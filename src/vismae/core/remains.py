@@ -8,7 +8,7 @@ LOCK_NAME = ".lock"
 
 # Files that are being written are named so until they are whole (``write_bytes``).
 UNFINISHED = ".unfinished"
-_UNFINISHED = re.compile(r"\..+\.unfinished(\..+)?|(last|best)\.partial")
+_UNFINISHED = re.compile(r"\..+\.unfinished(\..+)?|last\.partial")
 
 # Written before the first step: settings, what made them, who is learnt from, empty records.
 _BEFORE_THE_FIRST_STEP = {

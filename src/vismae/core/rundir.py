@@ -329,7 +329,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that readers see the old or the new one, never a half.
 
     Raises:
@@ -374,10 +374,15 @@ def provenance(command: str) -> dict[str, Any]:
     }
 
 
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave out a line that cannot be written, as on a full disk: the screen has it."""
+
+
 @contextmanager
 def log_to(folder: Path) -> Generator[None]:
     """Also write vismae's log lines to ``folder/log.txt`` (appended) while inside."""
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler = _RunLog(folder / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("vismae")
     root.addHandler(handler)
