@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,12 @@ def config(folder: Path, **settings: object) -> PretrainConfig:
 def open_and_close(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
     settings = config(folder, resume=resume, overwrite=overwrite)
     with rundir.open_run(folder, "pretrain", settings, resume=resume, overwrite=overwrite):
-        pass
+        if folder.exists():
+            has_done_something(folder)
+
+
+def has_done_something(folder: Path) -> None:
+    (folder / "metrics.csv").write_text("step,loss\n1,0.5\n")
 
 
 def test_a_folder_with_content_is_refused_and_both_ways_on_are_named(tmp_path: Path) -> None:
@@ -196,6 +202,57 @@ def test_a_run_is_not_resumed_with_settings_that_make_it_another_one(tmp_path: P
         pass
 
 
+def test_a_run_that_failed_before_its_first_step_begins_anew_in_its_folder(tmp_path: Path) -> None:
+    fail_at_the_first_step(tmp_path)
+    lower = config(tmp_path, optimizer={"lr": 0.5})
+    with rundir.open_run(tmp_path, "pretrain", lower):
+        assert not (tmp_path / "checkpoints").exists()
+        assert "tried once" in (tmp_path / "log.txt").read_text()
+    assert build_config(PretrainConfig, "pretrain", file=tmp_path / "config.yaml") == lower
+
+
+def test_a_run_without_a_step_is_resumed_with_any_settings_but_other_images(tmp_path: Path) -> None:
+    fail_at_the_first_step(tmp_path)
+    (tmp_path / "store").mkdir()
+    ingested = tmp_path / "store" / "manifest.json"
+    ingested.write_text("{}")
+    with (
+        pytest.raises(RunFolderError, match="not empty"),
+        rundir.open_run(tmp_path, "pretrain", config(tmp_path)),
+    ):
+        pytest.fail("was opened")
+    lower = config(tmp_path, optimizer={"lr": 0.5}, trainer={"accumulate": 3})
+    with rundir.open_run(tmp_path, "pretrain", lower, resume=True):
+        assert ingested.exists()
+    other = config(tmp_path, store=None, data={"sources": ["b"]})
+    with (
+        pytest.raises(RunFolderError, match=r"data\.sources was \[\], now \['b'\]"),
+        rundir.open_run(tmp_path, "pretrain", other, resume=True),
+    ):
+        pytest.fail("was resumed")
+
+
+def fail_at_the_first_step(folder: Path) -> None:
+    with suppress(MemoryError), rundir.open_run(folder, "pretrain", config(folder)):
+        logging.getLogger("vismae.test").info("tried once")
+        rundir.write_json(folder / "checkpoints" / "images.json", {})
+        (folder / "checkpoints" / "last.partial").write_bytes(b"half")
+        (folder / "metrics.csv").write_text("step\n")
+        raise MemoryError
+
+
+@pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "nan_step/step.json", "plan.yaml"])
+def test_a_folder_with_a_result_is_not_begun_anew(tmp_path: Path, name: str) -> None:
+    fail_at_the_first_step(tmp_path)
+    rundir.write_text(tmp_path / name, "kept")
+    with (
+        pytest.raises(RunFolderError, match="not empty"),
+        rundir.open_run(tmp_path, "pretrain", config(tmp_path)),
+    ):
+        pytest.fail("was opened")
+    assert (tmp_path / name).read_text() == "kept"
+
+
 def study(folder: Path, **changes: object) -> StudyConfig:
     settings = {
         "out": folder,
@@ -233,7 +290,7 @@ def test_a_study_is_not_resumed_with_further_settings_of_its_runs(
     changes: dict[str, object], named: str, tmp_path: Path
 ) -> None:
     with rundir.open_run(tmp_path, "study", study(tmp_path)):
-        pass
+        has_done_something(tmp_path)
     with (
         pytest.raises(RunFolderError, match=named),
         rundir.open_run(tmp_path, "study", study(tmp_path, **changes), resume=True),
@@ -243,7 +300,7 @@ def test_a_study_is_not_resumed_with_further_settings_of_its_runs(
 
 def test_a_study_grows_by_tasks_starts_and_seeds(tmp_path: Path) -> None:
     with rundir.open_run(tmp_path, "study", study(tmp_path)):
-        pass
+        has_done_something(tmp_path)
     begun = study(tmp_path)
     larger = study(
         tmp_path,
@@ -269,7 +326,7 @@ def test_a_start_may_take_part_in_a_task_that_is_added(tmp_path: Path) -> None:
         return study(tmp_path, tasks=tasks, starts={"ours": own, "none": {}})
 
     with rundir.open_run(tmp_path, "study", growing({"heart": heart}, {"heart": "h"})):
-        pass
+        has_done_something(tmp_path)
     both = {"heart": heart, "lung": {"kind": "segment", "sources": ["b"]}}
     larger = growing(both, {"heart": "h", "lung": "l"})
     with rundir.open_run(tmp_path, "study", larger, resume=True):
@@ -418,6 +475,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     (path / "inside").mkdir(parents=True)
     with pytest.raises(OSError, match="folder"):
         rundir.write_text(path, "new")
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(TypeError):
+        rundir.write_bytes(tmp_path / "file", "no bytes")  # pyright: ignore[reportArgumentType]
+    assert (tmp_path / "file").read_bytes() == b"old"
+    (tmp_path / "file").unlink()
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 

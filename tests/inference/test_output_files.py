@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from vismae.inference.output_files import remove_unfinished, whole_or_none
+from vismae.core.remains import remove_unfinished
+from vismae.inference.output_files import whole_or_none
 
 KILLED = """
 import os, signal, sys

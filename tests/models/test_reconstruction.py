@@ -44,3 +44,16 @@ def test_padded_pixels_never_count(normalise: bool):
     if not normalise:
         difference = unpatchify(prediction, 2, 3, 5) - image
         assert losses[0] == pytest.approx(difference.square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (3, 4)])
+def test_hidden_patches_that_all_weigh_nothing_teach_nothing(size: tuple[int, int]):
+    image, hidden = torch.randn(1, 1, *size), torch.tensor([[True, True, False, False]])
+    for weights, expected in (([0.0, 0.0, 1.0, 1.0], 0.0), ([0.0, 1e-3, 1.0, 1.0], 4.0)):
+        prediction = (patchify(image, 2) + 2.0).requires_grad_()
+        loss = reconstruction_loss(prediction, image, hidden, patch_weights=torch.tensor([weights]))
+        loss.backward()
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+        assert prediction.grad is not None
+        assert bool(prediction.grad.any()) == (expected > 0.0)
+        assert torch.isfinite(prediction.grad).all()

@@ -27,7 +27,7 @@ from vismae.models import (
     save_reference_checkpoint,
 )
 from vismae.models.comparison_plan import CLASSIFIERS, SEGMENTERS
-from vismae.models.weights import NETWORKS, Model, write_atomically
+from vismae.models.weights import NETWORKS, Model
 
 
 def card_of(module: Model) -> ModelCard:
@@ -161,15 +161,6 @@ def test_unknown_segmentation_network_is_an_error(small: SwinConfig):
 def test_module_that_is_no_model_is_an_error():
     with pytest.raises(ModelError, match="Linear is no vismae model"):
         kind_of(torch.nn.Linear(1, 1))
-
-
-def test_failed_write_leaves_the_old_file(tmp_path: Path):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomically(path, "no bytes")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_may_be_plain_text(small: SwinConfig, tmp_path: Path):

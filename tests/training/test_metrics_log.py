@@ -1,6 +1,7 @@
 """The table of a run: each step once, also after a kill in the middle of a line."""
 
 import csv
+import errno
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from torch._utils import ExceptionWrapper
 
 from vismae.core.errors import DataError
+from vismae.training import metrics_log
 from vismae.training.metrics_log import MetricsTable, TimedLoader
 
 
@@ -85,3 +87,30 @@ def test_an_error_of_a_loader_process_is_the_sentence_it_was_there() -> None:
     with pytest.raises(DataError) as found:
         next(batches)
     assert str(found.value) == "shard 3 is damaged.\nIngest again."
+
+
+def test_rows_that_cannot_be_written_come_later_with_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.csv"
+    table = MetricsTable(path, 0)
+    table.write(1, {"loss": 0.5})
+
+    def full(*arguments: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        patch.setattr(metrics_log, "write_text", full)
+        table.write(2, {"loss": 0.25})
+        table.write(3, {"loss": 0.125})
+    table.write(4, {"loss": 0.0625})
+    assert [row["step"] for row in read(path)] == ["1", "2", "3", "4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        table.write(5, {"loss": 0.0})
+    table.close()
+    assert [row["loss"] for row in read(path)] == ["0.5", "0.25", "0.125", "0.0625", "0"]
+    assert [message.partition("(")[2] for message in caplog.messages] == [
+        "No space left on device); tried again later"
+    ] * 2

@@ -86,6 +86,13 @@ def test_a_store_without_two_classes_is_refused(tmp_path: Path):
         labelled_halves(unlabelled, 100)
 
 
+def test_halves_that_tell_nothing_apart_are_refused_before_the_run(tmp_path: Path):
+    of_one_class = [(f"P{number}", "a", "train") for number in range(4)]
+    judged = [(f"V{number}", "ab"[number % 2], "val") for number in range(8)]
+    with pytest.raises(DataError, match=r"2 classes 1 are among the 4 images to learn from"):
+        labelled_halves(store_of(tmp_path / "store", *of_one_class, *judged), 100)
+
+
 def test_a_patient_in_both_splits_is_refused(tmp_path: Path):
     facts = [(f"P{number}", "ab"[number % 2], "train") for number in range(4)]
     store = store_of(tmp_path / "store", *facts, ("P0", "a", "val"), ("P1", "b", "val"))

@@ -1,5 +1,6 @@
 """A plan is measured on real steps, adds up, and leaves nothing behind."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,18 @@ from vismae.workflows.plan import PretrainPlan, flops_per_image, plan
 
 
 def test_a_plan_tells_the_network_the_steps_and_what_they_need(
-    unlabelled: Path, pretrain_config: Callable[..., PretrainConfig], tmp_path: Path
+    unlabelled: Path,
+    pretrain_config: Callable[..., PretrainConfig],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "vismae")
     settings = {"trainer.max_steps": 3000, "trainer.devices": 2, "trainer.accumulate": 2}
     config = pretrain_config(tmp_path / "run", unlabelled, **settings)
     found = plan(config)
     assert not config.out.exists()
+    # Not the steps, rate and folder of the trial.
+    assert caplog.messages == ["measuring 20 steps"]
     model = SwinMAE.from_size("nano", in_channels=1)
     assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert found.schedule == Schedule(images_per_step=16, total_steps=3000, epoch_length=12)

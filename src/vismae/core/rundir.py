@@ -23,9 +23,9 @@ from pydantic import BaseModel
 
 from vismae.core.errors import RunFolderError
 from vismae.core.launch import is_main_process
+from vismae.core.remains import LOCK_NAME, UNFINISHED, is_unbegun, remove_unfinished
 from vismae.core.settings import to_yaml
 
-LOCK_NAME = ".lock"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 MODEL = Path("model")
 
@@ -43,7 +43,8 @@ def open_run(
 ) -> Generator[Path]:
     """Hold a run folder for one command: refusal, lock, log, configuration, provenance.
 
-    Processes that train beside the first one only get the folder.
+    Processes that train beside the first one only get the folder. Where a command failed before it
+    had done anything, the folder counts as empty but for its log.
 
     Args:
         folder: The run folder, made if missing.
@@ -64,7 +65,7 @@ def open_run(
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder} is a file; --out needs a folder.")
     held = _entries(folder)
-    if held and not (resume or overwrite):
+    if held and not (resume or overwrite or is_unbegun(folder)):
         go_on = "--resume to continue the run in it, " if hasattr(config, "resume") else ""
         raise RunFolderError(
             f"{folder} is not empty (it holds {', '.join(held[:4])}). Use {go_on}--overwrite to "
@@ -72,9 +73,11 @@ def open_run(
         )
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        if overwrite:
+        remove_unfinished(folder)
+        again = not resume and is_unbegun(folder)
+        if overwrite or again:
             _refuse_needed(folder, config)
-            _empty(folder)
+            _empty(folder, but={"log.txt"} if again else set())
         # How this start was asked for is no part of the run: given back by --config, "overwrite"
         # would empty the folder once more.
         asked = {name: False for name in ("resume", "overwrite") if hasattr(config, name)}
@@ -106,6 +109,7 @@ _FREE_ON_RESUME = {
     *("seeds", "folds", "label_fractions", "label_patients", "bootstrap", "keep_models"),
     *("executor", "workers", "run_hours", "only_report", "worst_cases", "qualities"),
 }
+_OF_STORE = {"data.sources", "fold", "task.kind", "model.sequences"}
 # Parts whose keys are the user's own: a further one is a change, and none of a newer vismae.
 _OWN_KEYS = ("settings", "segment", "classify", "pretrain", "init_for", "label_values")
 # Of a study's tasks: how results are shown; of its starts: which of the tasks they take part in.
@@ -122,6 +126,9 @@ def _refuse_changed(folder: Path, settings: str) -> None:
     if not before.is_file():
         return
     old, new = (dict(_dotted(yaml.safe_load(t))) for t in (before.read_text(), settings))
+    # Without a result any may change, but for those that images already ingested depend on.
+    if is_unbegun(folder, with_stores=True):
+        old, new = ({k: v for k, v in each.items() if k in _OF_STORE} for each in (old, new))
     differing = [
         name
         for name in sorted(set(old) - _FREE_ON_RESUME)
@@ -202,7 +209,7 @@ def _paths_in(value: object) -> Generator[Path]:
             yield from _paths_in(inner)
 
 
-def _empty(folder: Path) -> None:
+def _empty(folder: Path, but: set[str]) -> None:
     """Remove what a folder holds; refuse folders that no command can have made."""
     place = folder.resolve()
     # Not Path.home(), which fails for a user that the machine does not know, as in a container.
@@ -212,7 +219,7 @@ def _empty(folder: Path) -> None:
             f"{folder} will not be emptied: it is or holds the home or the working folder. Use "
             "another --out."
         )
-    for name in _entries(folder):
+    for name in set(_entries(folder)) - but:
         entry = folder / name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -322,14 +329,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that readers see the old or the new one, never a half.
 
     Raises:
         OSError: It cannot be written, such as where a folder has that name; names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -367,10 +374,15 @@ def provenance(command: str) -> dict[str, Any]:
     }
 
 
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave out a line that cannot be written, as on a full disk: the screen has it."""
+
+
 @contextmanager
 def log_to(folder: Path) -> Generator[None]:
     """Also write vismae's log lines to ``folder/log.txt`` (appended) while inside."""
-    handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    handler = _RunLog(folder / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("vismae")
     root.addHandler(handler)

@@ -1,12 +1,11 @@
 """Files that appear whole or not at all, whoever writes them."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_UNFINISHED = re.compile(r"\.\d+\.unfinished(\..+)?")
+from vismae.core.remains import UNFINISHED
 
 
 @contextmanager
@@ -18,8 +17,8 @@ def whole_or_none(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own, since one as long as a name may be cannot be lengthened.
-    suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
-    temporary = path.with_name(f".{os.getpid()}.unfinished{suffix}")
+    ending = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+    temporary = path.with_name(f".{os.getpid()}{UNFINISHED}{ending}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -29,10 +28,3 @@ def whole_or_none(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes were writing below a folder that is held by this one."""
-    for path in folder.rglob(".*.unfinished*"):
-        if _UNFINISHED.fullmatch(path.name):
-            path.unlink(missing_ok=True)

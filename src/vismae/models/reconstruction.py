@@ -101,12 +101,13 @@ def reconstruction_loss(
         normalise_patches: Compare with each patch scaled to mean 0, variance 1.
         normalise_eps: Added to the patch variance; 1e-6 is MAE's, but then flat patches of medical
             images blow up noise, and 1e-3 trains better.
-        patch_weights: Weight of each patch in the mean; None weighs all alike.
+        patch_weights: Weight of each patch in the mean, not below 0; None weighs all alike.
         normalise_side_px: Side of the squares that are scaled; the patches when None.
 
     Returns:
-        Scalar; 0 only for a perfect fill-in, NaN if no patch is hidden (a mean over nothing;
-        checking would make the computer wait for the GPU in every step).
+        Scalar; 0 only for a perfect fill-in, or where all hidden patches weigh 0; NaN if no patch
+        is hidden and all weigh alike (a mean over nothing; checking would make the computer wait
+        for the GPU in every step).
     """
     patch_size = _patch_side(prediction, image)
     target = image.float()
@@ -117,11 +118,13 @@ def reconstruction_loss(
     target = patchify(target, patch_size)
     real = real_pixels(image, patch_size)
     weight = hidden.float() if patch_weights is None else hidden * patch_weights.float()
+    # Weights of 0 may leave nothing, as where a small batch hides background alone.
+    least = 0.0 if patch_weights is None else torch.finfo(weight.dtype).tiny
     square = (prediction.float() - target).square()
     if real is None:
-        return (square.mean(dim=-1) * weight).sum() / weight.sum()
+        return (square.mean(dim=-1) * weight).sum() / weight.sum().clamp(min=least)
     pixel_weight = weight[:, :, None] * real
-    return (square * pixel_weight).sum() / pixel_weight.sum()
+    return (square * pixel_weight).sum() / pixel_weight.sum().clamp(min=least)
 
 
 def _patch_side(prediction: Tensor, image: Tensor) -> int:

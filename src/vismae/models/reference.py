@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vismae.core.errors import ModelError
 from vismae.core.preprocessing import Preprocessing
-from vismae.core.rundir import CHECKPOINT, MODEL
+from vismae.core.rundir import CHECKPOINT, MODEL, write_bytes
 from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
 from vismae.models.foreign import without_wrapper
@@ -36,7 +36,6 @@ from vismae.models.weights import (
     load_model,
     network_of,
     read_safetensors,
-    write_atomically,
 )
 from vismae.models.windows import relative_position_index
 
@@ -194,7 +193,7 @@ def save_reference_checkpoint(module: Model, path: str | PathLike[str]) -> None:
             state[official_name.rsplit(".", 1)[0] + _INDEX] = index.clone()
     buffer = io.BytesIO()
     torch.save({"model": state}, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def require_official(module: Model) -> OfficialModel:

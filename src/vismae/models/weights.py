@@ -4,7 +4,6 @@ The only form in which a trained model leaves vismae. No pickle, so opening one 
 """
 
 import json
-import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from vismae.core.errors import ModelError
 from vismae.core.model_card import MODEL_FORMAT_VERSION, ModelCard, TaskCard
+from vismae.core.rundir import write_bytes
 from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
 from vismae.models.comparison import ComparisonClassifier, ComparisonSegmenter
@@ -189,8 +189,8 @@ def save_model(module: Model, card: ModelCard, folder: str | PathLike[str]) -> N
         )
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().contiguous().cpu() for name, value in module.state_dict().items()}
-    write_atomically(folder / WEIGHTS_FILE, safetensors.torch.save(state))
-    write_atomically(folder / CARD_FILE, (card.model_dump_json(indent=2) + "\n").encode())
+    write_bytes(folder / WEIGHTS_FILE, safetensors.torch.save(state))
+    write_bytes(folder / CARD_FILE, (card.model_dump_json(indent=2) + "\n").encode())
 
 
 def load_model(folder: str | PathLike[str]) -> Model:
@@ -296,16 +296,3 @@ def list_first(phrases: list[str], limit: int = 10) -> str:
     """Join phrases for a message, at most ``limit`` of them, ending with a full stop."""
     more = f"; and {len(phrases) - limit} more" if len(phrases) > limit else ""
     return "; ".join(phrases[:limit]) + more + "."
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees half of it, not even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """The weights with the best validation score so far, kept on disk so that a kill loses nothing."""
 
+import io
 import math
-import os
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from vismae.core.rundir import write_bytes
 
 
 class BestModel:
@@ -28,15 +30,18 @@ class BestModel:
 
         Without a validation score (NaN) the latest weights are kept. After a resume the same step
         gives the same score, so what was kept from beyond the resume point stays right.
+
+        Raises:
+            OSError: It cannot be written, as on a full disk; names the file, which stays as it was.
         """
         scoreless = math.isnan(value) and math.isnan(self.value)
         if not (scoreless or value > self.value or (math.isnan(self.value) and value == value)):
             return
         self.step, self.value = step, value
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        torch.save({"step": step, "value": value, "model": model.state_dict()}, partial)
-        os.replace(partial, self._path)
+        # Not straight into the file: torch makes a RuntimeError of a full disk.
+        content = io.BytesIO()
+        torch.save({"step": step, "value": value, "model": model.state_dict()}, content)
+        write_bytes(self._path, content.getbuffer())
 
     def load_into(self, model: nn.Module) -> None:
         """Put the kept weights into a model; does nothing where none were kept."""

@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
 from vismae.core.errors import VismaeError
 from vismae.core.processes import spawning_without_main, stop_signals_held
 from vismae.core.rundir import write_text
+from vismae.training.board import Board
 from vismae.training.memory import peak_memory_gib
 from vismae.training.mlflow_record import MlflowRecord
 from vismae.training.modules import TrainingModule
@@ -69,7 +70,10 @@ def _as_it_was(error: VismaeError) -> VismaeError:
 
 
 class MetricsTable:
-    """``metrics.csv``: one row per logged step; columns may come later and stay empty before."""
+    """``metrics.csv``: one row per logged step; columns may come later and stay empty before.
+
+    A row that cannot be written, as on a full disk, is written with a later one.
+    """
 
     def __init__(self, path: Path, resume_step: int) -> None:
         self._path = path
@@ -81,6 +85,7 @@ class MetricsTable:
             whole = [row for row in rows if None not in row.values() and row["step"].isdecimal()]
             self._rows = [row for row in whole if int(row["step"]) <= resume_step]
         self._columns = list(dict.fromkeys(name for row in self._rows for name in row)) or ["step"]
+        self._is_behind = False
         self._rewrite()
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -93,12 +98,25 @@ class MetricsTable:
         else:
             self._rows.append({"step": str(step), **texts})
         self._columns += new
-        if new or same_step:
-            self._rewrite()
-        else:
-            with self._path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, self._columns, restval="", lineterminator="\n")
-                writer.writerow(self._rows[-1])
+        try:
+            if new or same_step or self._is_behind:
+                self._rewrite()
+            else:
+                with self._path.open("a", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, self._columns, restval="", lineterminator="\n")
+                    writer.writerow(self._rows[-1])
+            self._is_behind = False
+        except OSError as error:
+            if not self._is_behind:
+                why = error.strerror or error
+                logger.warning("%s cannot be written (%s); tried again later", self._path, why)
+            self._is_behind = True
+
+    def close(self) -> None:
+        """Write what could not be written before."""
+        if self._is_behind:
+            with suppress(OSError):
+                self._rewrite()
 
     def _rewrite(self) -> None:
         text = io.StringIO()
@@ -135,9 +153,8 @@ class MetricsLog(L.Callback):
         mlflow: bool = False,
     ) -> None:
         self._table = MetricsTable(folder / "metrics.csv", resume_step)
-        # Whatever an earlier try has shown from this step on is taken back.
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
-        self._mlflow = MlflowRecord(folder) if mlflow else None
+        self._board = Board(folder / "tensorboard", purge_step=resume_step + 1)
+        self._mlflow = MlflowRecord(folder, resume_step) if mlflow else None
         self._loader = loader
         self._total = total_steps
         self._images = images_per_step
@@ -153,15 +170,14 @@ class MetricsLog(L.Callback):
     def write(self, step: int, values: dict[str, float]) -> None:
         """Add numbers to the record of a step."""
         self._table.write(step, values)
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.scalars(step, values)
         if self._mlflow is not None:
             self._mlflow.write(step, values)
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """Show a picture file in TensorBoard too."""
         with Image.open(path) as image:
-            self._board.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+            self._board.picture(step, name, np.asarray(image.convert("RGB")))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the line on a terminal."""
@@ -232,9 +248,10 @@ class MetricsLog(L.Callback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+        self._table.close()
         self._board.close()
         if self._mlflow is not None:
-            self._mlflow.close()
+            self._mlflow.close(finished=self._since[1] >= self._total)
 
 
 def _duration(seconds: float) -> str:

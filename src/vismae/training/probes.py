@@ -64,7 +64,7 @@ def labelled_halves(store: Store, most_images: int, seed: int = 0) -> LabelledHa
 
     Raises:
         DataError: Fewer than two classes with two patients each, several classes in one label,
-            or a patient in both splits.
+            a patient in both splits, or classes that cannot be told apart by the halves.
     """
     index = store.columns(["patient_id", "split", "label", "modality"])
     index = index.astype({"patient_id": object, "split": object, "label": object})
@@ -83,7 +83,22 @@ def labelled_halves(store: Store, most_images: int, seed: int = 0) -> LabelledHa
         places = np.sort(rng.choice(len(part), count, replace=False))
         chosen = part.iloc[places]
         parts += [chosen.index.to_numpy(), encode_labels(chosen["label"], classes)]
-    return LabelledHalves(*parts, classes=classes)
+    halves = LabelledHalves(*parts, classes=classes)
+    _require_both(halves, store.address)
+    return halves
+
+
+def _require_both(halves: LabelledHalves, where: str) -> None:
+    """Raise where nothing could be learnt or judged; the first look would fail, hours later."""
+    learnt, judged = (len(np.unique(c)) for c in (halves.learn_classes, halves.judge_classes))
+    if learnt < 2 or judged == 0:
+        raise DataError(
+            f"{where}: of its {len(halves.classes)} classes {learnt} are among the "
+            f"{len(halves.learn_rows)} images to learn from and {judged} among the "
+            f"{len(halves.judge_rows)} to judge by; at least 2 and 1 are needed. Put patients of "
+            "each class into the splits train and val, raise monitor.images, or leave monitor.data "
+            "out."
+        )
 
 
 def _of_common_classes(rows: pd.DataFrame, where: str) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from vismae.core.recipe import (
     StartFacts,
     plan_finetuning,
 )
+from vismae.core.remains import is_unbegun
 from vismae.core.rundir import open_run, write_text
 from vismae.core.settings import build_config
 from vismae.core.types import PixelUnit
@@ -171,7 +172,7 @@ def as_before(config: FinetuneConfig) -> FinetuneConfig:
     Its recipe was chosen when it began; nothing is chosen anew on the way.
     """
     before = config.out / "config.yaml"
-    if not before.is_file():
+    if not before.is_file() or is_unbegun(config.out, with_stores=True):
         return config
     earlier = build_config(FinetuneConfig, "finetune", before).model_dump()
     settings = config.model_dump()

@@ -27,6 +27,7 @@ from vismae.core.errors import DataError, RunFolderError
 from vismae.core.executor import Limits, open_executor
 from vismae.core.intake_account import IntakeAccount
 from vismae.core.processes import available_cores
+from vismae.core.remains import remove_unfinished
 from vismae.core.rundir import locked
 from vismae.core.types import Flag
 from vismae.data.labels import join_class_names
@@ -260,6 +261,8 @@ def _ingest(
     ):
         columns = request_columns(sources, config)
         refuse_other_request(ledger, config, columns, identity)
+        for folder in (private, config.store) if not config.dry_run else ():
+            remove_unfinished(folder)
         reopened = results.reopen_lost_parts(ledger, config.store)
         if reopened:
             logger.warning("%d parts of the store are gone and are read again", reopened)

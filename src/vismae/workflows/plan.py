@@ -22,7 +22,6 @@ from vismae.core.rundir import CHECKPOINT
 from vismae.models.contrastive import SwinSimCLR
 from vismae.models.mae import SwinMAE
 from vismae.models.weights import load_model
-from vismae.training import metrics_log
 from vismae.training.trainer import Schedule, plan_schedule
 from vismae.workflows.pretrain import pretrain
 
@@ -111,7 +110,7 @@ def plan(config: PretrainConfig) -> PretrainPlan:
         run = Path(folder) / "run"
         started = {"out": run, "resume": False, "overwrite": False}
         trial = config.model_copy(update={**started, "trainer": trainer, "monitor": monitor})
-        with _without_progress():
+        with _without_news_of_the_trial():
             model = load_model(pretrain(trial).model)
         images_per_step = config.data.batch_size * config.trainer.accumulate
         rate, wait, memory = _measured(run / "metrics.csv", images_per_step)
@@ -137,15 +136,21 @@ def plan(config: PretrainConfig) -> PretrainPlan:
 
 
 @contextmanager
-def _without_progress() -> Generator[None]:
-    """Keep the trial's own progress, which counts the warm-up, from the user."""
-    progress = logging.getLogger(metrics_log.__name__)
-    level = progress.level
-    progress.setLevel(logging.WARNING)
+def _without_news_of_the_trial() -> Generator[None]:
+    """Keep the trial's own lines from the user: its steps, rate and folder are not the run's."""
+
+    def concerns_user(record: logging.LogRecord) -> bool:
+        """Tell whether somebody has to know, as of an image that cannot be read."""
+        return record.levelno >= logging.WARNING or not record.name.startswith("vismae")
+
+    handlers = logging.getLogger().handlers
+    for handler in handlers:
+        handler.addFilter(concerns_user)
     try:
         yield
     finally:
-        progress.setLevel(level)
+        for handler in handlers:
+            handler.removeFilter(concerns_user)
 
 
 def flops_per_image(model: SwinMAE | SwinSimCLR, image_size: tuple[int, int]) -> int:

@@ -208,9 +208,13 @@ def _train(
         if not isinstance(model, SwinMAE):
             return
         path = folder / "figures" / f"fill_in_{step:07d}.png"
-        with share.timed():
-            draw_fill_in_sheet(path, model, examples, preprocessing)
-            log.picture(step, "fill_in", path)
+        try:
+            with share.timed():
+                draw_fill_in_sheet(path, model, examples, preprocessing)
+                log.picture(step, "fill_in", path)
+        except OSError as error:
+            # As on a full disk: no reason to lose the steps since the last resume point.
+            logger.warning("%s cannot be written (%s)", path, error.strerror or error)
 
     contrasts = config.method == "simclr"
     module_type = ContrastiveModule if contrasts else PretrainModule

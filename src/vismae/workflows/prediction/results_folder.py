@@ -7,9 +7,9 @@ from pathlib import Path
 from vismae.core.config import PredictConfig
 from vismae.core.config_model import EmbedConfig
 from vismae.core.errors import SettingError
+from vismae.core.remains import remove_unfinished
 from vismae.core.rundir import locked, log_to, open_run, provenance, write_json, write_text
 from vismae.core.settings import to_yaml
-from vismae.inference.output_files import remove_unfinished
 
 
 @contextmanager
