@@ -17,6 +17,7 @@ from vismae.data.fingerprint import fingerprint, overlap
 from vismae.data.labels import apply_mapping, label_names
 from vismae.data.splits import label_fraction_patients, patients_at, patients_of
 from vismae.data.store import Store
+from vismae.data.store_format import REJECTED_NAME
 from vismae.workflows.label_study.plan import Budget, budgets_of
 from vismae.workflows.label_study.task_stores import (
     IN_EVERY_STORE,
@@ -25,6 +26,7 @@ from vismae.workflows.label_study.task_stores import (
     require_subgroups,
     shown_apart,
 )
+from vismae.workflows.preparation import of_modality
 from vismae.workflows.task_data import divide_task, task_card
 
 _EXTRA = "extra_"
@@ -59,6 +61,7 @@ class PreparedTask:
             of a training or validation patient; None where there is none.
         label_values: Value in the label maps -> class (segmentation).
         unlearnt: Classes that no training patient has, in some fold.
+        unused: What of the data is in no run, such as ``3 images without a label``.
     """
 
     name: str
@@ -70,6 +73,7 @@ class PreparedTask:
     twins: Path | None
     label_values: dict[int, int] | None
     unlearnt: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def prepare_task(
@@ -116,6 +120,7 @@ def prepare_task(
         _write_twins(folder / "tasks" / name / "twins.csv", name, first.twins),
         first.card.label_values,
         tuple(sorted(frozenset().union(*(part.unlearnt for part in divided.values())))),
+        first.unused(),
     )
 
 
@@ -131,6 +136,10 @@ def _write_twins(path: Path, name: str, twins: Sequence[str]) -> Path | None:
     )
     write_text(path, pd.DataFrame({"patient_id": twins}).to_csv(index=False))
     return path
+
+
+def _counted(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 class _Divided:
@@ -176,6 +185,20 @@ class _Divided:
         learnt = patients.isin(set(patients_of(self.splits, ["train", "val"])))
         found = overlap(fingerprint(rows[learnt]), rows[patients.isin(set(tested))])
         return list(found.same_pixels)
+
+    def unused(self) -> tuple[str, ...]:
+        """Say what of the data is in no run."""
+        said: list[str] = []
+        rejected = self.store.folder / REJECTED_NAME
+        if rejected.is_file() and (files := len(pd.read_csv(rejected))):
+            where = f"{REJECTED_NAME} of the store says why"
+            said.append(f"{_counted(files, 'file')} that could not be used ({where})")
+        index = self.store.columns(["modality"])
+        images = of_modality(index, self.config.data.modality, self.store.address)
+        if without := len(images) - len(self.rows):
+            label = "label map" if self._segments else "label"
+            said.append(f"{_counted(without, 'image')} without a {label}")
+        return tuple(said)
 
     def missing_classes(self, patients: Sequence[str]) -> list[str]:
         """Return the classes of the training patients of which these have no image."""
