@@ -1,6 +1,7 @@
 """Labels that are corrected between two calls are told, and never mixed with the old ones."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from factories import write_png
-from stores import SMALL_RUN
+from stores import SMALL_RUN, classification_store
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import DataError, TrainingError
 from vismae.core.settings import build_config
@@ -136,3 +137,24 @@ def test_a_fine_tuning_does_not_go_on_with_other_labels(tmp_path: Path) -> None:
     longer = {**options, "trainer.max_steps": 4, "resume": True}
     with pytest.raises(DataError, match=r"label of 1 image \(patient or group p00"):
         finetune(build_config(FinetuneConfig, "finetune", options=longer))
+
+
+def test_a_fine_tuning_does_not_go_on_where_its_store_has_grown(tmp_path: Path) -> None:
+    store = classification_store(tmp_path / "store", 12)
+    options = {
+        **SMALL_RUN,
+        "task.kind": "classify",
+        "data.sources": [store.folder],
+        "out": tmp_path / "run",
+        "trainer.max_steps": 2,
+    }
+    finetune(build_config(FinetuneConfig, "finetune", options=options))
+    longer = {**options, "trainer.max_steps": 4, "resume": True}
+    shutil.rmtree(store.folder)
+    # Patients without a split are divided anew: one that was learnt from would be tested.
+    classification_store(store.folder, 17)
+    with pytest.raises(DataError, match="images may have been added to it or labels corrected"):
+        finetune(build_config(FinetuneConfig, "finetune", options=longer))
+    shutil.rmtree(store.folder)
+    classification_store(store.folder, 12)
+    assert finetune(build_config(FinetuneConfig, "finetune", options=longer)).steps == 4
