@@ -5,6 +5,7 @@ from vismae.core.errors import DataError
 from vismae.data.labels import (
     apply_mapping,
     classes_from_labels,
+    doubtful_classes,
     encode_labels,
     join_class_names,
     label_mapping,
@@ -165,3 +166,14 @@ def test_names_that_scores_could_not_tell_apart_are_refused(given: list[str], me
 def test_a_name_from_the_data_may_not_be_that_of_a_class_without_one() -> None:
     with pytest.raises(DataError, match=r"'class 1' is there twice.*Name the classes"):
         segmentation_class_names(3, (), {2: "class 1"})
+
+
+def test_second_spellings_and_missing_words_are_told_before_they_become_classes() -> None:
+    assert doubtful_classes(["benign", "malignant", "grade 1", "grade 2", "-1", "1"]) == []
+    told = doubtful_classes(["Benign", "benign", "1", "1.0", "NA", "A  low", "a low", "A-low"])
+    assert [sentence.split(" are different classes")[0] for sentence in told[1:]] == [
+        "'Benign', 'benign'",
+        "'1', '1.0'",
+        "'A  low', 'a low'",
+    ]
+    assert told[0].startswith("'NA' is taken for a class")

@@ -1,5 +1,7 @@
 """DeLong against the sum over all pairs, scikit-learn, and simulation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -64,14 +66,32 @@ def test_the_clustered_variance_is_that_of_repeated_studies() -> None:
     assert np.mean(estimated) == pytest.approx(np.var(found), rel=0.2)
 
 
-def test_the_paired_test_is_the_ratio_of_difference_and_standard_error() -> None:
-    scores, truth = two_classifiers(90, 1, ties=True)
-    auroc, covariance = by_all_pairs(scores, truth)
-    error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+@pytest.mark.parametrize("n", [12, 90])
+def test_the_paired_test_is_welchs_of_what_the_cases_of_both_classes_say(n: int) -> None:
+    scores, truth = two_classifiers(n, 1, ties=True)
+    positive, negative = scores[:, truth, None], scores[:, None, ~truth]
+    wins = (positive > negative) + 0.5 * (positive == negative)
+    gap = wins[0] - wins[1]
+    # What the negative cases say, about 0, is what the difference varies by beside the positive.
+    parts = gap.mean(axis=1), gap.mean() - gap.mean(axis=0)
+    welch: Any = stats.ttest_ind(*parts, equal_var=False)
     result = compare_auroc(scores[0], scores[1], truth)
-    assert result.p_value == pytest.approx(2 * stats.norm.sf(abs(auroc[0] - auroc[1]) / error))
-    assert result.difference.estimate == pytest.approx(auroc[0] - auroc[1])
-    assert result.difference.high - result.difference.low == pytest.approx(2 * 1.959964 * error)
+    assert result.difference.estimate == pytest.approx(gap.mean())
+    assert result.p_value == pytest.approx(welch.pvalue)
+    limits = welch.confidence_interval(0.95)
+    assert (result.difference.low, result.difference.high) == pytest.approx(tuple(limits))
+
+
+def test_two_patients_of_a_class_do_not_make_chance_a_finding() -> None:
+    rng = np.random.default_rng(9)
+    truth = np.arange(17) < 2
+    draws = rng.normal(size=(400, 2, 17))
+    found = [compare_auroc(first, second, truth) for first, second in draws]
+    p_values = np.array([one.p_value for one in found])
+    # The normal distribution calls 17 % and 6 % of them different.
+    assert np.mean(p_values < 0.05) < 0.13
+    assert np.mean(p_values < 0.001) < 0.04
+    assert all(-1 <= one.difference.low <= one.difference.high <= 1 for one in found)
 
 
 def test_limits_stay_within_0_and_1_and_are_those_of_the_logit() -> None:
@@ -79,7 +99,11 @@ def test_limits_stay_within_0_and_1_and_are_those_of_the_logit() -> None:
     scores = np.array([0.1, 0.2, 0.3, 0.4, 0.7, 0.5, 0.8, 0.9, 0.95, 0.99])
     interval = auroc_interval(scores, truth)
     auroc, covariance = by_all_pairs(np.stack([scores, scores]), truth)
-    half = 1.959964 * np.sqrt(covariance[0, 0]) / (auroc[0] * (1 - auroc[0]))
+    wins = scores[truth, None] > scores[None, ~truth]
+    parts = np.var(wins.mean(axis=1), ddof=1) / 5, np.var(wins.mean(axis=0), ddof=1) / 5
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 4 + parts[1] ** 2 / 4)
+    reach = stats.t.isf(0.025, freedom)
+    half = reach * np.sqrt(covariance[0, 0]) / (auroc[0] * (1 - auroc[0]))
     assert interval.estimate == pytest.approx(0.96)
     logit_of_low = np.log(interval.low / (1 - interval.low))
     assert logit_of_low == pytest.approx(np.log(0.96 / 0.04) - half, abs=1e-5)

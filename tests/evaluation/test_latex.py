@@ -30,3 +30,7 @@ def test_a_bracket_at_the_start_of_a_row_is_no_length_of_the_rule_before_it() ->
 
 def test_a_backslash_is_escaped_once() -> None:
     assert escape(r"a\b_{c}") == r"a\textbackslash{}b\_\{c\}"
+
+
+def test_signs_that_the_font_shows_as_other_letters_are_set_as_mathematics() -> None:
+    assert escape("grade <3|≥ 3 × 2>1") == r"grade $<$3\textbar{}$\geq$ 3 $\times$ 2$>$1"

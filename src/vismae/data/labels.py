@@ -19,6 +19,7 @@ RESERVED_NAMES = ("mean", "all")
 """What scores call the mean over classes and all classes at once."""
 NOT_ANNOTATED = "ignore"
 """Name that nnU-Net gives to the value of pixels that nobody annotated."""
+_MISSING_WORDS = ("nan", "na", "n/a", "<na>", "null", "none", "?")
 
 
 def label_mapping(values: Iterable[int]) -> dict[int, int]:
@@ -223,6 +224,39 @@ def classes_from_labels(labels: Iterable[object], multi_label: bool = False) -> 
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
+
+
+def doubtful_classes(names: Iterable[str]) -> list[str]:
+    """Return a sentence on each class that may be none: a second spelling, or a missing label.
+
+    Args:
+        names: Of the classes, as the data write them.
+    """
+    spellings: dict[str, list[str]] = {}
+    said: list[str] = []
+    for name in names:
+        spellings.setdefault(_spelled_alike(name), []).append(name)
+        if name.lower() in _MISSING_WORDS:
+            said.append(
+                f"'{name}' is taken for a class. If it says that the label is missing, leave these "
+                "cells of column label empty."
+            )
+    for several in spellings.values():
+        if len(several) > 1:
+            named = ", ".join(f"'{name}'" for name in several)
+            said.append(
+                f"{named} are different classes, but differ only in capitals, blanks or how a "
+                "number is written. If they are one, write them alike in column label."
+            )
+    return said
+
+
+def _spelled_alike(name: str) -> str:
+    """Return what different spellings of a name share: ``Grade  1`` and ``grade 1``, 1 and 1.0."""
+    try:
+        return str(float(name))
+    except ValueError:
+        return " ".join(name.lower().split())
 
 
 def encode_labels(

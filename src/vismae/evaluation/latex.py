@@ -12,7 +12,13 @@ _SPECIAL = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "–": "--",
+    # In the font that LaTeX begins with, these three stand for other letters.
+    "<": "$<$",
+    ">": "$>$",
+    "|": r"\textbar{}",
     "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
     "−": r"$-$",
     "\u202f": r"\,",
 }

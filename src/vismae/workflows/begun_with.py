@@ -1,8 +1,9 @@
-"""The images a pre-training began with, which it keeps however its store grows meanwhile."""
+"""The images that a training began with, which it keeps however its store grows meanwhile."""
 
 import json
 import logging
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,45 @@ def images_of_run(folder: Path, store: Store, rows: pd.DataFrame) -> pd.DataFram
     return first
 
 
-def _checksum(rows: pd.DataFrame) -> int:
-    """Return a number that tells these rows, with their patients and modalities, from others."""
-    hashes = pd.util.hash_pandas_object(rows[["modality", "unit", "patient_id"]], index=True)
+def require_same_division(folder: Path, store: Store, train: np.ndarray, val: np.ndarray) -> None:
+    """Refuse to go on with other images to learn from or to validate on, or with other labels.
+
+    A store that grows is divided anew where its rows bear no split: a patient that was learnt from
+    could become one to be tested. Test patients that are added do no harm.
+
+    Args:
+        folder: The run folder; keeps what the run begins with.
+        store: Where the images are.
+        train: Row numbers to learn from.
+        val: Row numbers to validate on.
+
+    Raises:
+        DataError: They are not what the run began with.
+    """
+    path = folder / IMAGES
+    columns = ("modality", "unit", "patient_id", "label", "shard")
+    rows = [store.columns(list(columns), chosen) for chosen in (train, val)]
+    shards = sorted({int(shard) for part in rows for shard in part["shard"]})
+    content = "".join(str(store.manifest["shards"][shard]["sha256"]) for shard in shards)
+    now = {
+        "images": len(train),
+        "checksum": [*(_checksum(part, columns) for part in rows), zlib.crc32(content.encode())],
+    }
+    if not resume_step(folder) or not path.is_file():
+        if is_main_process():
+            write_json(path, now)
+    elif json.loads(path.read_text(encoding="utf-8")) != now:
+        raise DataError(
+            f"{store.address} does not hold the images, labels and division that {folder} began "
+            "with (images may have been added to it or labels corrected, and patients without a "
+            "split been divided anew). Resume with the store as it was, or start a new run with "
+            "another --out."
+        )
+
+
+def _checksum(
+    rows: pd.DataFrame, columns: Sequence[str] = ("modality", "unit", "patient_id")
+) -> int:
+    """Return a number that tells these rows, with what they say, from others."""
+    hashes = pd.util.hash_pandas_object(rows[list(columns)], index=True)
     return zlib.crc32(np.ascontiguousarray(hashes.to_numpy()).tobytes())

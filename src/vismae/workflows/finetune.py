@@ -53,6 +53,7 @@ from vismae.workflows.adapted_network import (
     require_start_fits,
     require_start_possible,
 )
+from vismae.workflows.begun_with import require_same_division
 from vismae.workflows.finetune_plan import as_before, plan_task
 from vismae.workflows.preparation import load_start, resolve_preprocessing, with_units
 from vismae.workflows.scoring import mean_dice, score_classes, selection_metric, selection_score
@@ -113,6 +114,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         ) as folder,
     ):
         data = team.in_turn(lambda: open_task_data(config, folder))
+        require_same_division(folder, data.store, data.train, data.val)
         source, contract = load_start(config.init)
         plan = plan_task(config, data, source)
         for name, why in plan.reasons.items():

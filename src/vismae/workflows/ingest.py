@@ -56,9 +56,9 @@ from vismae.workflows.intake.remote import RemoteSource, remote_source
 from vismae.workflows.intake.request import describe, refuse_other_request, request_columns
 
 REQUEST_NAME = "request.json"
-_LEDGER_NAME = "ledger.sqlite"
+LEDGER_NAME = "ledger.sqlite"
 _PRELOAD = ("vismae.workflows.intake.portion",)
-_SALT_NAME = "salt"
+SALT_NAME = "salt"
 # Reasons that may have passed by the next time: another machine, more memory, a mended disk.
 _WORTH_ANOTHER_LOOK = (
     *("not-found", "unreadable", "needs-extra", "label-without-image"),
@@ -250,7 +250,7 @@ def _ingest(
     # A trial must not touch the private folder of the store that it is a trial for.
     home = None if config.dry_run else config.salt
     private = make_private_folder(private_folder(config.store, home))
-    identity = Identity(read_salt(config.salt or private / _SALT_NAME), config.keep_ids)
+    identity = Identity(read_salt(config.salt or private / SALT_NAME), config.keep_ids)
     limits = Limits(config.file_seconds, config.file_memory_gib)
     workers = config.workers or available_cores()
     with (
@@ -310,7 +310,7 @@ def _ingest(
 
 def _open_ledger(private: Path, config: IngestConfig) -> Ledger:
     """Open the ledger of a store to go on with, or begin a new one with an empty store."""
-    path = private / _LEDGER_NAME
+    path = private / LEDGER_NAME
     if config.overwrite:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -160,8 +160,16 @@ class _Page:
         left_out = pd.read_csv(self.found.folder / "left_out.csv")
         failed = self.found.runs[self.found.runs["state"] == "failed"]
         twins = {name: task.twins for name, task in self.found.tasks.items() if task.twins}
-        if left_out.empty and not twins and (self.found.runs["state"] == "finished").all():
+        unused = {name: task.unused for name, task in self.found.tasks.items() if task.unused}
+        if (
+            left_out.empty
+            and not twins
+            and not unused
+            and (self.found.runs["state"] == "finished").all()
+        ):
             self.report.text("Nothing: every task had every label budget, and no run failed.")
+        for name, said in unused.items():
+            self.report.text(f"{name}: in no run are {' and '.join(said)}.")
         for name, table in twins.items():
             self.report.text(
                 f"{name}: {len(read_patients_csv(table))} test patients or groups, of whom an "

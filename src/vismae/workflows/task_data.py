@@ -17,6 +17,7 @@ from vismae.core.rundir import write_text
 from vismae.data.labels import (
     apply_mapping,
     classes_from_labels,
+    doubtful_classes,
     encode_labels,
     label_mapping,
     names_by_class,
@@ -24,6 +25,7 @@ from vismae.data.labels import (
     refuse_not_annotated,
     segmentation_class_names,
 )
+from vismae.data.manifest import SEQUENCE_COLUMN
 from vismae.data.splits import (
     fold_split,
     label_fraction_patients,
@@ -33,8 +35,11 @@ from vismae.data.splits import (
     write_splits_csv,
 )
 from vismae.data.store import Store
+from vismae.data.store_files import is_remote
+from vismae.training.trainer import resume_step
 from vismae.workflows.case_selection import fitting_rows, one_row_each, seen_rows
 from vismae.workflows.preparation import of_modality, open_images
+from vismae.workflows.same_images import store_as_begun
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +89,7 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
         DataError: There are no labels, or splits or classes do not fit.
     """
     sequences = config.model.sequences
-    store = open_images(
-        config.data.sources, folder / "store", config.task.kind, config.fold, sequences
-    )
+    store = _open_store(config, folder)
     index = store.columns(LABEL_COLUMNS)
     rows, splits = divide_task(store, config, fitting_rows(store, sequences, folder))
     if is_main_process():
@@ -122,6 +125,22 @@ def open_task_data(config: FinetuneConfig, folder: Path) -> TaskData:
     card = task_card(store, rows, config)
     labels = None if config.task.kind == "segment" else _encode_all(index, rows, card)
     return TaskData(store, train, val, test, withheld, pretraining, card, sequences, labels)
+
+
+def _open_store(config: FinetuneConfig, folder: Path) -> Store:
+    sources, into, sequences = config.data.sources, folder / "store", config.model.sequences
+    if not config.resume or any(map(is_remote, sources)):
+        return open_images(sources, into, config.task.kind, config.fold, sequences)
+    return store_as_begun(
+        sources,
+        into,
+        None,
+        goes_on=resume_step(folder) > 0,
+        cure="begin anew with --overwrite or another --out",
+        task=config.task.kind,
+        fold=config.fold,
+        keep_column=(SEQUENCE_COLUMN,) if sequences else (),
+    )
 
 
 def _labelled_patients(
@@ -243,6 +262,8 @@ def _classification_card(rows: pd.DataFrame, config: FinetuneConfig) -> TaskCard
         names, "Rename the label in column label or its folder, and in task.classes if it is there"
     )
     logger.info("classes: %s", ", ".join(names))
+    for sentence in doubtful_classes(names):
+        logger.warning("%s", sentence)
     return TaskCard(classes=names, multi_label=multi_label)
 
 

@@ -92,6 +92,23 @@ def test_a_class_that_no_training_patient_has_is_known_before_the_first_run(tmp_
     assert prepared("classify", every, tmp_path / "out", label_fractions=[1.0]).unlearnt == ()
 
 
+def test_what_no_run_uses_is_counted(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with StoreWriter(store) as writer:
+        for number in range(12):
+            pixels = np.full((8, 8), number, np.uint8)
+            label = None if number == 3 else "ab"[number % 2]
+            writer.add(record(f"p{number}", pixels, label=label), pixels)
+    assert prepared("classify", store, tmp_path / "out", label_fractions=[1.0]).unused == (
+        "1 image without a label",
+    )
+    (store / "rejected.csv").write_text("file,reason,meaning\n1,not-found,no\n2,empty,no\n")
+    assert prepared("classify", store, tmp_path / "out", label_fractions=[1.0]).unused == (
+        "2 files that could not be used (rejected.csv of the store says why)",
+        "1 image without a label",
+    )
+
+
 def test_a_task_without_any_budget_or_test_patient_is_refused(tmp_path: Path) -> None:
     store = classification_store(tmp_path / "a", 12).folder
     with pytest.raises(DataError, match="none of the label budgets: 5 %"):

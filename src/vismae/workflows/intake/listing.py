@@ -27,6 +27,7 @@ from vismae.files.found import FoundFile
 from vismae.files.nifti_pair import header_beside
 from vismae.files.reasons import Reason
 from vismae.files.signatures import Kind
+from vismae.workflows.intake.entry_facts import row_to_json
 from vismae.workflows.intake.labelled import found_with_label_map
 from vismae.workflows.intake.ledger import (
     Identified,
@@ -62,6 +63,34 @@ def list_sources(
     taken = taken or TakenPlaces(ledger, sources)
     apart = frozenset(found for path in own if (found := inode(path)) is not None)
     return ledger.list_files(_files(ledger, sources, apart, taken))
+
+
+def has_changed(
+    ledger: Ledger, sources: Sequence[DataSource | RemoteSource], own: Iterable[Path] = ()
+) -> bool:
+    """Tell whether sources hold other files than the ledger knows, or say other things of them.
+
+    Args:
+        ledger: Of a finished ingest; no file is entered.
+        sources: Where to look.
+        own: As for ``list_sources``.
+    """
+    apart = frozenset(found for path in own if (found := inode(path)) is not None)
+    entries = ledger.db.execute("SELECT name, size, changed_ns, row, state FROM entry").fetchall()
+    known = {os.fsdecode(name): (size, mark, row) for name, size, mark, row, _ in entries}
+    archives = [os.fsdecode(name) for name, *_, state in entries if state == "opened"]
+    left_out = {os.fsdecode(name) for name, *_, state in entries if state == "rejected"}
+    seen: set[str] = set()
+    for found in _files(ledger, sources, apart):
+        if isinstance(found, Rejection) or found.rejection is not None:
+            continue
+        name, facts = found.row.name, row_to_json(found.row)
+        marks = ((found.size, found.change_mark), *found.earlier)
+        if known.get(name) not in [(*mark, facts) for mark in marks]:
+            return True
+        seen.add(name)
+    members = tuple(f"{name}!" for name in archives)
+    return any(not name.startswith(members) for name in known.keys() - seen - left_out)
 
 
 def _files(

@@ -166,8 +166,8 @@ class TaskSection:
             caption = (
                 f"{self.name}, every class with {with_labels(budget)}: mean over runs and "
                 f"{self.unit}s with a value [95 % interval over both]; n of these {self.unit}s. "
-                "For HD95 less is better. Differences of single classes are not adjusted for their "
-                "number."
+                "For HD95 less is better; where a class is missed wholly it has none, so look at "
+                "its n too. Differences of single classes are not adjusted for their number."
             )
         else:
             table = aurocs_by_class(self._rows, starts, config.baseline, budget)

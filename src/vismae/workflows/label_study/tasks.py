@@ -1,10 +1,8 @@
 """A study's tasks before the first run: stores, label budgets, test patients, what to picture."""
 
-import csv
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -12,22 +10,25 @@ import numpy as np
 import pandas as pd
 
 from vismae.core.config import FinetuneConfig
-from vismae.core.errors import DataError, SettingError
+from vismae.core.errors import DataError
 from vismae.core.rundir import write_bytes, write_text
 from vismae.core.study_config import StudyConfig, StudyTask
 from vismae.data.fingerprint import fingerprint, overlap
 from vismae.data.labels import apply_mapping, label_names
-from vismae.data.sources import fold_tables
 from vismae.data.splits import label_fraction_patients, patients_at, patients_of
 from vismae.data.store import Store
-from vismae.workflows.ingest import open_or_ingest
-from vismae.workflows.label_study.plan import Budget, budgets_of, folds_of
+from vismae.data.store_format import REJECTED_NAME
+from vismae.workflows.label_study.plan import Budget, budgets_of
+from vismae.workflows.label_study.task_stores import (
+    IN_EVERY_STORE,
+    MODALITY,
+    open_stores,
+    require_subgroups,
+    shown_apart,
+)
+from vismae.workflows.preparation import of_modality
 from vismae.workflows.task_data import divide_task, task_card
 
-SUBGROUPS = ("scanner", "manufacturer", "site", "hospital", "centre", "center", "sex", "age_band")
-"""Columns that are shown apart wherever the data have them."""
-_IN_EVERY_STORE = ("manufacturer", "sex", "age_band")
-_MODALITY = "modality"
 _EXTRA = "extra_"
 # More pictures than anyone looks at, and few enough to keep for every run.
 _MOST_PICTURED = 200
@@ -60,6 +61,7 @@ class PreparedTask:
             of a training or validation patient; None where there is none.
         label_values: Value in the label maps -> class (segmentation).
         unlearnt: Classes that no training patient has, in some fold.
+        unused: What of the data is in no run, such as ``3 images without a label``.
     """
 
     name: str
@@ -71,6 +73,7 @@ class PreparedTask:
     twins: Path | None
     label_values: dict[int, int] | None
     unlearnt: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def prepare_task(
@@ -90,7 +93,7 @@ def prepare_task(
         DataError: The data cannot be read, or hold nobody to test.
         SettingError: A subgroup is no column of the data.
     """
-    stores = _stores(config, name, folder)
+    stores = open_stores(config, name, folder)
     divided = {
         fold: _Divided(Store(path), finetunings[fold], name) for fold, path in stores.items()
     }
@@ -117,6 +120,7 @@ def prepare_task(
         _write_twins(folder / "tasks" / name / "twins.csv", name, first.twins),
         first.card.label_values,
         tuple(sorted(frozenset().union(*(part.unlearnt for part in divided.values())))),
+        first.unused(),
     )
 
 
@@ -134,83 +138,8 @@ def _write_twins(path: Path, name: str, twins: Sequence[str]) -> Path | None:
     return path
 
 
-def _stores(config: StudyConfig, name: str, folder: Path) -> dict[int | None, Path]:
-    """Return the store of each fold; folds of the reference's layout are stores of their own."""
-    task = config.tasks[name]
-    columns = _subgroup_columns(name, task)
-    stores: dict[int | None, Path] = {}
-    shared: Path | None = None
-    for fold in folds_of(config):
-        if shared is None:
-            at = name if fold is None else f"{name}, fold {fold}"
-            store = open_or_ingest(
-                task.sources,
-                folder / "stores" / at,
-                task=task.kind,
-                fold=fold,
-                keep_column=columns,
-            )
-            stores[fold] = store.folder
-            # What does not hold the division of this very fold serves all folds.
-            shared = None if store.manifest.get("fold") == fold and fold else store.folder
-        else:
-            stores[fold] = shared
-    return stores
-
-
-def _subgroup_columns(task_name: str, task: StudyTask) -> tuple[str, ...]:
-    """Return the columns of the task's csv tables that are to be shown apart.
-
-    Raises:
-        SettingError: The tables lack a column that was asked for.
-    """
-    tables = [table for source in task.sources for table in _tables(source)]
-    headers = [_header(table) for table in tables]
-    if not headers:
-        return ()
-    shared = [name for name in headers[0] if all(name in other for other in headers)]
-    _require_subgroups(task_name, task, shared)
-    return tuple(name for name in shared if name in _shown_apart(task))
-
-
-def _shown_apart(task: StudyTask) -> tuple[str, ...]:
-    """Return the names of columns to look for; the modality is shown apart without being asked."""
-    named = (name.lower() for name in task.subgroups)
-    return tuple(dict.fromkeys((*SUBGROUPS, *(name for name in named if name != _MODALITY))))
-
-
-def _require_subgroups(task_name: str, task: StudyTask, columns: Sequence[str]) -> None:
-    """Refuse subgroups that the data say nothing of, before hours of training.
-
-    Raises:
-        SettingError: A column is missing; names those there are and the most similar one.
-    """
-    known = list(dict.fromkeys((*columns, *_IN_EVERY_STORE, _MODALITY)))
-    for name in task.subgroups:
-        if name.lower() not in known:
-            close = get_close_matches(name.lower(), known, n=1)
-            hint = f"Did you mean {close[0]}?" if close else "Take one of these, or leave it out."
-            raise SettingError(
-                f"Task '{task_name}': subgroups has '{name}', but its data have no such column "
-                f"(known: {', '.join(known)}; of several tables, what all have). {hint}"
-            )
-
-
-def _tables(source: Path) -> Iterable[Path]:
-    if source.suffix.lower() == ".csv":
-        return [source]
-    manifest = source / "manifest.csv"
-    if manifest.is_file():
-        return [manifest]
-    return [path for splits in fold_tables(source).values() for path in splits.values()]
-
-
-def _header(table: Path) -> list[str]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            return [name.strip().lower() for name in next(csv.reader(file), [])]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{table} cannot be read ({error}). Check the path.") from error
+def _counted(count: int, what: str) -> str:
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 class _Divided:
@@ -256,6 +185,20 @@ class _Divided:
         learnt = patients.isin(set(patients_of(self.splits, ["train", "val"])))
         found = overlap(fingerprint(rows[learnt]), rows[patients.isin(set(tested))])
         return list(found.same_pixels)
+
+    def unused(self) -> tuple[str, ...]:
+        """Say what of the data is in no run."""
+        said: list[str] = []
+        rejected = self.store.folder / REJECTED_NAME
+        if rejected.is_file() and (files := len(pd.read_csv(rejected))):
+            where = f"{REJECTED_NAME} of the store says why"
+            said.append(f"{_counted(files, 'file')} that could not be used ({where})")
+        index = self.store.columns(["modality"])
+        images = of_modality(index, self.config.data.modality, self.store.address)
+        if without := len(images) - len(self.rows):
+            label = "label map" if self._segments else "label"
+            said.append(f"{_counted(without, 'image')} without a {label}")
+        return tuple(said)
 
     def missing_classes(self, patients: Sequence[str]) -> list[str]:
         """Return the classes of the training patients of which these have no image."""
@@ -331,14 +274,14 @@ class _Divided:
         Raises:
             SettingError: A subgroup is no column of the store.
         """
-        wanted, there = _shown_apart(task), self.store.column_names
+        wanted, there = shown_apart(task), self.store.column_names
         extra = [name.removeprefix(_EXTRA) for name in there if name.startswith(_EXTRA)]
         # Of a store there is no table whose header could have been looked at before.
-        _require_subgroups(self.name, task, extra)
+        require_subgroups(self.name, task, extra)
         columns = {name: f"{_EXTRA}{name}" for name in wanted if name in extra}
-        columns |= {n: n for n in _IN_EVERY_STORE if n in wanted and n not in columns}
+        columns |= {n: n for n in IN_EVERY_STORE if n in wanted and n not in columns}
         rows = self._rows_of(self.test)
-        values = self.store.columns(["patient_id", _MODALITY, *columns.values()], rows)
+        values = self.store.columns(["patient_id", MODALITY, *columns.values()], rows)
         values = values.astype(object).rename(columns={at: name for name, at in columns.items()})
         table = values.groupby("patient_id", sort=True).agg(_one_value).reset_index()
         return table.dropna(axis="columns", how="all").astype(str)
