@@ -81,7 +81,7 @@ def has_changed(
     archives = [os.fsdecode(name) for name, *_, state in entries if state == "opened"]
     left_out = {os.fsdecode(name) for name, *_, state in entries if state == "rejected"}
     seen: set[str] = set()
-    for found in _files(ledger, sources, apart):
+    for found in _files(ledger, sources, apart, TakenPlaces(ledger, sources)):
         if isinstance(found, Rejection) or found.rejection is not None:
             continue
         name, facts = found.row.name, row_to_json(found.row)
