@@ -296,14 +296,9 @@ def _ingest(
             report = config.report or config.store / REPORT_NAME
             write_report(report, config.store, account, with_pictures=write.keep_pixels)
         write_private(private / REQUEST_NAME, request)
-    result = IngestResult(
-        config.store,
-        account,
-        listed.new,
-        listed.changed,
-        time.perf_counter() - started,
-        salt=config.salt,
-    )
+    took = time.perf_counter() - started
+    new, changed = listed.new, listed.changed
+    result = IngestResult(config.store, account, new, changed, took, salt=config.salt)
     _require_enough(result, config)
     return result
 
