@@ -107,7 +107,8 @@ def _turned_like(
     if not (np.abs(steps).sum(axis=0) == 1).all() or not (np.abs(steps).sum(axis=1) == 1).all():
         return slices, affine  # not voxels of the image's size
     turned = affine.copy()
-    order, flipped = [0, 0, 0], []
+    order = [0, 0, 0]
+    flipped: list[int] = []
     for axis, row in enumerate(steps):  # columns, rows, slices of the image
         own = int(np.flatnonzero(row)[0])
         order[2 - axis] = 2 - own
@@ -115,7 +116,7 @@ def _turned_like(
         if row[own] < 0:
             flipped.append(2 - axis)
             turned[:3, 3] += affine[:3, own] * (slices.shape[2 - own] - 1)
-    return np.ascontiguousarray(np.flip(slices.transpose(order), flipped)), turned
+    return np.ascontiguousarray(np.flip(slices.transpose(order), tuple(flipped))), turned
 
 
 def _voxels_apart(affine: np.ndarray, block: ImageBlock) -> float:
