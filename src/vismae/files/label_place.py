@@ -72,7 +72,9 @@ def lay_on_image(
     as_stored = details.get("file_orientation")
     if not (known and image_known) and as_stored is not None:
         return as_stored.to_slices(stored)
-    slices = own.to_slices(stored)
+    slices, affine = own.to_slices(stored), own.affine
+    if known and block.image.affine is not None:
+        slices, affine = _turned_like(block.image.affine, slices, affine)
     if block.image.affine is None or slices.shape != block.shape:
         return slices
     if not known:
@@ -82,7 +84,7 @@ def lay_on_image(
             f"0, or no directions are given), so it cannot be laid on {block.image.source}. Save "
             "it again with the affine of the image.",
         )
-    apart = _voxels_apart(own.affine, block)
+    apart = _voxels_apart(affine, block)
     if apart > _MOST_VOXELS:
         raise UnreadableFileError(
             Reason.LABEL_GEOMETRY,
@@ -92,6 +94,29 @@ def lay_on_image(
             "resample it onto the image with nearest neighbour.",
         )
     return slices
+
+
+def _turned_like(
+    image: np.ndarray, slices: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn slices and their affine into the nearest directions of an image's slices.
+
+    A DICOM series is in the order of its own normal, as of a patient who lies on the belly.
+    """
+    steps = np.rint(np.linalg.solve(image[:3, :3], affine[:3, :3])).astype(int)
+    if not (np.abs(steps).sum(axis=0) == 1).all() or not (np.abs(steps).sum(axis=1) == 1).all():
+        return slices, affine  # not voxels of the image's size
+    turned = affine.copy()
+    order = [0, 0, 0]
+    flipped: list[int] = []
+    for axis, row in enumerate(steps):  # columns, rows, slices of the image
+        own = int(np.flatnonzero(row)[0])
+        order[2 - axis] = 2 - own
+        turned[:3, axis] = affine[:3, own] * row[own]
+        if row[own] < 0:
+            flipped.append(2 - axis)
+            turned[:3, 3] += affine[:3, own] * (slices.shape[2 - own] - 1)
+    return np.ascontiguousarray(np.flip(slices.transpose(order), tuple(flipped))), turned
 
 
 def _voxels_apart(affine: np.ndarray, block: ImageBlock) -> float:

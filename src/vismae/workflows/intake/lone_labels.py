@@ -43,7 +43,7 @@ def require_no_lone_label_map(images: Sequence[MedicalImage], entry: Entry) -> N
         Reason.LABEL_WITHOUT_IMAGE,
         f"{entry.file.name}: a label map {how}, but no image is known that it belongs to. Give "
         "both in one folder with names that belong together (X and X_seg), or in a manifest with "
-        "the column label_map.",
+        "the columns path (of a DICOM series its folder) and label_map.",
     )
 
 

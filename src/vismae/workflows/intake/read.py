@@ -224,18 +224,28 @@ def _read_images(
 
 
 def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection], begin: Begin) -> None:
-    """Give each slice its label map; drop the slices of a file whose label map does not fit."""
+    """Give each slice its label map; drop the slices of a file whose label map does not fit.
+
+    A label map is that of one file, or of all slices of a series whose folder its row names.
+    """
     loaded: dict[str, np.ndarray | None] = {}
     frames = Counter(part.entry.file.name for part in volume.slices)
+    of_series = _labels_of_series(volume, begin)
     kept: list[FoundSlice] = []
     for part in volume.slices:
         name, reference = part.entry.file.name, part.entry.row.label_map
         if reference is None:
             kept.append(part)
             continue
+        if isinstance(of_series, np.ndarray):
+            part.label_map = of_series[part.number]
+            kept.append(part)
+            continue
         if name not in loaded:
             begin(part.entry.number)
             try:
+                if of_series is not None:
+                    raise of_series
                 loaded[name] = _read_labels(reference, part, frames[name])
             except UnreadableFileError as error:
                 rejected.append(Rejection(name, str(error.reason), str(error)))
@@ -245,6 +255,35 @@ def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection], begin: Be
             part.label_map = label_maps[part.place]
             kept.append(part)
     volume.slices = kept
+
+
+def _labels_of_series(volume: FoundVolume, begin: Begin) -> np.ndarray | UnreadableFileError | None:
+    """Return the label map, (S, H, W), that all slices of an image share, or why it does not fit.
+
+    Returns:
+        None where slices have label maps of their own, or share one of a single slice.
+    """
+    slices = volume.slices
+    references = {part.entry.row.label_map for part in slices}
+    files = {part.entry.file.name for part in slices}
+    if None in references or len(references) > 1 or len(files) < 2:
+        return None
+    first = slices[0]
+    if first.entry.file.kind != "dicom" or len(slices) != len(first.image.pixels):
+        return None
+    if any(part.image is not first.image for part in slices):
+        return None
+    reference = next(filter(None, references))
+    begin(first.entry.number)
+    try:
+        return _read_labels(reference, first, len(slices))
+    except UnreadableFileError as error:
+        why = error
+    try:  # a picture drawn on each of them
+        _read_labels(reference, first, 1)
+    except UnreadableFileError:
+        return why
+    return None
 
 
 def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.ndarray:
