@@ -1,5 +1,7 @@
 """What failed and killed commands leave behind."""
 
+import json
+import platform
 import signal
 import subprocess
 import sys
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vismae.core.remains import is_unbegun, remove_unfinished
+from vismae.core.remains import LOCK_NAME, is_unbegun, remove_unfinished
 
 KILLED = """
 import os, signal, sys
@@ -51,3 +53,17 @@ def test_a_foreign_folder_is_never_one_to_begin_anew(tmp_path: Path, missing: st
     assert is_unbegun(tmp_path)
     (tmp_path / "figures" / "mine.png").write_text("drawn")
     assert not is_unbegun(tmp_path)
+
+
+def test_what_another_machine_may_have_begun_just_now_is_not_begun_anew(tmp_path: Path) -> None:
+    for name in ("config.yaml", "provenance.json"):
+        (tmp_path / name).write_text("{}")
+    lock = tmp_path / LOCK_NAME
+    for content, expected in (
+        ({"pid": 1, "host": "another"}, False),
+        ({"pid": 1, "host": platform.node()}, True),
+    ):
+        lock.write_text(json.dumps(content))
+        assert is_unbegun(tmp_path) == expected
+    lock.write_text("")
+    assert is_unbegun(tmp_path)

@@ -99,6 +99,14 @@ def test_missing_file_is_named(folder: Path, name: str):
         load_model(folder)
 
 
+def test_the_folder_of_a_run_is_answered_with_that_of_its_model(folder: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    folder.rename(run / "model")
+    with pytest.raises(ModelError, match=f"It is a run, whose model is {run / 'model'}: give that"):
+        load_model(run)
+
+
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_damaged_file_is_named(folder: Path, name: str):
     content = (folder / name).read_bytes()

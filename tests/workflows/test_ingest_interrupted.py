@@ -110,6 +110,18 @@ def test_an_ingest_killed_in_the_middle_goes_on_where_it_stopped(
     same_rows(Store(store), reference)
 
 
+def test_files_that_a_killed_ingest_was_writing_are_removed_by_the_next(tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", np.eye(30, dtype=np.uint8) * 200)
+    config = IngestConfig(sources=(tmp_path / "in",), store=tmp_path / "s", executor="here")
+    ingest(config)
+    for folder in (tmp_path / "s", tmp_path / "s.private"):
+        assert folder.is_dir()
+        (folder / ".3k_x9.unfinished").write_bytes(b"half")
+    ingest(config)
+    assert list(tmp_path.rglob(".*.unfinished")) == []
+    assert Store(tmp_path / "s").verify() == []
+
+
 def test_parts_that_were_lost_are_read_again(
     archive: Path, reference: Store, tmp_path: Path
 ) -> None:

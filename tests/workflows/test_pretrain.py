@@ -40,6 +40,7 @@ from vismae.models import SwinMAE
 from vismae.models.arithmetic import resolve_precision
 from vismae.models.weights import load_model
 from vismae.training.modules import Batch, PretrainModule
+from vismae.training.optimizer import effective_lr, lr_factor
 from vismae.workflows.pretrain import pretrain
 from vismae.workflows.replay import replay
 
@@ -403,6 +404,17 @@ def test_a_run_leaves_one_model_its_record_and_pictures(
     assert card is not None
     assert card.training["pretrain"].images == 12
     assert card.preprocessing.pixel_units["ct"] == ("hu",)
+
+
+def test_the_record_has_the_rate_that_each_step_was_made_with(uninterrupted: Path) -> None:
+    config = build_config(PretrainConfig, "pretrain", file=uninterrupted / "config.yaml")
+    with (uninterrupted / "metrics.csv").open(newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    peak = effective_lr(config.optimizer, 6)
+    expected = [peak * lr_factor(step, 8, config.optimizer) for step in range(8)]
+    assert rates == pytest.approx(expected, rel=1e-5)
+    assert rates[0] == pytest.approx(peak)
+    assert rates[-1] == pytest.approx(peak * config.optimizer.min_lr_fraction)
 
 
 def test_the_model_is_the_average_where_one_is_kept(uninterrupted: Path) -> None:

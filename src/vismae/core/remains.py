@@ -1,8 +1,11 @@
 """What a command leaves in its folder when it fails before its first result, or is killed."""
 
+import json
 import os
+import platform
 import re
 from pathlib import Path
+from typing import Any, cast
 
 LOCK_NAME = ".lock"
 
@@ -23,13 +26,16 @@ _IMAGES_OF_RUN = "images.json"
 def is_unbegun(folder: Path, *, with_stores: bool = False) -> bool:
     """Tell whether a command failed in a folder before it had done anything worth keeping.
 
-    Only a folder with the settings and the provenance of a command is one; a foreign one never is.
+    Only a folder with the settings and the provenance of a command is one; a foreign one never is,
+    nor one that a process of another machine has locked: nobody here can tell whether that lives.
 
     Args:
         folder: A run folder.
         with_stores: Count images that were ingested on the way as nothing done.
     """
     if not (folder / "config.yaml").is_file() or not (folder / "provenance.json").is_file():
+        return False
+    if _is_locked_elsewhere(folder / LOCK_NAME):
         return False
     names = {entry.name for entry in folder.iterdir() if not _is_passing(entry.name)}
     if names - _BEFORE_THE_FIRST_STEP - (_STORES if with_stores else set()):
@@ -54,6 +60,16 @@ def remove_unfinished(folder: Path) -> None:
         for name in files:
             if _UNFINISHED.fullmatch(name):
                 (here / name).unlink(missing_ok=True)
+
+
+def _is_locked_elsewhere(lock: Path) -> bool:
+    try:
+        holder: Any = json.loads(lock.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # none, or one that a killed process had just begun
+    if not isinstance(holder, dict):
+        return False
+    return cast("dict[str, Any]", holder).get("host") != platform.node()
 
 
 def _is_passing(name: str) -> bool:

@@ -64,8 +64,8 @@ def open_run(
         raise RunFolderError("--resume and --overwrite contradict each other; give one of them.")
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder} is a file; --out needs a folder.")
-    held = _entries(folder)
-    if held and not (resume or overwrite or is_unbegun(folder)):
+    held, unbegun = _entries(folder), is_unbegun(folder)
+    if held and not (resume or overwrite or unbegun):
         go_on = "--resume to continue the run in it, " if hasattr(config, "resume") else ""
         raise RunFolderError(
             f"{folder} is not empty (it holds {', '.join(held[:4])}). Use {go_on}--overwrite to "
@@ -74,7 +74,7 @@ def open_run(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         remove_unfinished(folder)
-        again = not resume and is_unbegun(folder)
+        again = unbegun and not resume and is_unbegun(folder)
         if overwrite or again:
             _refuse_needed(folder, config)
             _empty(folder, but={"log.txt"} if again else set())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vismae.core.errors import ModelError
 from vismae.core.model_card import MODEL_FORMAT_VERSION, ModelCard, TaskCard
-from vismae.core.rundir import write_bytes
+from vismae.core.rundir import MODEL, write_bytes
 from vismae.models.backbone import SwinConfig
 from vismae.models.classifier import SwinClassifier
 from vismae.models.comparison import ComparisonClassifier, ComparisonSegmenter
@@ -223,10 +223,10 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD_FILE
     if not path.is_file():
-        raise ModelError(
-            f"{path} does not exist, so {folder} is no model folder. Expected {CARD_FILE} and "
-            f"{WEIGHTS_FILE}, as pretrain and finetune write them."
-        )
+        cure = f"Expected {CARD_FILE} and {WEIGHTS_FILE}, as pretrain and finetune write them."
+        if (folder / MODEL / CARD_FILE).is_file():
+            cure = f"It is a run, whose model is {folder / MODEL}: give that."
+        raise ModelError(f"{path} does not exist, so {folder} is no model folder. {cure}")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

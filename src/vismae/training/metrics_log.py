@@ -210,10 +210,12 @@ class MetricsLog(L.Callback):
             return
         # Reading losses and norms is the one place where the host waits for the device.
         more = dict(self._losses.row)
+        lr = float("nan")
         if isinstance(pl_module, TrainingModule) and pl_module.last_gradient_norm is not None:
             more["gradient_norm"] = float(pl_module.last_gradient_norm)
+            lr = lr if pl_module.last_lr is None else pl_module.last_lr
         more["peak_memory_gib"] = peak_memory_gib(pl_module.device)
-        self._log(trainer.global_step, trainer.optimizers[0].param_groups[-1]["lr"], more)
+        self._log(trainer.global_step, lr, more)
 
     def _log(self, step: int, lr: float, more: dict[str, float]) -> None:
         loss = more.pop("loss")

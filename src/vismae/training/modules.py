@@ -56,6 +56,7 @@ class TrainingModule(L.LightningModule):
         self.gives_image_losses = False
         self.last_image_losses: Tensor | None = None
         self.last_gradient_norm: Tensor | None = None
+        self.last_lr: float | None = None
         self._no_more_steps: Tensor | None = None
 
     def configure_optimizers(self) -> dict[str, object]:
@@ -75,7 +76,7 @@ class TrainingModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip, keep the norm, and let no step that is not finite change the weights.
+        """Clip, keep norm and rate, and let no step that is not finite change the weights.
 
         The optimiser reads on the device whether to step, so the host does not wait. After one bad
         step there are no more: the weights stay as they were before it until the run stops.
@@ -91,6 +92,8 @@ class TrainingModule(L.LightningModule):
         else:
             norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         self.last_gradient_norm = norm
+        # The schedule moves on before anybody else could ask.
+        self.last_lr = float(optimizer.param_groups[-1]["lr"])
         # The fused optimisers alone can be told so; others would refuse.
         if self.last_loss is not None and optimizer.defaults.get("fused"):
             bad = (~torch.isfinite(norm + self.last_loss)).to(torch.float32)
