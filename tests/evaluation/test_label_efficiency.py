@@ -1,5 +1,7 @@
 """Labels needed, areas and their sentences on curves whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -157,3 +159,10 @@ def test_the_seed_decides_the_interval() -> None:
     scores = study((0.9, 0.6, 0.5), 0.05)
     assert labels_needed(LABELS, scores, 0.8, seed=1) == labels_needed(LABELS, scores, 0.8, seed=1)
     assert labels_needed(LABELS, scores, 0.8, seed=1) != labels_needed(LABELS, scores, 0.8, seed=2)
+
+
+def test_a_limit_beside_what_is_not_reached_has_its_unit() -> None:
+    found = LabelsNeeded(0.9, np.inf, 80.0, np.inf, 0.8, 4.0, 12.0, 0.0, 0.95)
+    assert found.share_text() == "not reached [667 %, not reached]"
+    assert found.text() == "not reached [80, not reached]"
+    assert replace(found, estimate=6.0).share_text() == "50 % [667, not reached]"

@@ -85,7 +85,9 @@ class LabelsNeeded:
 
         if np.isinf((self.estimate, self.low, self.high)).all():
             return "not reached"
-        return f"{one(self.estimate, unit)} [{one(self.low, '')}, {one(self.high, '')}]"
+        # The unit stands once, at the first number there is.
+        of_limits = "" if np.isfinite(self.estimate) else unit
+        return f"{one(self.estimate, unit)} [{one(self.low, of_limits)}, {one(self.high, '')}]"
 
     def _doubt(self) -> str:
         if self.not_reached == 0 or np.isinf(self.estimate):

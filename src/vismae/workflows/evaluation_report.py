@@ -72,7 +72,7 @@ def write_report(
         f"{' '.join(cases.notes)} {how}; intervals are 95 % bootstrap intervals over {cases.unit}s."
     )
     if isinstance(scores, SegmentationResult):
-        _segmentation(report, folder, predictor, store, cases, scores, table)
+        _segmentation(report, config, folder, predictor, store, cases, scores, table)
     else:
         _classification(report, predictor, store, cases, scores, table)
     _training(report, config.model.parent)
@@ -82,6 +82,7 @@ def write_report(
 
 def _segmentation(
     report: Report,
+    config: EvaluateConfig,
     folder: Path,
     predictor: Predictor,
     store: Store,
@@ -95,7 +96,8 @@ def _segmentation(
         ),
         f"Mean over {cases.unit}s [95 % interval]; n is the number of {cases.unit}s with a value. "
         "Dice and IoU pool the pixels of all slices of a volume. Distances are in mm where pixel "
-        "spacing is known, else in pixels.",
+        "spacing is known, else in pixels; nsd is surface Dice, the share of both outlines within "
+        f"{config.nsd_tolerance:g} of these.",
     )
     dice = table[(table["metric"] == "dice") & (table["class_name"] != "mean")]
     report.table(

@@ -50,6 +50,7 @@ from vismae.workflows.label_study.starts import (
     init_of,
     pretrain_configs,
     pretrain_starts,
+    require_same_weights,
     require_weights,
     with_phantoms,
 )
@@ -130,6 +131,8 @@ class _Study:
         if missing and not self.config.only_report:
             require_weights(self.config, dict.fromkeys((c.start, c.task) for c in missing))
             pretrain_starts(self.pretrainings)
+            finished = [cell for cell in self.cells if self._is_finished(cell)]
+            require_same_weights(self.folder, self._inits(missing), self._inits(finished))
             for which in self._starts_on_tasks(missing):
                 require_unseen_tests(*which)
             for sentence in self._labels_known(missing):
@@ -148,6 +151,12 @@ class _Study:
             task, runs = self.tasks[name], self._of_folds(name)
             init = init_of(self.config, start, name, self.folder)
             yield start, init, task, runs[next(iter(task.stores))]
+
+    def _inits(self, cells: Sequence[Cell]) -> set[tuple[str, Path]]:
+        """Return the starts of runs with their weights, where they have any."""
+        named = {(cell.start, cell.task) for cell in cells}
+        inits = ((start, init_of(self.config, start, t, self.folder)) for start, t in named)
+        return {(start, init) for start, init in inits if init is not None}
 
     def _labels_known(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         said = (labels_known(*which) for which in self._starts_on_tasks(cells))

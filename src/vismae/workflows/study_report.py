@@ -181,8 +181,8 @@ class _Page:
         self.tables.add(
             "left out",
             left_out,
-            "Label budgets that a task does not have: less than one patient, or no image of a "
-            "class in one of the draws, or the same patients as another budget.",
+            "Label budgets that a task does not have: less than one patient, more than there are, "
+            "no image of a class in one of the draws, or the same patients as another budget.",
         )
         self.tables.add(
             "failed",

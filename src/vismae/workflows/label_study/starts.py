@@ -1,16 +1,20 @@
 """What a study makes for itself before its runs: phantom images, and weights it pre-trains."""
 
+import hashlib
+import json
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from vismae.core.config import PretrainConfig
-from vismae.core.errors import SettingError
-from vismae.core.rundir import write_text
+from vismae.core.errors import RunFolderError, SettingError
+from vismae.core.rundir import write_json, write_text
 from vismae.core.settings import build_config
 from vismae.core.study_config import StudyConfig, StudyStart
+from vismae.data.store_format import file_sha256
 from vismae.files.phantom_archive import write_phantom_archive
+from vismae.models.weights import CARD_FILE, WEIGHTS_FILE
 from vismae.workflows.pretrain import pretrain
 
 PHANTOM = "phantom:"
@@ -122,6 +126,46 @@ def pretrain_starts(configs: dict[str, PretrainConfig]) -> None:
     for name, settings in configs.items():
         logger.info("pre-training '%s' in %s", name, settings.out)
         logger.info("%s", pretrain(settings).summary())
+
+
+def require_same_weights(
+    folder: Path, inits: Iterable[tuple[str, Path]], finished: Collection[tuple[str, Path]]
+) -> None:
+    """Refuse weights that were replaced since runs of their start were finished.
+
+    Keeps ``weights.json``: what the weights of every start hold.
+
+    Args:
+        folder: Of the study.
+        inits: Start and path of its weights, of the runs to do.
+        finished: The same of finished runs.
+
+    Raises:
+        RunFolderError: Names the start, the path and what to do.
+    """
+    path = folder / "weights.json"
+    known: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.is_file() else {}
+    for start, init in inits:
+        now, of_start = _content(init), known.setdefault(start, {})
+        if of_start.get(str(init), now) != now and (start, init) in finished:
+            raise RunFolderError(
+                f"Start '{start}': {init} holds other weights than when its finished runs began "
+                "with them. Put those back; or, to have all of its runs with the new ones, remove "
+                f"its folders {folder / 'runs'}/*/{start}, or give the new ones another name."
+            )
+        of_start[str(init)] = now
+    write_json(path, known)
+
+
+def _content(init: Path) -> str:
+    """Return a hash of weights: of a model folder's two files, or of a checkpoint."""
+    files = [init / WEIGHTS_FILE, init / CARD_FILE] if init.is_dir() else [init]
+    digest = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(file_sha256(file).encode())
+    return digest.hexdigest()
 
 
 def init_of(config: StudyConfig, start: str, task: str, folder: Path) -> Path | None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from vismae.core.config import EvaluateConfig
 from vismae.core.study_config import StudyConfig
 from vismae.evaluation.coverage import coverage_note
 from vismae.evaluation.figures import label_efficiency_figure
@@ -163,9 +164,11 @@ class TaskSection:
             return
         if config.tasks[self.name].kind == "segment":
             table = by_class(self._rows, starts, config.baseline, budget, config.bootstrap)
+            tolerance = EvaluateConfig.model_fields["nsd_tolerance"].default
             caption = (
                 f"{self.name}, every class with {with_labels(budget)}: mean over runs and "
                 f"{self.unit}s with a value [95 % interval over both]; n of these {self.unit}s. "
+                f"Surface Dice is within {tolerance:g} mm, or pixels where no spacing is known. "
                 "For HD95 less is better; where a class is missed wholly it has none, so look at "
                 "its n too. Differences of single classes are not adjusted for their number."
             )
