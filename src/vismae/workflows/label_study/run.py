@@ -1,5 +1,6 @@
 """One run of a study, in whichever process it is put: fine-tune, score, keep little."""
 
+import gc
 import shutil
 import time
 import traceback
@@ -112,6 +113,8 @@ def run_cell(job: Job, step: Step) -> Outcome:
         failure = str(error) if isinstance(error, VismaeError) else _first_line(error)
         write_failure(run, failure, traceback.format_exc())
         return Outcome(job.cell, time.perf_counter() - started, failure=failure)
+    finally:
+        gc.collect()  # also what the traceback of a failure held
     return Outcome(job.cell, time.perf_counter() - started, scored.validation)
 
 
@@ -188,8 +191,10 @@ def _fine_tuned(job: Job, step: Step) -> _Scored:
         labelled = choose_labelled(job.chooser, finetuning)
         finetuning = finetuning.model_copy(update={"labelled": labelled})
     step("fine-tuning")
-    # The network of the run is gone when the next one asks for the same memory.
     result = finetune(finetuning)
+    # A trainer and what it trained refer to each other. Python looks for such circles too seldom: a
+    # process grew by weights, moments and average of every network that it had trained.
+    gc.collect()
     step("scoring")
     evaluated = evaluate(
         EvaluateConfig(
