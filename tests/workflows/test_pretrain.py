@@ -304,6 +304,8 @@ def test_simclr_does_not_go_on_with_other_batches_for_a_step(
             pass
 
     opened(batch_size=8, accumulate=1, devices=1)
+    # Before its first line a run may go on with any settings.
+    (tmp_path / "run" / "metrics.csv").write_text("step,loss\n1,0.5\n")
     opened(batch_size=4, accumulate=1, devices=2)
     # Images of two batches are not compared with each other.
     with pytest.raises(RunFolderError, match=r"trainer\.accumulate was 1, now 2"):
