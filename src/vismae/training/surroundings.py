@@ -4,13 +4,16 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from vismae.core.errors import TimeUpError
 
 # Sent by schedulers some time before they end a job; not known everywhere.
 TIME_UP_SIGNAL: int | None = getattr(signal, "SIGUSR1", None)
+StopHandlers = Mapping[int, Any]
+"""Signal number -> what ``signal.getsignal`` returns for it."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([TIME_UP_SIGNAL] if TIME_UP_SIGNAL else []))
 
 
@@ -52,11 +55,15 @@ def quiet_lightning() -> Generator[None]:
 def signals_given_back() -> Generator[None]:
     """Restore the handlers of the signals that stop a run at its end.
 
+    After an ordinary error they stay, for ``together`` to restore: torchrun and SLURM send SIGTERM
+    as soon as one process is gone, and the default would end this one before it has said why.
+
     Raises:
         TimeUpError: In place of ``StopRequest``, where SIGUSR1 asked for it.
         KeyboardInterrupt: The same for Ctrl-C and SIGTERM.
     """
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handlers = stop_handlers()
+    failed = False
     try:
         yield
     except StopRequest as stop:
@@ -66,7 +73,21 @@ def signals_given_back() -> Generator[None]:
                 "--resume goes on."
             ) from None
         raise KeyboardInterrupt from None
+    except Exception:
+        failed = True
+        raise
     finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        if not failed:
+            give_back(handlers)
+
+
+def stop_handlers() -> StopHandlers:
+    """Return what handles the signals that stop a run now."""
+    return {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+
+def give_back(handlers: StopHandlers) -> None:
+    """Let these handle the signals again; nothing happens outside the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -25,6 +25,7 @@ from vismae.training.launched_environment import LaunchedEnvironment
 from vismae.training.members import Members
 from vismae.training.orphans import end_with_parent
 from vismae.training.peers import PeerLostError, Peers
+from vismae.training.surroundings import give_back, stop_handlers
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ def together(
         PeerLostError: Another process failed or was lost.
         SystemExit: The same in processes that torchrun or SLURM started, once it was said.
     """
-    threads = torch.get_num_threads()
+    threads, handlers = torch.get_num_threads(), stop_handlers()
     team: Team | None = None
     try:
         team = Team(settings, work, argument)
@@ -255,6 +256,7 @@ def together(
         _end(team, None)
     finally:
         torch.set_num_threads(threads)
+        give_back(handlers)
 
 
 def _end(team: Team | None, error: BaseException | None) -> None:
