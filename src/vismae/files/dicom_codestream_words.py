@@ -39,18 +39,26 @@ def decode_grey_words(dataset: Dataset, syntax: UID) -> np.ndarray:
         ValueError: There are fewer frames, or another number of pixels, than the header says.
         RuntimeError: A codestream is damaged.
     """
-    count = get_nr_frames(dataset, warn=False)
+    count, rows, columns = get_nr_frames(dataset, warn=False), dataset.Rows, dataset.Columns
     decode = _jpeg_2000 if syntax in JPEG2000TransferSyntaxes else _jpeg_ls
     frames = generate_frames(dataset.PixelData, number_of_frames=count)
-    decoded = [decode(frame) for frame in frames]
-    if len(decoded) < count:
-        raise ValueError(f"less than expected: {len(decoded)} of {count} frames")
-    words, bits, signed = decoded[0]
-    if any(found[1:] != (bits, signed) for found in decoded):
-        raise ValueError("frames of different precision or sign")
-    words = np.concatenate([found[0] for found in decoded])
-    words = words.reshape(-1, int(dataset.Rows), int(dataset.Columns))
-    return _settle_sign(words, bits, signed, dataset)
+    decoded = map(decode, frames)
+    first = next(decoded, None)
+    if first is None:
+        raise ValueError(f"less than expected: 0 of {count} frames")
+    words, bits, signed = first
+    # Frame by frame into one array: an object of many may fill half of the memory.
+    all_words = np.empty((count, rows, columns), words.dtype)
+    all_words[0] = words.reshape(rows, columns)
+    done = 1
+    for place, (words, *told) in zip(range(1, count), decoded, strict=False):
+        if told != [bits, signed]:
+            raise ValueError("frames of different precision or sign")
+        all_words[place] = words.reshape(rows, columns)
+        done += 1
+    if done < count:
+        raise ValueError(f"less than expected: {done} of {count} frames")
+    return _settle_sign(all_words, bits, signed, dataset)
 
 
 def _jpeg_2000(frame: bytes) -> tuple[np.ndarray, int, bool]:

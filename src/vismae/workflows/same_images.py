@@ -7,8 +7,8 @@ would be compared and joined as if they were alike.
 import hashlib
 import logging
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -75,11 +75,11 @@ def store_as_begun(
     if begun is None and store.folder != into:
         return store
     before = pd.read_parquet(begun) if begun is not None and begun.is_file() else None
-    with tempfile.TemporaryDirectory(prefix="vismae-") as folder:
+    with _room_beside(into) as room:
         now = store
         if was_there and _may_have_changed(sources, into, task, fold, keep_column):
             logger.info("files of %s have changed; they are compared with the store", into.name)
-            now = _made_again(partial(ingested, sources), into, Path(folder) / into.name)
+            now = _made_again(partial(ingested, sources), into, room / into.name)
         if before is None and (begun is not None or now is not store):
             before = _images_of(store)
         if before is None:
@@ -126,6 +126,17 @@ def _may_have_changed(
         return has_changed(
             ledger, resolve_data(sources, task, fold, keep_column), own=(into, private)
         )
+
+
+@contextmanager
+def _room_beside(into: Path) -> Generator[Path]:
+    """Yield where a store as large may be made: where temporary files go there may be no room."""
+    room = into.with_name(f".{into.name}.compared")
+    shutil.rmtree(room, ignore_errors=True)  # of a process that was killed
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _made_again(ingested: "partial[Store]", into: Path, at: Path) -> Store:
