@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from vismae.core.settings import build_config
@@ -207,3 +208,9 @@ def test_every_published_config_loads_with_the_command_it_names(path: Path) -> N
         options["task.kind"] = words[0]
     build_config(COMMANDS[command], command, file=path, options=options)
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "scores").rglob("*.parquet")), ids=name_of)
+def test_published_scores_name_no_patient_of_a_data_set(path: Path) -> None:
+    names = pd.read_parquet(path, columns=["patient_id"])["patient_id"].astype(str)
+    assert names.str.fullmatch(r"case \d{3}").all()

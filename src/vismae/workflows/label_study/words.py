@@ -219,7 +219,7 @@ def scored_by_image(rows: pd.DataFrame, scores: TaskScores) -> str:
     return (
         f"Some {scores.unit}s have images of several classes, so each of the {images} images of "
         f"the {len(scores.patients)} test {scores.unit}s is scored by itself; intervals and tests "
-        f"take all images of a {scores.unit} together."
+        f"take all images of one {scores.unit} together."
     )
 
 
