@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from models_on_disk import write_network
 from vismae.core.config import FinetuneConfig
-from vismae.core.errors import SettingError
+from vismae.core.errors import ModelError, SettingError
 from vismae.data.store import Store
 from vismae.inference.predictor import Predictor
 from vismae.models import (
@@ -214,3 +214,14 @@ def test_settings_that_contradict_the_network_are_errors(
 ) -> None:
     with pytest.raises(SettingError, match=message):
         finetune(finetune_config(kind, tmp_path / "run", discs, **settings))
+
+
+def test_a_start_that_is_not_there_is_told_before_images_are_read(
+    finetune_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = finetune_config(
+        "classify", tmp_path / "run", tmp_path / "no_images", init=tmp_path / "gone"
+    )
+    with pytest.raises(ModelError, match=r"gone does not exist\. Give a checkpoint"):
+        finetune(config)
+    assert not (tmp_path / "run").exists()

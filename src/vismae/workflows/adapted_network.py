@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from vismae.core.errors import SettingError
+from vismae.core.errors import ModelError, SettingError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.sections import FROM_MONAI, NetworkName, NetworkSettings
 from vismae.models.backbone import SwinConfig
@@ -25,16 +25,19 @@ Network = SwinUNet | HybridUNet | ComparisonSegmenter | SwinClassifier | Compari
 
 
 def require_start_possible(init: Path | None, network: NetworkName) -> None:
-    """Refuse a start for a network that no weights fit, before anything is read.
+    """Refuse a start that is not there, or for a network that no weights fit, before all reading.
 
     Raises:
         SettingError: Names the networks that take one.
+        ModelError: There is no such file or folder.
     """
     if init is not None and network in SEGMENTERS:
         raise SettingError(
             f"model.network is {network}, which always starts from scratch, but --init is {init}. "
             "Leave out --init, or use hybrid, swin_unet or swin_unet_conv."
         )
+    if init is not None and not init.exists():
+        raise ModelError(f"{init} does not exist. Give a checkpoint file or a model folder.")
 
 
 def require_start_fits(source: Model, init: Path | None, network: NetworkName) -> None:
