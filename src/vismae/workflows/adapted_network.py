@@ -25,17 +25,24 @@ Network = SwinUNet | HybridUNet | ComparisonSegmenter | SwinClassifier | Compari
 
 
 def require_start_possible(init: Path | None, network: NetworkName) -> None:
-    """Refuse a start that is not there, or for a network that no weights fit, before all reading.
+    """Refuse a start for a network that no weights fit, before anything is read.
 
     Raises:
         SettingError: Names the networks that take one.
-        ModelError: There is no such file or folder.
     """
     if init is not None and network in SEGMENTERS:
         raise SettingError(
             f"model.network is {network}, which always starts from scratch, but --init is {init}. "
             "Leave out --init, or use hybrid, swin_unet or swin_unet_conv."
         )
+
+
+def require_start_exists(init: Path | None) -> None:
+    """Refuse a start that is not there, before images are read.
+
+    Raises:
+        ModelError: There is no such file or folder.
+    """
     if init is not None and not init.exists():
         raise ModelError(f"{init} does not exist. Give a checkpoint file or a model folder.")
 

@@ -50,6 +50,7 @@ from vismae.training.trainer import Fit, is_finished, plan_schedule, resume_step
 from vismae.workflows.adapted_network import (
     Network,
     build_network,
+    require_start_exists,
     require_start_fits,
     require_start_possible,
 )
@@ -106,6 +107,7 @@ def finetune(config: FinetuneConfig) -> FinetuneResult:
         TrainingError: The loss was not finite, memory ran out, or another process failed.
     """
     require_start_possible(config.init, config.model.network_for(config.task.kind))
+    require_start_exists(config.init)
     config = with_precision(as_before(config) if config.resume else config)
     with (
         together(config.trainer, finetune, config) as team,

@@ -27,7 +27,11 @@ from vismae.core.types import PixelUnit
 from vismae.data.label_detail import smallest_side_px
 from vismae.data.labels import apply_mapping
 from vismae.models.weights import Model, kind_of, network_of
-from vismae.workflows.adapted_network import require_known_sequences, require_start_possible
+from vismae.workflows.adapted_network import (
+    require_known_sequences,
+    require_start_exists,
+    require_start_possible,
+)
 from vismae.workflows.preparation import load_start
 from vismae.workflows.task_data import TaskData, open_task_data, pixel_shares
 
@@ -73,6 +77,7 @@ def plan_recipe(config: FinetuneConfig) -> PlanResult:
         ModelError: The start model cannot be read.
     """
     require_start_possible(config.init, config.model.network_for(config.task.kind))
+    require_start_exists(config.init)
     with open_run(config.out, "finetune", config, overwrite=config.overwrite) as folder:
         data = open_task_data(config, folder)
         plan = plan_task(config, data, load_start(config.init)[0])
