@@ -6,7 +6,7 @@ import pandas as pd
 from vismae.core.config import EvaluateConfig
 from vismae.core.study_config import StudyConfig
 from vismae.evaluation.coverage import coverage_note
-from vismae.evaluation.figures import label_efficiency_figure
+from vismae.evaluation.figures import label_efficiency_figure, training_curves
 from vismae.evaluation.report import Report
 from vismae.evaluation.statistics import mean_of_defined
 from vismae.evaluation.study_comparison import LabelUse
@@ -17,6 +17,7 @@ from vismae.workflows.label_study.analysis import Found
 from vismae.workflows.label_study.pictures import worst_cases
 from vismae.workflows.label_study.plan import primary_budget, with_labels
 from vismae.workflows.label_study.study_tables import StudyTables
+from vismae.workflows.label_study.while_training import while_training
 
 
 def draw_curves(report: Report, scores: TaskScores, part: pd.DataFrame) -> None:
@@ -124,6 +125,7 @@ class TaskSection:
         self.tables.report.text(words.untested_classes(self._rows, self.scores))
         self._label_use()
         for budget in dict.fromkeys((self.focus, self.scores.budgets[-1])):
+            self._while_training(budget)
             self._classes(budget)
         self._groups()
         self._worst()
@@ -157,6 +159,32 @@ class TaskSection:
                 f"labelled for {quality:g}": needed.text() for quality, needed in one.needed.items()
             },
         }
+
+    def _while_training(self, budget: str) -> None:
+        cells = [
+            cell
+            for cell in self.found.cells
+            if cell.task == self.name and cell.budget.name == budget
+        ]
+        learnt = while_training(cells, self.found.folder, self.config.baseline)
+        if learnt is None:
+            return
+        # A curve of one point is none.
+        if any(len(steps) > 1 for steps, _ in learnt.curves.values()):
+            self.tables.report.figure(
+                training_curves(learnt.curves, f"validation {self.scores.metric}"),
+                f"{self.name}, {with_labels(budget)}: {self.scores.metric} on validation "
+                f"{self.unit}s while training, mean over runs.",
+            )
+        self.tables.add(
+            f"{self.name} while training {budget}",
+            learnt.table,
+            f"{self.name}, {with_labels(budget)}: {self.scores.metric} on validation {self.unit}s "
+            "half way through the steps and at their end, mean over runs; lead over "
+            f"'{self.config.baseline}', paired by run. What is tested are the best weights on the "
+            "way, which need not be the last.",
+        )
+        self.tables.report.text(learnt.in_words(self.config.baseline))
 
     def _classes(self, budget: str) -> None:
         config, starts = self.config, list(self.scores.starts)
