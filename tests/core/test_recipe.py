@@ -142,7 +142,15 @@ def test_validation_takes_at_most_a_tenth_of_the_time():
 def test_a_pretrained_classifier_learns_slower_than_a_segmenter():
     for train, lr in (("all", 3e-4), ("last_2", 3e-4), ("lora", 1e-3), ("head", 3e-3)):
         asked = config("classify", **{"init": "model", "model.train": train})
-        assert plan_finetuning(asked, CHEST, MAE).config.optimizer.lr == lr
+        made = plan_finetuning(asked, CHEST, MAE).config.optimizer
+        assert made.lr == lr
+        assert made.head_lr_factor == (10 if lr == 3e-4 else 1)
+    scratch = plan_finetuning(config("classify"), CHEST, None).config.optimizer
+    assert scratch.head_lr_factor == 1
+    again = StartFacts("classifier", "swin", 1, (112, 112))
+    further = plan_finetuning(config("classify", init="model"), CHEST, again).config.optimizer
+    assert further.head_lr_factor == 1
+    assert plan_finetuning(config("segment"), HEART, MAE).config.optimizer.head_lr_factor is None
 
 
 def test_frozen_features_are_seen_place_by_place():

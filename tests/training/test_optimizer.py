@@ -1,9 +1,11 @@
 """Learning rates by hand, and parameter groups that hold every parameter once."""
 
 import math
+from typing import cast
 
 import pytest
 import torch
+from torch import nn
 
 from vismae.core.sections import OptimizerSettings
 from vismae.models import (
@@ -86,6 +88,24 @@ def test_a_waiting_encoder_keeps_its_weights_while_the_rest_learns():
     assert not all(
         torch.equal(p, q) for p, q in zip(model.encoder.parameters(), still, strict=True)
     )
+
+
+def test_what_stands_above_the_encoder_has_a_rate_of_its_own():
+    model = SwinClassifier(NANO, 2)
+    settings = OptimizerSettings(layer_decay=0.5, head_lr_factor=10.0)
+    above = {id(p) for n, p in model.named_parameters() if not n.startswith("encoder.")}
+    plain = settings.model_copy(update={"head_lr_factor": None})
+    pairs = zip(
+        parameter_groups(model, 0.1, settings, encoder_layers(model)),
+        parameter_groups(model, 0.1, plain, encoder_layers(model)),
+        strict=True,
+    )
+    for group, without in pairs:
+        stands_above = {id(p) for p in cast("list[nn.Parameter]", group["params"])} <= above
+        factor = 10.0 if stands_above else 1.0
+        assert group["lr"] == pytest.approx(factor * cast("float", without["lr"]))
+    # Where nothing is known of an encoder, nothing stands above it.
+    assert {group["lr"] for group in parameter_groups(model, 0.1, settings)} == {0.1}
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121"])

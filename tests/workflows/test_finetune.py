@@ -320,12 +320,13 @@ def test_mixing_and_a_waiting_encoder_go_through_a_whole_run(
     assert result.steps == 4
 
 
-def test_a_network_without_an_encoder_cannot_let_it_wait(
+def test_a_network_without_an_encoder_has_nothing_above_it(
     discs: Path, finetune_config: MakeConfig, tmp_path: Path
 ) -> None:
-    wish = {"model.network": "unet", "model.width": 8, "optimizer.head_first_fraction": 0.5}
-    with pytest.raises(SettingError, match="head_first_fraction"):
-        finetune(finetune_config("segment", tmp_path / "run", discs, **wish))
+    for name in ("head_first_fraction", "head_lr_factor"):
+        wish = {"model.network": "unet", "model.width": 8, f"optimizer.{name}": 0.5}
+        with pytest.raises(SettingError, match=rf"{name} is 0\.5, but unet has no encoder"):
+            finetune(finetune_config("segment", tmp_path / name, discs, **wish))
 
 
 def test_continuing_from_a_fine_tuned_model_keeps_its_history(

@@ -22,6 +22,7 @@ CHOSEN = (
     "data.image_size",
     "optimizer.lr",
     "optimizer.layer_decay",
+    "optimizer.head_lr_factor",
     "trainer.max_steps",
     "trainer.validate_every",
     "task.class_weights",
@@ -178,6 +179,8 @@ def plan_finetuning(
     pretrained = start is not None or config.task_pretrain_steps > 0
     choose("optimizer.lr", *_lr(config, network, pretrained))
     choose("optimizer.layer_decay", *_layer_decay(config, network, pretrained))
+    if network == "swin":
+        choose("optimizer.head_lr_factor", *_head_lr_factor(config, start, pretrained))
     if config.trainer.max_epochs is None:
         choose("trainer.max_steps", *_steps(config, fingerprint))
     choose("trainer.validate_every", *_validate_every(config, settings, fingerprint))
@@ -246,6 +249,16 @@ def _lr(config: FinetuneConfig, network: str, pretrained: bool) -> tuple[float, 
     if network in ("swin_unet", "swin", "swin_unetr"):
         return 5e-4, "a transformer from scratch"
     return 1e-3, "convolutions at full resolution, from scratch"
+
+
+def _head_lr_factor(
+    config: FinetuneConfig, start: StartFacts | None, pretrained: bool
+) -> tuple[float, str]:
+    if start is not None and start.kind == "classifier":
+        return 1.0, "the start model may bring its last layer too"
+    if pretrained and config.model.train not in ("head", "lora"):
+        return 10.0, "the last layer is new, and then learnt in fewer steps"
+    return 1.0, "everything learns alike"
 
 
 def _layer_decay(config: FinetuneConfig, network: str, pretrained: bool) -> tuple[float, str]:

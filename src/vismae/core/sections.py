@@ -125,6 +125,9 @@ class OptimizerSettings(Settings):
     layer_decay: float | None = Field(default=None, gt=0.0, le=1.0)
     """lr of each block below the top is this times the one above (fine-tuning); chosen by the
     recipe when unset."""
+    head_lr_factor: float | None = Field(default=None, gt=0.0)
+    """lr of what stands above the encoder (a classifier's last layer, a segmenter's decoder) is
+    this times lr (fine-tuning); chosen by the recipe when unset."""
     head_first_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of all steps in which the encoder keeps still while the rest learns; then everything
     warms up again (fine-tuning)."""

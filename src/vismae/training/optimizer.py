@@ -101,6 +101,24 @@ _CONVOLUTIONAL_LAYERS: dict[str, list[tuple[str, ...]]] = {
 }
 
 
+def require_no_encoder_meant(settings: OptimizerSettings, network: str) -> None:
+    """Refuse settings that tell an encoder from the rest, for a network that has none.
+
+    Raises:
+        SettingError: Names the setting, its value and what it may be.
+    """
+    if settings.head_first_fraction:
+        raise SettingError(
+            f"optimizer.head_first_fraction is {settings.head_first_fraction:g}, but {network} has "
+            "no encoder that could wait. Set it to 0."
+        )
+    if settings.head_lr_factor not in (None, 1.0):
+        raise SettingError(
+            f"optimizer.head_lr_factor is {settings.head_lr_factor:g}, but {network} has no "
+            "encoder that something could stand above. Leave it out, and set optimizer.lr."
+        )
+
+
 def _swin_layers(config: SwinConfig) -> list[tuple[str, ...]]:
     layers: list[tuple[str, ...]] = [("encoder.patch_embed.",)]
     for stage, depth in enumerate(config.depths):
@@ -122,14 +140,20 @@ def parameter_groups(
 
     Args:
         model: What learns.
-        lr: Peak learning rate of the new parts.
-        settings: Weight decay and the decay of lr from layer to layer.
+        lr: Peak learning rate.
+        settings: Weight decay, the decay of lr from layer to layer, and the factor of what stands
+            above the encoder.
         encoder_layers: Parameter-name prefixes of each encoder layer, input side first; lr of
             layer i of n is ``lr * layer_decay ** (n - i)`` (Bao et al. 2022, arXiv 2106.08254,
-            appendix; what is in no layer learns at full lr).
+            appendix). What is in no layer learns at ``lr * head_lr_factor``, without an encoder
+            at lr.
     """
     layers = [tuple(prefixes) for prefixes in encoder_layers]
     layer_decay = 1.0 if settings.layer_decay is None else settings.layer_decay
+    head_factor = settings.head_lr_factor if layers and settings.head_lr_factor else 1.0
+
+    def rate(layer: int) -> float:
+        return lr * (head_factor if layer == len(layers) else layer_decay ** (len(layers) - layer))
 
     def depth(name: str) -> int:
         for number, prefixes in enumerate(layers):
@@ -144,7 +168,7 @@ def parameter_groups(
     return [
         {
             "params": parameters,
-            "lr": lr * layer_decay ** (len(layers) - layer),
+            "lr": rate(layer),
             "weight_decay": settings.weight_decay if decay else 0.0,
             "encoder": layer < len(layers),
         }

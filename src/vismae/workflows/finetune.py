@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor
 
 from vismae.core.config import FinetuneConfig
-from vismae.core.errors import SettingError
 from vismae.core.launch import is_main_process
 from vismae.core.model_card import FingerprintCard, ModelCard
 from vismae.core.preprocessing import Preprocessing
@@ -44,7 +43,7 @@ from vismae.training.modules import (
     classification_objective,
     segmentation_objective,
 )
-from vismae.training.optimizer import effective_lr, encoder_layers
+from vismae.training.optimizer import effective_lr, encoder_layers, require_no_encoder_meant
 from vismae.training.team import Team, together
 from vismae.training.trainer import Fit, is_finished, plan_schedule, resume_step, run_training
 from vismae.workflows.adapted_network import (
@@ -176,11 +175,8 @@ class _Finetuning:
             config.optimizer.layer_decay,
         )
         layers = encoder_layers(network)
-        if config.optimizer.head_first_fraction and not layers:
-            raise SettingError(
-                f"optimizer.head_first_fraction is {config.optimizer.head_first_fraction:g}, but "
-                f"{network_of(network)} has no encoder that could wait. Set it to 0."
-            )
+        if not layers:
+            require_no_encoder_meant(config.optimizer, network_of(network))
         decay = config.trainer.ema_decay
         average = AveragedWeights(network, decay) if decay else None
         shown = cast("Network", average.average.module) if average else network
