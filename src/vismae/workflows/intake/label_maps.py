@@ -4,7 +4,7 @@ A label map that cannot be used costs itself alone: its image stays, as one with
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,17 +15,21 @@ from vismae.files.discover import source_file
 from vismae.files.label_place import ImageBlock
 from vismae.files.label_slices import cut_like_image, whole_frame
 from vismae.files.read import read_label_map
+from vismae.workflows.intake.named_labels import segment_numbers
 from vismae.workflows.intake.records import FoundSlice, FoundVolume
 from vismae.workflows.intake.work import Begin, IntakeReason, Rejection
 
 
-def attach_label_maps(volume: FoundVolume, begin: Begin) -> list[tuple[int, Rejection]]:
+def attach_label_maps(
+    volume: FoundVolume, structures: Mapping[str, int], begin: Begin
+) -> list[tuple[int, Rejection]]:
     """Give each slice its label map, if it has one that fits.
 
     A label map is that of one file, or of all slices of a series whose folder its row names.
 
     Args:
         volume: Its slices are changed.
+        structures: Class number of every name of a segment.
         begin: Called before each label map.
 
     Returns:
@@ -34,7 +38,7 @@ def attach_label_maps(volume: FoundVolume, begin: Begin) -> list[tuple[int, Reje
     loaded: dict[str, np.ndarray | None] = {}
     unused: list[tuple[int, Rejection]] = []
     frames = Counter(part.entry.file.name for part in volume.slices)
-    of_series = _labels_of_series(volume, begin)
+    of_series = _labels_of_series(volume, structures, begin)
     for part in volume.slices:
         name, reference = part.entry.file.name, part.entry.row.label_map
         if reference is None:
@@ -46,7 +50,7 @@ def attach_label_maps(volume: FoundVolume, begin: Begin) -> list[tuple[int, Reje
             found = of_series
             if found is None:
                 begin(part.entry.number, label_map=True)
-                found = _read_labels(reference, part, frames[name])
+                found = _read_labels(reference, part, frames[name], structures)
             loaded[name] = None if isinstance(found, Rejection) else found
             if isinstance(found, Rejection):
                 unused.append((part.entry.number, found))
@@ -56,7 +60,9 @@ def attach_label_maps(volume: FoundVolume, begin: Begin) -> list[tuple[int, Reje
     return unused
 
 
-def _labels_of_series(volume: FoundVolume, begin: Begin) -> np.ndarray | Rejection | None:
+def _labels_of_series(
+    volume: FoundVolume, structures: Mapping[str, int], begin: Begin
+) -> np.ndarray | Rejection | None:
     """Return the label map, (S, H, W), that all slices of an image share, or why it does not fit.
 
     Returns:
@@ -74,18 +80,20 @@ def _labels_of_series(volume: FoundVolume, begin: Begin) -> np.ndarray | Rejecti
         return None
     reference = next(filter(None, references))
     begin(first.entry.number, label_map=True)
-    found = _read_labels(reference, first, len(slices))
+    found = _read_labels(reference, first, len(slices), structures)
     if isinstance(found, Rejection):
         # It may be a picture drawn on each of them.
-        of_one = _read_labels(reference, first, 1)
+        of_one = _read_labels(reference, first, 1, structures)
         return found if isinstance(of_one, Rejection) else None
     return found
 
 
-def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.ndarray | Rejection:
+def _read_labels(
+    reference: FileReference, part: FoundSlice, frames: int, structures: Mapping[str, int]
+) -> np.ndarray | Rejection:
     """Return the label map of one file, (S, H, W), or why it does not fit its image."""
     try:
-        return _fitting_labels(reference, part, frames)
+        return _fitting_labels(reference, part, frames, structures)
     except UnreadableFileError as error:
         return Rejection(reference.text, str(error.reason), str(error))
     except MemoryError:
@@ -97,9 +105,12 @@ def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.
         )
 
 
-def _fitting_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.ndarray:
+def _fitting_labels(
+    reference: FileReference, part: FoundSlice, frames: int, structures: Mapping[str, int]
+) -> np.ndarray:
     block = ImageBlock(part.image, part.number, frames)
-    label_maps, _ = read_label_map(source_file(reference.path, reference.member), block)
+    classes = segment_numbers(part.entry.row, part.entry.file, structures)
+    label_maps, _ = read_label_map(source_file(reference.path, reference.member), block, classes)
     if label_maps.shape[1:] == whole_frame(part.image):
         label_maps = cut_like_image(label_maps, part.image)
     expected = (frames, *part.pixels.shape[:2])

@@ -56,20 +56,28 @@ class Listed:
 
 @dataclass(frozen=True)
 class Unidentified:
-    """An entry of the ledger whose content has not been looked at."""
+    """An entry of the ledger whose content has not been looked at.
+
+    ``row`` is its table row where that gives it a label map.
+    """
 
     entry: int
     path: str
     member: str | None
+    row: ManifestRow | None = None
 
 
 @dataclass(frozen=True)
 class Identified:
-    """What a file turned out to be; ``archive`` for one that holds further files."""
+    """What a file turned out to be; ``archive`` for one that holds further files.
+
+    ``classes`` are those that its label map names.
+    """
 
     entry: int
     kind: str
     identifiers: DicomIdentifiers = field(default_factory=DicomIdentifiers)
+    classes: tuple[str, ...] = ()
 
 
 class Ledger:
@@ -243,7 +251,7 @@ class Ledger:
         last = 0
         while True:
             rows = self.db.execute(
-                "SELECT id, path, member FROM entry WHERE state = 'listed' AND id > ?"
+                "SELECT id, path, member, name, row FROM entry WHERE state = 'listed' AND id > ?"
                 " ORDER BY id LIMIT ?",
                 (last, batch),
             ).fetchall()
@@ -252,9 +260,12 @@ class Ledger:
             last = rows[-1][0]
             yield [
                 Unidentified(
-                    entry, os.fsdecode(path), None if member is None else os.fsdecode(member)
+                    entry,
+                    os.fsdecode(path),
+                    None if member is None else os.fsdecode(member),
+                    stored_row(name, path, member, row) if '"label_map"' in row else None,
                 )
-                for entry, path, member in rows
+                for entry, path, member, name, row in rows
             ]
 
     def enter_identified(self, found: Iterable[Identified]) -> None:
@@ -281,6 +292,16 @@ class Ledger:
             self.db.execute("INSERT INTO concatenation VALUES (?, ?)", part)
         if key.labels is not None:
             self._enter_labels(file.entry, key.labels)
+        self.db.execute("DELETE FROM naming_label_map WHERE entry = ?", (file.entry,))
+        if file.classes:
+            self.db.execute("INSERT INTO naming_label_map VALUES (?)", (file.entry,))
+            self.enter_structures(file.classes)
+
+    def enter_structures(self, names: Iterable[str]) -> None:
+        """Enter names of classes that are new; the caller holds the transaction."""
+        self.db.executemany(
+            "INSERT OR IGNORE INTO structure VALUES (?, NULL)", [(name,) for name in names]
+        )
 
     def _enter_labels(self, entry: int, labels: LabelObject) -> None:
         # Where a series is named, nothing else has to tell the images.

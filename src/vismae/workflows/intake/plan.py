@@ -211,9 +211,7 @@ def _name_structures(
     ledger.db.execute(
         "UPDATE label_object SET structures = ? WHERE entry = ?", (json.dumps(classes), entry)
     )
-    ledger.db.executemany(
-        "INSERT OR IGNORE INTO structure VALUES (?, NULL)", [(name,) for name in classes.values()]
-    )
+    ledger.enter_structures(classes.values())
 
 
 def _images_of_labels(ledger: Ledger) -> dict[int, dict[int, bool]]:
@@ -253,7 +251,8 @@ def _number_structures(ledger: Ledger) -> None:
     if not new:
         return
     numbered = ledger.db.execute(
-        """SELECT EXISTS (SELECT 1 FROM entry WHERE row LIKE '%"label_map"%')"""
+        """SELECT EXISTS (SELECT 1 FROM entry WHERE row LIKE '%"label_map"%'
+            AND id NOT IN (SELECT entry FROM naming_label_map))"""
     ).fetchone()[0]
     start = _STRUCTURES_BESIDE_NUMBERS if numbered else 1
     last = ledger.db.execute("SELECT max(value) FROM structure").fetchone()[0]

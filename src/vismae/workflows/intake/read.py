@@ -75,7 +75,7 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Begin) -> ItemResul
     group_id: str | None = None
     given: Counter[tuple[str, str, str]] = Counter()
     for number, volume in enumerate(volumes):
-        unused.extend(attach_label_maps(volume, begin))
+        unused.extend(attach_label_maps(volume, settings.structures, begin))
         _attach_label_objects(volume, item.labels, settings, labels, begin)
         begin(None)
         if not volume.slices:
