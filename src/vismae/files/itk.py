@@ -161,7 +161,7 @@ def _read(file: SourceFile) -> tuple[ItkHeader, np.ndarray, SliceOrientation, bo
     """Return volumes (V, I, J, K) or, for colour, (V, I, J, K, 3), and how to turn them."""
     with file.open() as stream:
         header = parse_itk_header(stream.read(HEADER_BYTES), file.name)
-    sitk = _simple_itk(file.name)
+    sitk = simple_itk(file.name, "MetaImage and NRRD files")
     with _on_disk(file, header) as path:
         reader = sitk.ImageFileReader()
         reader.SetImageIO(header.reader)
@@ -188,13 +188,22 @@ def _read(file: SourceFile) -> tuple[ItkHeader, np.ndarray, SliceOrientation, bo
     return header, volumes, slice_orientation((columns, rows, slices), affine), colour
 
 
-def _simple_itk(name: str) -> Any:
+def simple_itk(name: str, kind: str) -> Any:
+    """Return the library, silenced.
+
+    Args:
+        name: Of the file to read.
+        kind: What files like it are.
+
+    Raises:
+        UnreadableFileError: ``needs-extra`` where it is not installed.
+    """
     try:
         sitk = importlib.import_module("SimpleITK")
     except ImportError as error:
         raise UnreadableFileError(
             Reason.NEEDS_EXTRA,
-            f"{name}: MetaImage and NRRD files are read by SimpleITK, which is not installed. "
+            f"{name}: {kind} are read by SimpleITK, which is not installed. "
             + advice(
                 "Run: pip install 'vismae[itk]'",
                 "Convert it to NIfTI, or ask who runs the server for the extra 'itk'.",
