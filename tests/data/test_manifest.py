@@ -1,3 +1,4 @@
+import os
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from factories import write_zip
 from vismae.core.errors import DataError
 from vismae.core.types import Spacing
-from vismae.data.manifest import FileReference, ManifestTable, parse_spacing, parse_split
+from vismae.data.manifest import FileReference, ManifestTable, is_table, parse_spacing, parse_split
 
 
 def write_csv(folder: Path, *lines: str, name: str = "manifest.csv") -> Path:
@@ -141,8 +142,7 @@ def test_a_table_can_be_gone_through_again_and_is_not_held_in_memory(tmp_path: P
     ("lines", "message"),
     [
         (["file,label", "a,b"], "no column names the images.*found file, label"),
-        (["path;label", "a;b"], "found path;label. Columns are divided by semicolons: save it"),
-        (["path\tlabel", "a\tb"], "Columns are divided by tabs: save it with commas"),
+        (["path|label", "a|b"], r"found path\|label. Columns are divided by commas, semicolons or"),
         (["path,label", "a,b", "a\0,b"], "line 3: a cell holds a NUL character"),
         (["path,path", "a,b"], "column path occurs twice"),
         (["path"], "no rows"),
@@ -156,6 +156,9 @@ def test_a_table_can_be_gone_through_again_and_is_not_held_in_memory(tmp_path: P
         (["path,channel", "a,FLAIR"], "channel 'FLAIR' is not a whole number"),
         (["path,channel", "a,-1"], "channel -1 is negative"),
         (["path,slice_index", "a,first"], "slice_index 'first' is not a whole number"),
+        (["path;slice_index", "a;1.000"], "slice_index '1.000' is not a whole number"),
+        (["path;slice_index", "a;1,5"], "slice_index '1,5' is not a whole number"),
+        (["path\tspacing_mm", "a\t1,5"], "spacing_mm '1,5' may be decimal commas"),
         (["path,slice_index", "a,5e9"], "slice_index 5000000000 is beyond 1000000000"),
     ],
 )
@@ -173,8 +176,11 @@ def test_a_wanted_column_that_is_missing_is_an_error(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_csv_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b"path\n\xff\xfe\x00")
-    with pytest.raises(DataError, match="not a csv table in UTF-8"):
+    with pytest.raises(DataError, match="line 2: a cell holds a NUL"):
         ManifestTable(tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_bytes("path\nä.png\n".encode() + b"\xe4.png\n")
+    with pytest.raises(DataError, match="no csv table that can be read"):
+        list(ManifestTable(tmp_path / "m.csv"))
     with pytest.raises(DataError, match="cannot be opened"):
         ManifestTable(tmp_path / "none.csv")
 
@@ -187,10 +193,47 @@ def test_a_file_that_is_no_csv_is_an_error(tmp_path: Path) -> None:
         ("0.5;0.6", Spacing(None, 0.5, 0.6)),
         ("3; 0.5; 0.6", Spacing(3.0, 0.5, 0.6)),
         ("3,0.5,0.6", Spacing(3.0, 0.5, 0.6)),
+        ("3,2,1", Spacing(3.0, 2.0, 1.0)),
+        ("0,5", Spacing(None, 0.5, 0.5)),
+        ("3 0,5 0,6", Spacing(3.0, 0.5, 0.6)),
     ],
 )
 def test_spacing_is_slice_row_column(text: str, expected: Spacing) -> None:
     assert parse_spacing(text, "here") == expected
+
+
+def test_a_table_with_semicolons_has_decimal_commas(tmp_path: Path) -> None:
+    lines = ["path;slice_index;spacing_mm", '"a;b.png";3,00;"5;0,7;0,75"', "c.png;4;1,5"]
+    first, second = ManifestTable(write_csv(tmp_path, *lines))
+
+    assert (first.name, first.slice_index) == ("a;b.png", 3)
+    assert first.spacing == Spacing(5.0, 0.7, 0.75)
+    assert second.spacing == Spacing(None, 1.5, 1.5)
+
+
+def test_a_name_in_the_letters_of_an_old_disk_is_found(tmp_path: Path) -> None:
+    on_disk = tmp_path / os.fsdecode("Müller.png".encode("cp1252"))
+    on_disk.touch()
+
+    (row,) = ManifestTable(write_csv(tmp_path, "path", "Müller.png"))
+
+    assert row.image.path == on_disk
+
+
+def test_a_text_file_is_a_table_by_its_header_alone(tmp_path: Path) -> None:
+    for name, lines in {
+        "all.csv": ["file", "a"],
+        "named.tsv": ["path\tlabel", "a\tb"],
+        "unicode.txt": ["image\tlabel", "a\tb"],
+    }.items():
+        assert is_table(write_csv(tmp_path, *lines, name=name))
+    for name, lines in {
+        "README.txt": ["The path of images", "x"],
+        "participants.tsv": ["participant_id\tage", "a\t1"],
+        "path.png": ["path", "a"],
+    }.items():
+        assert not is_table(write_csv(tmp_path, *lines, name=name))
+    assert not is_table(tmp_path)
 
 
 @pytest.mark.parametrize("word", ["val", "valid", "VALIDATION"])

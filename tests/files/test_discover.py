@@ -278,8 +278,8 @@ def test_one_series_uid_for_two_patients_does_not_join_them(tmp_path: Path) -> N
             gzip.compress(b"a.dcm" + bytes(252) + b"ustar\x0000" + bytes(600), mtime=0),
             "gzip",
         ),
-        ("a.dcm.gz", gzip.compress(bytes(128) + b"DICM" + bytes(99), mtime=0), "gzip"),
-        ("a.dcm.bz2", b"BZh91AY&SY" + bytes(99), "bzip2"),
+        ("a.png.gz", gzip.compress(b"\x89PNG\r\n\x1a\n" + bytes(99), mtime=0), "gzip"),
+        ("a.nii.bz2", b"BZh91AY&SY" + bytes(99), "bzip2"),
         ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "7z"),
     ],
 )

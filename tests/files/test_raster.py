@@ -1,4 +1,5 @@
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 import vismae.files.raster as raster_module
-from factories import write_jpeg, write_palette_png, write_png, write_tiff
+from factories import write_jpeg, write_palette_png, write_png, write_tiff, write_zip
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import Modality, PixelUnit
 from vismae.files.discover import SourceFile
@@ -207,22 +208,66 @@ def test_exif_orientation_of_16_bit_tiff_is_applied_once(tmp_path: Path) -> None
     np.testing.assert_array_equal(read_raster(raster(path)).pixels[0], deep[::-1, ::-1])
 
 
-def test_16_bit_colour_says_that_it_was_reduced(tmp_path: Path) -> None:
+def write_deep_png(path: Path, pixels: np.ndarray) -> Path:
+    """Write uint16 (H, W, C): grey with alpha, RGB or RGBA."""
+
     def chunk(name: bytes, data: bytes) -> bytes:
         body = name + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    pixel = zlib.compress(b"\x00" + struct.pack(">HHH", 0x1234, 0x5678, 0x9ABC))
-    path = tmp_path / "deep.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
-    )
+    height, width, channels = pixels.shape
+    kind = {2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in pixels)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    return path
 
-    image = read_raster(raster(path))
 
-    assert image.details["reduced_to_8_bit"] is True
-    np.testing.assert_array_equal(image.pixels[0, 0, 0], [0x12, 0x56, 0x9A])
+DEEP = np.random.default_rng(0).integers(0, 2**16, (4, 5, 4)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_colours_keep_their_numbers(tmp_path: Path, channels: int) -> None:
+    pytest.importorskip("SimpleITK")
+    path = write_deep_png(tmp_path / "deep.png", DEEP[..., :channels])
+    write_zip(tmp_path / "a.zip", {"deep.png": path.read_bytes()})
+
+    for file in (raster(path), SourceFile(tmp_path / "a.zip", "deep.png", "raster")):
+        pixels = read_raster(file).pixels
+        assert pixels.dtype == np.uint16
+        np.testing.assert_array_equal(pixels[0], DEEP[..., :3])
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_so_they_do_in_tiff(tmp_path: Path, pages: int) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    volume = np.stack([DEEP[..., :3] + 7 * page for page in range(pages)])
+    image = sitk.GetImageFromArray(volume if pages > 1 else volume[0], isVector=True)
+    sitk.WriteImage(image, str(tmp_path / "deep.tif"))
+
+    np.testing.assert_array_equal(read_raster(raster(tmp_path / "deep.tif")).pixels, volume)
+
+
+def test_16_bit_colours_that_are_grey_are_grey(tmp_path: Path) -> None:
+    pytest.importorskip("SimpleITK")
+    path = write_deep_png(tmp_path / "deep.png", DEEP[..., :1].repeat(3, axis=2))
+
+    np.testing.assert_array_equal(read_raster(raster(path)).pixels[0], DEEP[..., 0])
+
+
+def test_16_bit_colours_are_refused_where_they_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("SimpleITK")
+    path = write_deep_png(tmp_path / "deep.png", DEEP[..., :3])
+    classes = write_deep_png(tmp_path / "classes.png", np.ones((4, 5, 3), np.uint16))
+    assert reason(classes, labels=True)[0] == "label-format"
+    with_alpha = write_deep_png(tmp_path / "alpha.png", DEEP[..., :2])
+    assert reason(with_alpha)[0] == "unsupported-pixels"
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+
+    assert reason(path)[0] == "needs-extra"
 
 
 def test_cut_garbled_and_huge_files_have_their_own_reasons(

@@ -15,12 +15,13 @@ from vismae.workflows.ingest import ingest
 
 
 @pytest.mark.parametrize("one_fits", [True, False])
-def test_a_label_map_that_does_not_fit_is_told_where_its_sequence_is_lacking(
+def test_what_ingest_left_out_is_told_where_a_sequence_is_lacking(
     tmp_path: Path, one_fits: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = write_cases(tmp_path, ["train"] * 2, label_on=(0,))
     elsewhere = VOXELS + np.array([[0, 0, 0, 500.0], *[[0, 0, 0, 0]] * 3])
     write_nifti(tmp_path / "L0.nii.gz", case_volumes(0)[-1], elsewhere)
+    (tmp_path / "P0_0000.nii.gz").write_bytes(b"")
     if not one_fits:
         (tmp_path / "P1_0001.nii.gz").unlink()
     store = ingest(
@@ -32,7 +33,7 @@ def test_a_label_map_that_does_not_fit_is_told_where_its_sequence_is_lacking(
     if one_fits:
         with caplog.at_level(logging.WARNING):
             assert fitting_rows(store, SEQUENCES, tmp_path).sum() == 6
-        assert "its label map does not fit it: ingest left out label-geometry 1 " in caplog.text
+        assert "ingest left out empty 1 " in caplog.text
     else:
-        with pytest.raises(DataError, match=r"lacks T1.*label-geometry 1, not-found 1"):
+        with pytest.raises(DataError, match=r"lacks T1.*empty 1, not-found 1"):
             fitting_rows(store, SEQUENCES, tmp_path)

@@ -336,9 +336,11 @@ def test_each_unusable_file_costs_itself_only_and_has_a_reason(tmp_path: Path) -
 
     result = run(folder, tmp_path / "s")
 
-    assert result.stored == 1
+    assert result.stored == 4
+    assert not result.store.index["has_label_map"].any()
     assert result.reasons == {
-        "not-found": 2,
+        # One file that is no image, and no label map.
+        "not-found": 1,
         "label-shape": 1,
         "label-colours": 1,
         "unknown-format": 1,

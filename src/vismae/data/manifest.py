@@ -10,18 +10,19 @@ beside the csv; ``archive.zip!member`` names a member of any other archive. Whet
 is not checked here: a missing one is rejected when it is read, and the others go on.
 """
 
-import csv
+import os
 import re
 import unicodedata
 import zipfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 from vismae.core.errors import DataError
 from vismae.core.types import Spacing
+from vismae.data.table_text import read_table
 
 MANIFEST_FILE = "manifest.csv"
 _LARGEST_NUMBER = 10**9  # the store keeps 32 bits
@@ -30,7 +31,9 @@ SEQUENCE_COLUMN = "sequence"
 CASE_COLUMN = "case_id"
 PATH_COLUMNS = ("path", "image")
 LABEL_MAP_COLUMNS = ("label_map", "mask", "mask_path")
-_OTHER_MARKS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+_WITH_COMMA = re.compile(r"-?\d+(,\d+)?")
+_THOUSANDS = re.compile(r"-?\d{1,3}(\.\d{3})+")
 SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -107,7 +110,7 @@ class ManifestTable:
     are reached.
 
     Args:
-        path: The csv, UTF-8 with a header line.
+        path: The table, as ``table_text`` reads it, with a header line.
         keep_columns: Further columns to put into ``extra``.
         split: Split of every row, in place of the column (the reference's fold files).
 
@@ -122,16 +125,14 @@ class ManifestTable:
         self._path = path
         self._keep_columns = tuple(keep_columns)
         self._split = split
-        columns = next(_read_table(path))[1]
+        self._text = read_table(path, PATH_COLUMNS)
+        columns = self._text.columns
         self._path_column = next((name for name in PATH_COLUMNS if name in columns), "")
         if not self._path_column:
-            apart = next(
-                (name for mark, name in _OTHER_MARKS.items() if mark in " ".join(columns[:1])), ""
-            )
             raise DataError(
                 f"{path}: no column names the images. Expected path or image, found "
-                f"{', '.join(columns) or 'no columns'}."
-                + (f" Columns are divided by {apart}: save it with commas." if apart else "")
+                f"{', '.join(columns) or 'no columns'}. Columns are divided by commas, semicolons "
+                "or tabs."
             )
         missing = [name for name in keep_columns if name.lower() not in columns]
         if SEQUENCE_COLUMN in missing:
@@ -148,46 +149,27 @@ class ManifestTable:
             raise DataError(f"{path} has a header but no rows. List at least one image.")
 
     def __iter__(self) -> Iterator[ManifestRow]:
-        lines = _read_table(self._path)
-        columns = next(lines)[1]
-        for line, values in lines:
-            cells = dict(zip(columns, values, strict=True))
+        comma = self._text.decimal_comma
+        for line, values in self._text.rows():
+            cells = dict(zip(self._text.columns, values, strict=True))
             where = f"{self._path}, line {line}"
-            row = _parse_row(cells, where, self._path.parent, self._path_column, self._keep_columns)
+            row = _parse_row(
+                cells, where, self._path.parent, self._path_column, self._keep_columns, comma
+            )
             yield row if self._split is None else replace(row, split=self._split)
 
 
-def _read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lower-case column names, then each row's line number and stripped cells."""
+def is_table(path: Path) -> bool:
+    """Tell whether a named file is a manifest: a ``.csv``, or a text that says so by its header."""
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES or not path.is_file():
+        return False
+    if suffix == TABLE_SUFFIXES[0]:
+        return True
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            columns = [name.strip().lower() for name in next(reader, [])]
-            twice = [name for name, count in Counter(columns).items() if name and count > 1]
-            if twice:
-                raise DataError(f"{path}: column {twice[0]} occurs twice. Rename one of them.")
-            yield 1, columns
-            for values in reader:
-                if not any(value.strip() for value in values):
-                    continue
-                if any("\0" in value for value in values):
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: a cell holds a NUL character, which no "
-                        f"text has. Save the table again as comma-separated UTF-8."
-                    )
-                if len(values) > len(columns):
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: {len(values)} cells, the header has "
-                        f"{len(columns)}. Put cells that hold a comma into double quotes."
-                    )
-                padded = [*values, *[""] * (len(columns) - len(values))]
-                yield reader.line_num, [value.strip() for value in padded]
-    except OSError as error:
-        raise DataError(f"{path} cannot be opened ({error.strerror}). Check the path.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} is not a csv table in UTF-8 ({error}). Save it as comma-separated UTF-8."
-        ) from error
+        return not {*PATH_COLUMNS}.isdisjoint(read_table(path, PATH_COLUMNS).columns)
+    except DataError:
+        return False
 
 
 def _parse_row(
@@ -196,6 +178,7 @@ def _parse_row(
     folder: Path,
     path_column: str,
     keep_columns: Sequence[str],
+    decimal_comma: bool,
 ) -> ManifestRow:
     name = cells[path_column]
     if not name:
@@ -214,9 +197,9 @@ def _parse_row(
         patient_id=patient_id,
         group_kind=group_kind,
         volume_id=cells.get("volume_id") or None,
-        slice_index=_parse_whole(cells.get("slice_index", ""), "slice_index", where),
-        spacing=parse_spacing(cells.get("spacing_mm", ""), where),
-        channel=_parse_channel(cells.get("channel", ""), where),
+        slice_index=_parse_whole(cells.get("slice_index", ""), "slice_index", where, decimal_comma),
+        spacing=parse_spacing(cells.get("spacing_mm", ""), where, decimal_comma),
+        channel=_parse_channel(cells.get("channel", ""), where, decimal_comma),
         modality=cells.get("modality") or None,
         split=parse_split(cells.get("split", ""), where),
         extra=extra,
@@ -251,7 +234,10 @@ def locate(name: str, folder: Path) -> FileReference:
 
 
 def _other_spellings(name: str) -> Iterator[str]:
-    """Yield how Windows (backslashes) and macOS (accents by themselves) may have written a name."""
+    """Yield how a name may lie on the disk of another system.
+
+    Windows has backslashes, macOS has accents by themselves, and old disks have Windows-1252.
+    """
     written = {name}
     for separated in (name, name.replace("\\", "/")):
         for form in ("NFC", "NFD"):
@@ -259,6 +245,8 @@ def _other_spellings(name: str) -> Iterator[str]:
                 if other not in written:
                     written.add(other)
                     yield other
+    with suppress(UnicodeEncodeError):
+        yield os.fsdecode(name.replace("\\", "/").encode("cp1252"))
 
 
 def _located(name: str, folder: Path) -> FileReference:
@@ -310,18 +298,18 @@ def parse_split(text: str, where: str) -> str | None:
     return split
 
 
-def parse_spacing(text: str, where: str) -> Spacing:
+def parse_spacing(text: str, where: str, decimal_comma: bool = False) -> Spacing:
     """Read millimetres: ``slice;row;column``, ``row;column``, or one number for both in-plane.
+
+    Args:
+        text: The cell.
+        where: File and line.
+        decimal_comma: Whether numbers of the table have decimal commas.
 
     Raises:
         DataError: Not one to three positive numbers, or commas that may be decimal ones.
     """
-    if "," in text and (";" in text or ("." not in text and text.count(",") == 1)):
-        raise DataError(
-            f"{where}: spacing_mm '{text}' may be decimal commas or several numbers. Write "
-            "decimals with a point, and divide numbers by semicolons."
-        )
-    parts = [part for part in re.split(r"[;,\s]+", text) if part]
+    parts = _number_texts(text, where, decimal_comma)
     try:
         numbers = [float(part) for part in parts]
     except ValueError:
@@ -338,18 +326,38 @@ def parse_spacing(text: str, where: str) -> Spacing:
     return Spacing(*numbers) if len(numbers) == 3 else Spacing(None, *numbers)
 
 
-def _parse_channel(text: str, where: str) -> int | None:
-    channel = _parse_whole(text, "channel", where)
+def _number_texts(text: str, where: str, decimal_comma: bool) -> list[str]:
+    """Divide a cell into numbers with points; a comma may be decimal or divide them."""
+    parts = [part for part in re.split(r"[;\s]+", text) if part]
+    # No image has pixels of 0 mm: what a comma ends after 0 is no number of its own.
+    decimal = decimal_comma or any(part.startswith("0,") for part in parts)
+    if decimal and "," in text and all(_WITH_COMMA.fullmatch(part) for part in parts):
+        return [part.replace(",", ".") for part in parts]
+    if "," in text and (";" in text or ("." not in text and text.count(",") == 1)):
+        raise DataError(
+            f"{where}: spacing_mm '{text}' may be decimal commas or several numbers. Write "
+            "decimals with a point, and divide numbers by semicolons."
+        )
+    return [part for part in re.split(r"[;,\s]+", text) if part]
+
+
+def _parse_channel(text: str, where: str, decimal_comma: bool) -> int | None:
+    channel = _parse_whole(text, "channel", where, decimal_comma)
     if channel is not None and channel < 0:
         raise DataError(f"{where}: channel {channel} is negative. Channels count from 0.")
     return channel
 
 
-def _parse_whole(text: str, column: str, where: str) -> int | None:
+def _parse_whole(text: str, column: str, where: str, decimal_comma: bool) -> int | None:
     if not text:
         return None
+    written = text
+    if decimal_comma and _WITH_COMMA.fullmatch(text):
+        written = text.replace(",", ".")
+    elif decimal_comma and _THOUSANDS.fullmatch(text):
+        written = ""  # 1.000 may be one or a thousand
     try:
-        number = int(float(text)) if float(text).is_integer() else int(text)
+        number = int(float(written)) if float(written).is_integer() else int(written)
     except (ValueError, OverflowError):
         raise DataError(
             f"{where}: {column} '{text}' is not a whole number. Correct it or leave it empty."

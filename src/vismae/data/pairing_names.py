@@ -10,10 +10,11 @@ _PAIRABLE = re.compile(
 )
 _LABEL_WORDS = "seg|segmentation|dseg|label|labels|labelmap|mask|gt"
 _SEQUENCE_WORDS = "t1|t1w|t1n|t1c|t1ce|t1gd|t2|t2w|t2f|flair|pd|pdw|adc|dwi|swi|ct|pet"
-_LABEL_ENDING = re.compile(rf"^(.+?)[_-]({_LABEL_WORDS})$", re.IGNORECASE)
+_LABEL_ENDING = re.compile(rf"^(.+?)[_.-]({_LABEL_WORDS})$", re.IGNORECASE)
 _SEQUENCE_ENDING = re.compile(rf"^(.+)[_-]({_SEQUENCE_WORDS})$", re.IGNORECASE)
 # Where each case has a folder of its own, as in KiTS: imaging.nii.gz and segmentation.nii.gz.
-_LABEL_ALONE = re.compile(rf"^({_LABEL_WORDS})$", re.IGNORECASE)
+# 3D Slicer calls it Segmentation.seg.nrrd, or Segmentation-label.nrrd.
+_LABEL_ALONE = re.compile(rf"^({_LABEL_WORDS})([_.-]({_LABEL_WORDS}|\d{{1,2}}))*$", re.IGNORECASE)
 _SEQUENCE_ALONE = re.compile(rf"^({_SEQUENCE_WORDS})$", re.IGNORECASE)
 # Second label maps of one image have a number; some folders hold nothing else.
 _LABEL_NAME = re.compile(rf"^(.*[_.-])?({_LABEL_WORDS}|masks)([_-]?\d{{1,2}})?$", re.IGNORECASE)
@@ -81,7 +82,7 @@ def match_twins(
 def match_neighbours(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """Pair the files of one folder, named without suffix.
 
-    ``X_seg`` (``X_label``, ``X-mask`` ...) belongs to ``X``; where there is no ``X``, to the
+    ``X_seg`` (``X.seg``, ``X-label`` ...) belongs to ``X``; where there is no ``X``, to the
     sequences ``X_t1``, ``X_flair`` and so on of one case. A file that is called ``segmentation``
     (``mask`` ...) and no more belongs to the only other image of its folder, or to sequences of
     which each is called so. Between two label maps of one image nothing is chosen: both stay
@@ -91,14 +92,19 @@ def match_neighbours(names: Iterable[str]) -> tuple[dict[str, str], dict[str, st
         Image -> label map; image -> case, for sequences; label maps that belong to no image.
     """
     stems = set(names)
-    owners = {name: found[1] for name in sorted(stems) if (found := _LABEL_ENDING.match(name))}
+    alone_by_name = set(filter(_LABEL_ALONE.match, stems))
+    owners = {
+        name: found[1]
+        for name in sorted(stems - alone_by_name)
+        if (found := _LABEL_ENDING.match(name))
+    }
     sequences: defaultdict[str, list[str]] = defaultdict(list)
     for image in sorted(stems - set(owners)):
         found = _SEQUENCE_ENDING.match(image)
         if found:
             sequences[found[1]].append(image)
     count = Counter(owners.values())
-    pairs, cases, alone = _match_by_folder(stems - set(owners))
+    pairs, cases, alone = _match_by_folder(stems - set(owners), alone_by_name)
     if owners and pairs:  # which of them it belongs to is not clear
         pairs, cases, alone = {}, {}, sorted(set(pairs.values()))
     for label_map, owner in owners.items():
@@ -113,9 +119,11 @@ def match_neighbours(names: Iterable[str]) -> tuple[dict[str, str], dict[str, st
     return pairs, cases, alone
 
 
-def _match_by_folder(stems: set[str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+def _match_by_folder(
+    stems: set[str], alone: set[str]
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """Pair the files of a case's folder, as ``match_neighbours`` does and returns them."""
-    label_maps = sorted(name for name in stems if _LABEL_ALONE.match(name))
+    label_maps = sorted(alone)
     images = sorted(stems - set(label_maps))
     together = all(map(_SEQUENCE_ALONE.match, images))
     if len(label_maps) != 1 or not (len(images) == 1 or (images and together)):

@@ -1,6 +1,6 @@
 """What a user may name as data, and what it is taken for.
 
-* a csv file: a manifest
+* a csv file, or a ``.tsv`` or ``.txt`` with the columns of one: a manifest
 * a folder with ``manifest.csv``: that manifest
 * a folder with ``train_fold1.csv`` (``val_``, ``test_``): the reference's layout; the file gives
   the split
@@ -24,6 +24,7 @@ from vismae.data.manifest import (
     FileReference,
     ManifestRow,
     ManifestTable,
+    is_table,
 )
 from vismae.data.pairing import Pairing, find_pairs
 
@@ -121,7 +122,7 @@ def _resolve(
     source: Path, task: Task | None, fold: int | None, keep_columns: Sequence[str]
 ) -> list[DataSource]:
     if source.is_file():
-        if source.suffix.lower() == ".csv":
+        if is_table(source):
             return [Manifest(source.parent, ManifestTable(source, keep_columns), table=source)]
         return [PlainSource(source, source.name)]
     manifest = source / MANIFEST_FILE

@@ -18,6 +18,7 @@ from vismae.core.errors import DataError
 from vismae.core.rundir import write_text
 from vismae.data.labels import label_names
 from vismae.data.strata import hash_rank, interleave, ranked_strata, spread_quota
+from vismae.data.table_text import read_table
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 _LEARNING = {"train", "pretrain"}
@@ -182,19 +183,14 @@ def read_patients_csv(path: Path) -> set[str]:
     Raises:
         DataError: The file is missing, no table, or without that column.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no csv that can be read ({error}). Check the path.") from error
-    if "patient_id" not in columns:
+    table = read_table(path, ("patient_id",))
+    if "patient_id" not in table.columns:
         raise DataError(
-            f"{path}: no column patient_id, found {', '.join(columns) or 'nothing'}. Name the "
-            "column of ids patient_id."
+            f"{path}: no column patient_id, found {', '.join(table.columns) or 'nothing'}. Name "
+            "the column of ids patient_id."
         )
-    return {row["patient_id"] for row in rows if row["patient_id"]}
+    place = table.columns.index("patient_id")
+    return {cells[place] for _, cells in table.rows() if cells[place]}
 
 
 def read_splits_csv(path: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from vismae.files.dicom_header import Known
 from vismae.files.dicom_objects import CROSS_SECTIONS
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.dicom_suv import BedTimes
+from vismae.files.dicom_unnamed_series import is_one_stack
 from vismae.files.dicom_volumes import order_volumes
 from vismae.files.discover import RejectedFile, SourceFile
 from vismae.files.pixels import grey_if_equal
@@ -88,11 +89,7 @@ def read_dicom(
     images = [
         _assemble([stack[index] for index in volume], lacking)
         for stack in _stacks(frames)
-        for volume in order_volumes(
-            [frame.plane for frame in stack],
-            [frame.order for frame in stack],
-            [frame.kinds for frame in stack],
-        )
+        for volume in _volumes(stack)
     ]
     images[0].details["rejected_files"] = tuple(rejected)
     return images
@@ -118,6 +115,21 @@ def _read_each(
         except UnreadableFileError as error:
             errors[file.name] = error
     return frames, errors
+
+
+def _volumes(stack: list[Frame]) -> list[list[int]]:
+    """Return the frames of each volume, by their numbers in a stack."""
+    planes = [frame.plane for frame in stack]
+    volumes = order_volumes(
+        planes, [frame.order for frame in stack], [frame.kinds for frame in stack]
+    )
+    first = stack[0]
+    several = len({frame.source for frame in stack}) > 1
+    if several and first.part is None and not dict(first.identifiers)["series_uid"]:
+        # That they are one scan was probable only.
+        certain = len(volumes) == 1 and is_one_stack([planes[index] for index in volumes[0]])
+        return volumes if certain else [[index] for index in range(len(stack))]
+    return volumes
 
 
 def _without_copies(frames: list[Frame]) -> tuple[list[Frame], list[RejectedFile]]:

@@ -4,7 +4,7 @@ import io
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pydicom
 from pydicom import Dataset
@@ -16,6 +16,7 @@ from vismae.files.dicom_head import first_elements
 from vismae.files.dicom_labels import LABEL_CLASSES, LabelObject, describe_labels
 from vismae.files.dicom_quiet import quiet_pydicom
 from vismae.files.dicom_text import one_text, writable
+from vismae.files.dicom_unnamed_series import SAME_IN_SERIES, unnamed_series
 from vismae.files.dicom_zeros import until_zeros
 from vismae.files.discover import Group, SourceFile
 from vismae.files.pixels import MAX_IMAGE_BYTES
@@ -33,8 +34,10 @@ _TAG_OF = {
     keyword: Tag(keyword)
     for keyword in (*_TEXTS, *_NUMBERS, "SpecificCharacterSet", "SOPClassUID", "NumberOfFrames")
 }
-_TAGS: list[BaseTag | int] = sorted(_TAG_OF.values())
-_WANTED = frozenset(map(int, _TAGS))
+_WANTED = frozenset(map(int, _TAG_OF.values()))
+_TAGS: list[BaseTag | int] = sorted(
+    {*_TAG_OF.values(), *map(Tag, (*SAME_IN_SERIES, "ImagePositionPatient"))}
+)
 # A backslash divides values; a tilde is another sign in Japanese character sets.
 _PLAIN_TEXT = re.compile(rb"[ -[\]-}]*")
 _MOST_FRAMES = 2**31 - 1
@@ -48,7 +51,8 @@ class DicomIdentifiers:
     A header may say anything; what is kept here fits into a table.
 
     Attributes:
-        patient, study, series, instance: PatientID and the three UIDs.
+        patient, study, series, instance: PatientID and the three UIDs; of a slice without a
+            series what stands for it, see ``unnamed_series``.
         frame_of_reference: FrameOfReferenceUID.
         concatenation: ConcatenationUID of a part of a divided multi-frame object.
         frames: Of a multi-frame object; 1 otherwise.
@@ -99,7 +103,8 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
     """
     try:
         head = file.head(_HEAD_BYTES)
-        if (quickly := _plain_identifiers(head)) is not None:
+        quickly = _plain_identifiers(head)
+        if quickly is not None and (quickly.series or quickly.frames != 1):
             return quickly
         with quiet_pydicom():
             header = _header(file, head)
@@ -110,7 +115,10 @@ def read_identifiers(file: SourceFile) -> DicomIdentifiers:
                         until_zeros(stream), force=True, stop_before_pixels=True
                     )
                 labels = describe_labels(whole, file.name)
-            return _identifiers(header, labels)
+            found = _identifiers(header, labels)
+            if labels is None and not found.series and found.frames == 1:
+                found = replace(found, series=unnamed_series(header, file))
+            return found
     except (MemoryError, UnreadableFileError):
         raise
     except Exception as error:  # pydicom raises anything on damaged elements

@@ -15,6 +15,7 @@ from vismae.core.errors import UnreadableFileError
 from vismae.files.archive import no_access, open_archive, read_member
 from vismae.files.found import FoundFile, found_member, unopened, with_pixels
 from vismae.files.nifti_pair import header_beside, is_header_name
+from vismae.files.packed_dicom import PACKED_HEAD_BYTES, head_of_packed, is_packed, unpacked
 from vismae.files.reasons import Reason
 from vismae.files.signatures import (
     DETACHED_PIXEL_SUFFIXES,
@@ -61,11 +62,21 @@ class SourceFile:
         return str(self.path) if self.member is None else f"{self.path}!{self.member}"
 
     def open(self) -> BinaryIO:
-        """Open for reading bytes; the stream can be repositioned.
+        """Open for reading bytes; the stream can be repositioned. Packed DICOM is unpacked.
 
         Raises:
             UnreadableFileError: The file is gone, locked, or the archive is damaged.
         """
+        stream = self._open_as_stored()
+        if self.kind == "dicom":
+            head = stream.read(HEAD_BYTES)
+            stream.seek(0)
+            if is_packed(head):
+                with stream:
+                    return io.BytesIO(unpacked(stream, self.name))
+        return stream
+
+    def _open_as_stored(self) -> BinaryIO:
         if self.member is not None:
             return io.BytesIO(read_member(self.path, self.member, -1))
         try:
@@ -82,9 +93,11 @@ class SourceFile:
         Raises:
             UnreadableFileError: As for ``open``.
         """
-        if self.member is not None:
-            return read_member(self.path, self.member, count)
-        return _head(self.path, count)
+        head = _stored_head(self.path, self.member, max(count, HEAD_BYTES))
+        if self.kind == "dicom" and is_packed(head):
+            with self._open_as_stored() as stream:
+                return unpacked(stream, self.name, count)
+        return head[:count]
 
     def read_bytes(self) -> bytes:
         """Return the whole file.
@@ -250,7 +263,7 @@ def identify(
     """Say what a file is from its first bytes; ``archive`` for a zip archive on disk."""
     name = str(path) if member is None else f"{path}!{member}"
     try:
-        head = _head(path) if member is None else read_member(path, member, HEAD_BYTES)
+        head = _stored_head(path, member)
     except UnreadableFileError as error:
         return RejectedFile(name, Reason(error.reason), str(error))
     if member is None and content_of(head, path.name) == "zip":
@@ -264,7 +277,7 @@ def source_file(path: Path, member: str | None = None) -> SourceFile:
     Raises:
         UnreadableFileError: It does not exist or is no image.
     """
-    head = _head(path) if member is None else read_member(path, member, HEAD_BYTES)
+    head = _stored_head(path, member)
     found = _classify(path, member, head)
     if isinstance(found, RejectedFile):
         raise UnreadableFileError(found.reason, found.message)
@@ -313,6 +326,8 @@ def _is_companion_folder(name: str) -> bool:
 def _classify(path: Path, member: str | None, head: bytes) -> SourceFile | RejectedFile:
     name = str(path) if member is None else f"{path}!{member}"
     content = content_of(head, member or path.name)
+    if content is None and _is_packed_dicom(path, member, head):
+        return SourceFile(path, member, "dicom")
     if not head:
         return RejectedFile(name, Reason.EMPTY, f"{name}: the file is empty. Copy it again.")
     if not any(head):
@@ -339,7 +354,7 @@ def _classify(path: Path, member: str | None, head: bytes) -> SourceFile | Rejec
             name,
             Reason.UNKNOWN_FORMAT,
             f"{name}: packed with {how}. Of archives only zip is entered, of packed files only "
-            ".nii.gz and the like; unpack it first.",
+            "NIfTI and DICOM are read; unpack it first.",
         )
     misnamed = is_nifti_pair_header(head) and not is_header_name(member or path.name)
     if content is None or (content == "nifti" and misnamed):
@@ -351,6 +366,21 @@ def _classify(path: Path, member: str | None, head: bytes) -> SourceFile | Rejec
             f".img), PNG, JPEG, TIFF and BMP are read; convert it to one of these or leave it out.",
         )
     return SourceFile(path, member, content)
+
+
+def _is_packed_dicom(path: Path, member: str | None, head: bytes) -> bool:
+    if not is_packed(head):
+        return False
+    start = head_of_packed(head, HEAD_BYTES)
+    if not start:  # a block of bzip2 is unpacked as a whole
+        packed = _stored_head(path, member, PACKED_HEAD_BYTES)
+        start = head_of_packed(packed, HEAD_BYTES)
+    # As of any damaged file the suffix counts where the content says nothing.
+    return content_of(start, Path(member or path.name).stem if not start else "") == "dicom"
+
+
+def _stored_head(path: Path, member: str | None, count: int = HEAD_BYTES) -> bytes:
+    return _head(path, count) if member is None else read_member(path, member, count)
 
 
 def _head(path: Path, count: int = HEAD_BYTES) -> bytes:

@@ -6,7 +6,7 @@ directions of these formats count to left, posterior and superior (LPS) and beco
 
 import importlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +17,7 @@ from vismae.core.advice import advice
 from vismae.core.errors import UnreadableFileError
 from vismae.core.types import MedicalImage, Modality, Spacing
 from vismae.files.discover import SourceFile
-from vismae.files.itk_header import HEADER_BYTES, ItkHeader, parse_itk_header
+from vismae.files.itk_header import HEADER_BYTES, ItkHeader, Segment, parse_itk_header
 from vismae.files.label_place import ImageBlock, lay_on_image
 from vismae.files.orientation import SliceOrientation, slice_orientation
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
@@ -44,7 +44,7 @@ def read_itk(
     float32; 8-bit colours are kept.
 
     ``details`` holds ``orientation_known``, ``file_orientation`` (how the voxels were turned),
-    ``volume_index`` and ``volumes_in_file``.
+    ``label_intent`` (a segmentation by its header), ``volume_index`` and ``volumes_in_file``.
 
     Raises:
         UnreadableFileError: ``needs-extra`` without SimpleITK, ``not-found`` if the file of a
@@ -71,6 +71,7 @@ def read_itk(
                 details={
                     "orientation_known": header.orientation_known,
                     "file_orientation": orientation,
+                    "label_intent": bool(header.segments),
                     "volume_index": index,
                     "volumes_in_file": len(volumes),
                 },
@@ -79,14 +80,26 @@ def read_itk(
     return with_believable_unit(images)
 
 
+def read_segments(file: SourceFile) -> tuple[Segment, ...]:
+    """Return the structures that the header of a segmentation names; none of any other file.
+
+    Raises:
+        UnreadableFileError: As for ``parse_itk_header``.
+    """
+    return parse_itk_header(file.head(HEADER_BYTES), file.name).segments
+
+
 def read_itk_labels(
-    file: SourceFile, block: ImageBlock | None = None
+    file: SourceFile, block: ImageBlock | None = None, classes: Sequence[int] | None = None
 ) -> tuple[np.ndarray, Spacing]:
     """Read a label map, oriented exactly as ``read_itk`` orients the image.
+
+    A segmentation whose header names its segments may be a part of its image's grid.
 
     Args:
         file: The label map.
         block: The slices it describes; where given, the label map must lie on them.
+        classes: Class number of each of ``read_segments``; their own values when None.
 
     Returns:
         Class numbers, int32 (S, H, W), and the spacing.
@@ -97,6 +110,11 @@ def read_itk_labels(
             ``label-geometry`` as ``lay_on_image``.
     """
     header, volumes, orientation, colour = _read(file)
+    known = header.orientation_known
+    if header.segments and not colour:
+        numbers = _paint_segments(volumes, header.segments, classes, file.name)
+        laid = lay_on_image(numbers, orientation, known, file.name, block, is_part=True)
+        return laid, orientation.spacing
     if len(volumes) > 1 or colour:
         found = "colours" if colour else f"{len(volumes)} volumes"
         raise UnreadableFileError(
@@ -105,15 +123,45 @@ def read_itk_labels(
             f"Merge it into one label map.",
         )
     numbers = as_class_numbers(volumes[0], file.name)
-    known = header.orientation_known
     return lay_on_image(numbers, orientation, known, file.name, block), orientation.spacing
+
+
+def _paint_segments(
+    layers: np.ndarray, segments: Sequence[Segment], classes: Sequence[int] | None, name: str
+) -> np.ndarray:
+    """Return class numbers (I, J, K); a small segment stays visible on a large one."""
+    painted = np.zeros(layers.shape[1:], dtype=np.int32)
+    wanted = [segment.value for segment in segments] if classes is None else classes
+    inside: list[tuple[int, int, np.ndarray]] = []
+    for segment, number in zip(segments, wanted, strict=True):
+        if segment.layer >= len(layers):
+            raise UnreadableFileError(
+                Reason.LABEL_FORMAT,
+                f"{name}: a segment lies in layer {segment.layer}, but the file has "
+                f"{len(layers)}. Save the segmentation again.",
+            )
+        voxels = layers[segment.layer] == segment.value
+        inside.append((int(np.count_nonzero(voxels)), number, voxels))
+    for _, number, voxels in sorted(inside, key=lambda found: -found[0]):
+        painted[voxels] = number
+    told = {(segment.layer, segment.value) for segment in segments}
+    for layer, volume in enumerate(layers):
+        unnamed = {(layer, int(value)) for value in np.unique(volume) if value} - told
+        if unnamed:
+            value = min(unnamed)[1]
+            raise UnreadableFileError(
+                Reason.LABEL_FORMAT,
+                f"{name}: voxels hold the value {value}, which its header gives to no segment. "
+                "Save the segmentation again.",
+            )
+    return painted
 
 
 def _read(file: SourceFile) -> tuple[ItkHeader, np.ndarray, SliceOrientation, bool]:
     """Return volumes (V, I, J, K) or, for colour, (V, I, J, K, 3), and how to turn them."""
     with file.open() as stream:
         header = parse_itk_header(stream.read(HEADER_BYTES), file.name)
-    sitk = _simple_itk(file.name)
+    sitk = simple_itk(file.name, "MetaImage and NRRD files")
     with _on_disk(file, header) as path:
         reader = sitk.ImageFileReader()
         reader.SetImageIO(header.reader)
@@ -140,13 +188,22 @@ def _read(file: SourceFile) -> tuple[ItkHeader, np.ndarray, SliceOrientation, bo
     return header, volumes, slice_orientation((columns, rows, slices), affine), colour
 
 
-def _simple_itk(name: str) -> Any:
+def simple_itk(name: str, kind: str) -> Any:
+    """Return the library, silenced.
+
+    Args:
+        name: Of the file to read.
+        kind: What files like it are.
+
+    Raises:
+        UnreadableFileError: ``needs-extra`` where it is not installed.
+    """
     try:
         sitk = importlib.import_module("SimpleITK")
     except ImportError as error:
         raise UnreadableFileError(
             Reason.NEEDS_EXTRA,
-            f"{name}: MetaImage and NRRD files are read by SimpleITK, which is not installed. "
+            f"{name}: {kind} are read by SimpleITK, which is not installed. "
             + advice(
                 "Run: pip install 'vismae[itk]'",
                 "Convert it to NIfTI, or ask who runs the server for the extra 'itk'.",

@@ -1,9 +1,12 @@
 """The text headers of MetaImage (.mha, .mhd) and NRRD (.nrrd, .nhdr) files.
 
 The library reads the geometry; here is what decides whether it may: which format it is, where the
-pixels lie, and whether directions are given at all.
+pixels lie, and whether directions are given at all. A segmentation of 3D Slicer (``.seg.nrrd``)
+names its segments in ``Segment0_Name``, ``Segment0_LabelValue``, ``Segment0_Layer`` and so on.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vismae.core.errors import UnreadableFileError
@@ -18,6 +21,24 @@ _SERIES_KINDS = {"list", "time"}
 _DIRECTION_KEYS = {"transformmatrix", "rotation", "orientation", "space", "space dimension"}
 
 
+_MOST_SEGMENTS = 4096
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A structure that the header names.
+
+    Attributes:
+        name: As typed by hand.
+        value: Its number in the voxels.
+        layer: In which of the volumes; segments that overlap lie in several.
+    """
+
+    name: str
+    value: int
+    layer: int
+
+
 @dataclass(frozen=True)
 class ItkHeader:
     """What the header says.
@@ -29,6 +50,7 @@ class ItkHeader:
         modality: ``other`` if not given.
         components_are_volumes: Whether the values of a pixel are a run of volumes (NRRD kind
             ``list`` or ``time``), and not one colour or vector.
+        segments: Structures in the order of their numbers; none where it is no segmentation.
     """
 
     reader: str
@@ -36,6 +58,7 @@ class ItkHeader:
     orientation_known: bool
     modality: Modality
     components_are_volumes: bool
+    segments: tuple[Segment, ...] = ()
 
 
 def parse_itk_header(head: bytes, name: str) -> ItkHeader:
@@ -72,7 +95,28 @@ def parse_itk_header(head: bytes, name: str) -> ItkHeader:
         not _DIRECTION_KEYS.isdisjoint(fields),
         Modality.parse(word),
         fields.get("kinds", "").partition(" ")[0] in _SERIES_KINDS,
+        tuple(_segments(fields, name)),
     )
+
+
+def _segments(fields: dict[str, str], name: str) -> Iterator[Segment]:
+    keys = (re.fullmatch(r"segment(\d{1,6})_labelvalue", key) for key in fields)
+    numbers = sorted(int(key[1]) for key in keys if key)
+    if len(numbers) > _MOST_SEGMENTS:
+        raise UnreadableFileError(
+            Reason.LABEL_FORMAT,
+            f"{name}: {len(numbers)} segments, at most {_MOST_SEGMENTS} are read. Divide it.",
+        )
+    for number in numbers:
+        value = fields[f"segment{number}_labelvalue"]
+        layer = fields.get(f"segment{number}_layer", "0")
+        if not (value.isdecimal() and layer.isdecimal()):
+            raise UnreadableFileError(
+                Reason.LABEL_FORMAT,
+                f"{name}: segment {number} has the value '{value}' in the layer '{layer}'. Whole "
+                "numbers are expected; save the segmentation again.",
+            )
+        yield Segment(fields.get(f"segment{number}_name", ""), int(value), int(layer))
 
 
 def _metaimage_fields(head: bytes) -> dict[str, str] | None:
@@ -92,7 +136,7 @@ def _nrrd_fields(head: bytes) -> dict[str, str] | None:
     """Return lower-case key -> value up to the empty line, or to the end of a detached header."""
     fields: dict[str, str] = {}
     for line in head.split(b"\n"):
-        text = line.decode("latin-1").strip()
+        text = line.decode("utf-8", "replace").strip()
         if not text:
             return fields
         if text.startswith("#"):

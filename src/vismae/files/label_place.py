@@ -47,6 +47,7 @@ def lay_on_image(
     known: bool,
     name: str,
     block: ImageBlock | None,
+    is_part: bool = False,
 ) -> np.ndarray:
     """Turn stored class numbers (I, J, K) into slices (S, H, W) that fit their image.
 
@@ -60,21 +61,26 @@ def lay_on_image(
         known: Whether the file says its orientation.
         name: Of the file, for messages.
         block: The image; None turns by ``own`` and checks nothing.
+        is_part: It may be a part of the image's grid, or reach beyond it, and has background
+            everywhere else; it is brought to the image's shape by its place.
 
     Raises:
         UnreadableFileError: ``label-geometry`` where both say where they lie, more than half a
-            voxel apart; or where only the image does, and its voxels have no stored order.
+            voxel apart; or where only the image does, and its voxels have no stored order; or
+            where structures of a part lie outside the image.
     """
     if block is None:
         return own.to_slices(stored)
     details = block.image.details
     image_known = bool(details.get("orientation_known", block.image.affine is not None))
     as_stored = details.get("file_orientation")
-    if not (known and image_known) and as_stored is not None:
+    if not (known and image_known) and as_stored is not None and not is_part:
         return as_stored.to_slices(stored)
     slices, affine = own.to_slices(stored), own.affine
     if known and block.image.affine is not None:
         slices, affine = _turned_like(block.image.affine, slices, affine)
+        if is_part and slices.shape != block.shape:
+            slices, affine = _put_back(slices, affine, block, name)
     if block.image.affine is None or slices.shape != block.shape:
         return slices
     if not known:
@@ -117,6 +123,32 @@ def _turned_like(
             flipped.append(2 - axis)
             turned[:3, 3] += affine[:3, own] * (slices.shape[2 - own] - 1)
     return np.ascontiguousarray(np.flip(slices.transpose(order), tuple(flipped))), turned
+
+
+def _put_back(
+    slices: np.ndarray, affine: np.ndarray, block: ImageBlock, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lay a part of a grid into the whole of it, and return that with its affine.
+
+    Whether voxels are of one size and meet is for the caller to check.
+    """
+    image = np.asarray(block.image.affine, dtype=np.float64)
+    first = np.linalg.solve(image[:3, :3], affine[:3, 3] - image[:3, 3])
+    start = np.rint(first).astype(int)[::-1] - (block.first, 0, 0)  # slice, row, column
+    low, high = np.maximum(start, 0), np.minimum(start + slices.shape, block.shape)
+    whole = np.zeros(block.shape, dtype=slices.dtype)
+    inside = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+    if (high > low).all():
+        whole[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = slices[inside]
+    if np.count_nonzero(whole) < np.count_nonzero(slices):
+        raise UnreadableFileError(
+            Reason.LABEL_GEOMETRY,
+            f"{name}: by its header its structures lie partly outside of {block.image.source}. "
+            "Give the image that it was drawn on, or save it with the image's geometry.",
+        )
+    moved = affine.copy()
+    moved[:3, 3] -= affine[:3, :3] @ start[::-1]
+    return whole, moved
 
 
 def _voxels_apart(affine: np.ndarray, block: ImageBlock) -> float:

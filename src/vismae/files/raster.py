@@ -16,6 +16,7 @@ from vismae.core.types import MedicalImage, Modality, PixelUnit
 from vismae.files.discover import SourceFile
 from vismae.files.pixels import as_class_numbers, grey_if_equal, native_numbers, require_size
 from vismae.files.png_chunks import is_png, without_texts
+from vismae.files.raster_deep import read_deep_pages
 from vismae.files.reasons import Reason
 from vismae.files.signatures import HEAD_BYTES
 
@@ -58,18 +59,20 @@ _NATIVE_MODES = {
 def read_raster(file: SourceFile, modality: Modality | None = None) -> MedicalImage:
     """Read an image as display grey levels or colour, upright after its EXIF orientation.
 
-    8- and 16-bit greys, float TIFF and 1-bit images keep their numbers; an alpha channel is
-    dropped; palettes and other colour spaces become RGB, and RGB with three equal channels
-    becomes grey. The pages of a TIFF are slices; pages of another size than the first (previews)
-    are left out.
+    Greys and colours of 8 and 16 bits, float TIFF and 1-bit images keep their numbers; an alpha
+    channel is dropped; palettes and other colour spaces become RGB, and RGB with three equal
+    channels becomes grey. The pages of a TIFF are slices; pages of another size than the first
+    (previews) are left out.
 
-    ``details`` holds ``pages_left_out`` and ``reduced_to_8_bit`` (True for 16-bit colour, of
-    which Pillow keeps the upper 8 bits).
+    ``details`` holds ``pages_left_out``.
 
     Raises:
-        UnreadableFileError: ``too-large``, ``truncated``, ``undecodable`` or ``not-finite``.
+        UnreadableFileError: ``too-large``, ``truncated``, ``undecodable`` or ``not-finite``; of
+            16-bit colours as ``read_deep_pages``.
     """
     pages, facts = _read_pages(file, _image_page)
+    if facts.reduced:
+        pages = read_deep_pages(file, facts.format_name, pages)
     kept = [page for page in pages if page.shape == pages[0].shape]
     pixels = np.stack(kept)
     if pixels.ndim == 4:
@@ -79,7 +82,7 @@ def read_raster(file: SourceFile, modality: Modality | None = None) -> MedicalIm
         modality=modality or Modality.OTHER,
         unit=PixelUnit.DISPLAY,
         source=file.name,
-        details={"pages_left_out": len(pages) - len(kept), "reduced_to_8_bit": facts.reduced},
+        details={"pages_left_out": len(pages) - len(kept)},
     )
 
 
@@ -92,9 +95,15 @@ def read_raster_labels(file: SourceFile) -> np.ndarray:
     Raises:
         UnreadableFileError: As for ``read_raster``; ``label-colours`` names the colours found,
             ``label-lossy`` the values of a smeared JPEG, ``label-not-integer`` and
-            ``label-format`` pages of different sizes.
+            ``label-format`` pages of different sizes and colours of 16 bits.
     """
     pages, facts = _read_pages(file, lambda page, how: _label_page(page, how, file.name))
+    if facts.reduced:  # class 1 would be 0 in the upper 8 bits
+        raise UnreadableFileError(
+            Reason.LABEL_FORMAT,
+            f"{file.name}: colours of 16 bits where a label map was expected. Save it as PNG with "
+            "a single channel in which each pixel is its class number.",
+        )
     if facts.lossy:
         pages = _undo_compression(pages, file.name)
     if any(page.shape != pages[0].shape for page in pages):
@@ -107,10 +116,11 @@ def read_raster_labels(file: SourceFile) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _FileFacts:
-    """What was lost before the pixels reached us."""
+    """What was lost before the pixels reached us, and how the file is written."""
 
     reduced: bool
     lossy: bool
+    format_name: str
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,7 @@ def _read_pages(
             _require_moderate(image, count, file.name)
             compression = image.info.get("compression") if image.format == "TIFF" else None
             lossy = image.format in ("JPEG", "MPO") or compression == "jpeg"
-            facts = _FileFacts(reduced=_loses_depth(image), lossy=lossy)
+            facts = _FileFacts(_loses_depth(image), lossy, str(image.format))
             pages = []
             for page in ImageSequence.Iterator(image) if count > 1 else [image]:
                 _require_moderate(page, 1, file.name)

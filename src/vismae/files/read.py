@@ -98,7 +98,7 @@ def read_image(
 
 
 def read_label_map(
-    file: SourceFile, block: ImageBlock | None = None
+    file: SourceFile, block: ImageBlock | None = None, classes: Sequence[int] | None = None
 ) -> tuple[np.ndarray, Spacing | None]:
     """Read class numbers, int32 (S, H, W), oriented as ``read_image`` orients the image.
 
@@ -106,6 +106,7 @@ def read_label_map(
         file: The label map.
         block: The slices it describes; where given, a label map that says where it lies must lie
             on them. Its shape is not checked.
+        classes: Class numbers of the segments that its header names; see ``read_itk_labels``.
 
     Returns:
         The label map and its spacing; None where the format has none (PNG and the like).
@@ -118,7 +119,7 @@ def read_label_map(
         if file.kind == "nifti":
             return read_nifti_labels(file, block)
         if file.kind == "itk":
-            return read_itk_labels(file, block)
+            return read_itk_labels(file, block, classes)
         if file.kind == "raster":
             return read_raster_labels(file), None
     except UnreadableFileError:

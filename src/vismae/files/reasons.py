@@ -84,7 +84,7 @@ CURES: dict[Reason, str] = {
     Reason.NOT_FOUND: "Mend the path in the table, or put the file where it says.",
     Reason.UNREADABLE: "Give yourself the right to read it, or copy the archive again.",
     Reason.EMPTY: "Copy the file again from its source.",
-    Reason.UNKNOWN_FORMAT: "Unpack it (tar, .gz), convert it to DICOM, NIfTI or PNG, or leave it.",
+    Reason.UNKNOWN_FORMAT: "Unpack it (tar, 7z), convert it to DICOM, NIfTI or PNG, or leave it.",
     Reason.NESTED_ARCHIVE: "Unpack the inner archive.",
     Reason.ENCRYPTED: "Unpack it with its password first.",
     Reason.TOO_LARGE: "Divide the file, or store it at a smaller size.",

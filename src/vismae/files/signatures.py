@@ -88,6 +88,11 @@ def is_gzip(head: bytes) -> bool:
     return head.startswith(b"\x1f\x8b")
 
 
+def is_bzip2(head: bytes) -> bool:
+    """Whether the bytes begin a bzip2 stream."""
+    return head.startswith(b"BZh")
+
+
 def packing(head: bytes) -> str | None:
     """Return the name of what a file is packed with that is not unpacked here, or None.
 

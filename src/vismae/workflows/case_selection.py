@@ -79,7 +79,7 @@ def seen_rows(store: Store, sequences: Sequence[str], rows: np.ndarray) -> np.nd
 
 
 def _not_stored(store: Store) -> str:
-    """Say what ingest left out: an image is lacking too where its label map did not fit it."""
+    """Say what ingest left out."""
     path = Path(store.address) / REJECTED_NAME
     if not path.is_file():
         return ""
@@ -88,8 +88,8 @@ def _not_stored(store: Store) -> str:
         return ""
     found = ", ".join(f"{reason} {count}" for reason, count in counts.items())
     return (
-        f" A sequence may be lacking because its file could not be used, or because its label map "
-        f"does not fit it: ingest left out {found} (rejected.csv beside the store says which)."
+        f" A sequence may be lacking because its file could not be used: ingest left out {found} "
+        "(rejected.csv beside the store says which)."
     )
 
 

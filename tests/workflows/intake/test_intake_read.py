@@ -16,7 +16,7 @@ def holds(folder: Path, word: bytes) -> bool:
     return any(word in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_pair_whose_headers_disagree_is_left_out_and_the_others_stay(tmp_path: Path) -> None:
+def test_an_image_stays_without_the_label_map_that_lies_beside_it(tmp_path: Path) -> None:
     data = np.arange(4 * 5 * 3, dtype=np.int16).reshape(4, 5, 3)
     affine = np.diag([-1.0, -1.0, 3.0, 1.0])
     for name, of_labels in (("good", affine), ("mirrored", np.eye(4))):
@@ -27,8 +27,10 @@ def test_a_pair_whose_headers_disagree_is_left_out_and_the_others_stay(tmp_path:
     result = run(tmp_path / "in", tmp_path / "s")
 
     assert result.reasons == {"label-geometry": 1}
-    assert result.stored == 3
-    for position in range(3):
+    assert result.stored == 6
+    labelled = result.store.index["has_label_map"]
+    assert labelled.sum() == 3
+    for position in np.flatnonzero(labelled):
         part = result.store.read(position)
         np.testing.assert_array_equal(part.label_map, part.pixels > 30)
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import vismae.workflows.ingest as ingesting
-from factories import write_dicom_series, write_dicom_slice
+from factories import write_dicom_series, write_dicom_slice, write_png
 from factories_labels import write_labelled_series, write_rtstruct
 from vismae.core.config import IngestConfig
 from vismae.core.executor import Lost, Step
 from vismae.workflows.ingest import IngestResult, ingest
 from vismae.workflows.intake.identity import private_folder
-from vismae.workflows.intake.portion import read_portion
+from vismae.workflows.intake.portion import begun, read_portion
 
 VOLUME = np.random.default_rng(0).integers(0, 100, (6, 12, 10)).astype(np.int16)
 
@@ -50,12 +50,15 @@ class DeadlyFiles:
             yield outcome
 
     def _is_deadly(self, task: Any, step: str) -> bool:
-        item, _, entry = step.partition(" ")
-        content = dict(task.items)[int(item)]
-        if not entry:
+        item, entry, of_label_map = begun(step)
+        content = dict(task.items)[item]
+        if entry is None:
             return not self._names
+        if of_label_map:
+            row = next(file.row for file in content.entries if file.number == entry)
+            return row.label_map.path.name in self._names
         files = {file.number: file.file.path.name for file in (*content.entries, *content.labels)}
-        return files[int(entry)] in self._names
+        return files[entry] in self._names
 
 
 @pytest.fixture
@@ -158,3 +161,29 @@ def test_a_slice_that_is_too_large_for_the_memory_is_left_out_alone(tmp_path: Pa
 
     assert left_out(tmp_path / "s") == [("large.dcm", "reader-memory")]
     assert result.stored == 6
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_label_maps_that_kill_their_reader_cost_themselves_only(
+    tmp_path: Path, run: Callable[..., IngestResult], count: int
+) -> None:
+    """Those of a whole volume are given up where more than a few of them do."""
+    pictures = VOLUME.astype(np.uint8)
+    rows = ["path,volume_id,label_map"]
+    for number in range(6):
+        write_png(tmp_path / "in" / f"{number}.png", pictures[number])
+        write_png(tmp_path / "in" / f"labels_{number}.png", pictures[number] // 50)
+        rows.append(f"{number}.png,V,labels_{number}.png")
+    (tmp_path / "in" / "manifest.csv").write_text("\n".join(rows))
+    names = {f"labels_{number}.png" for number in range(count)}
+
+    result = run(tmp_path / "in", tmp_path / "s", names)
+
+    assert result.stored == 6
+    without = 1 if count == 1 else 6
+    told = [(f"labels_{number}.png", "reader-died") for number in range(without)]
+    assert left_out(tmp_path / "s") == told
+    assert (~result.store.index["has_label_map"]).sum() == without
+    # Another ingest neither tries them again nor forgets them.
+    again = run(tmp_path / "in", tmp_path / "s", names)
+    assert (again.stored, again.reasons) == (6, {"reader-died": without})

@@ -8,7 +8,6 @@ import pytest
 
 from factories import AXIAL, SAGITTAL, write_dicom_series, write_nifti, write_png
 from vismae.core.config import IngestConfig
-from vismae.core.errors import DataError
 from vismae.workflows.ingest import IngestResult, ingest
 
 VOLUME = np.random.default_rng(0).integers(0, 900, (4, 12, 10)).astype(np.int16)
@@ -72,8 +71,10 @@ def test_one_of_other_slices_is_told(tmp_path: Path) -> None:
     affine = affine_of(AXIAL, SPACING)
     write_nifti(tmp_path / "short.nii.gz", CLASSES[:3].transpose(2, 1, 0).copy(), affine)
 
-    with pytest.raises(DataError, match="label-shape 4"):
-        run(tmp_path, "short.nii.gz")
+    result = run(tmp_path, "short.nii.gz")
+
+    assert (result.stored, result.reasons) == (4, {"label-shape": 1})
+    assert not result.store.index["has_label_map"].any()
 
 
 def test_a_picture_may_be_that_of_every_slice(tmp_path: Path) -> None:

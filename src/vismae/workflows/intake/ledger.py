@@ -18,48 +18,12 @@ from vismae.data.manifest import ManifestRow
 from vismae.files.dicom_identifiers import DicomIdentifiers
 from vismae.files.dicom_labels import LabelObject
 from vismae.workflows.intake.entry_facts import row_to_json, stored_row
+from vismae.workflows.intake.ledger_tables import LATER_TABLES, TABLES
 from vismae.workflows.intake.moved import follow_move
 from vismae.workflows.intake.work import NewFiles, Rejection
 
 _VERSION = "2"
 _LARGEST = 2**63 - 1
-_TABLES = """
-CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE entry (
-    id INTEGER PRIMARY KEY, source INTEGER NOT NULL, name BLOB NOT NULL UNIQUE,
-    path BLOB NOT NULL, member BLOB, size INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
-    row TEXT NOT NULL, volume TEXT,
-    state TEXT NOT NULL,
-    kind TEXT, patient TEXT, study TEXT, series TEXT, instance TEXT,
-    frames INTEGER, pixel_bytes INTEGER,
-    item INTEGER, place INTEGER, copy INTEGER NOT NULL DEFAULT 0, frame_of_reference TEXT
-);
-CREATE INDEX entry_state ON entry (state, id);
-CREATE INDEX entry_item ON entry (item, place);
-CREATE INDEX entry_series ON entry (series);
-CREATE TABLE label_object (
-    entry INTEGER PRIMARY KEY, series TEXT NOT NULL, instances TEXT NOT NULL,
-    frame_of_reference TEXT, structures TEXT NOT NULL
-);
-CREATE TABLE label_item (item INTEGER NOT NULL, entry INTEGER NOT NULL);
-CREATE INDEX label_item_item ON label_item (item);
-CREATE TABLE structure (name TEXT PRIMARY KEY, value INTEGER);
-CREATE TABLE portion (
-    id INTEGER PRIMARY KEY, first_item INTEGER NOT NULL, last_item INTEGER NOT NULL,
-    pixel_bytes INTEGER NOT NULL, skipped TEXT NOT NULL DEFAULT '[]', result TEXT
-);
-CREATE TABLE image (image_id TEXT NOT NULL, entry INTEGER NOT NULL);
-CREATE TABLE rejected (
-    entry INTEGER, path BLOB NOT NULL, reason TEXT NOT NULL, message BLOB NOT NULL
-);
-CREATE INDEX rejected_entry ON rejected (entry);
-CREATE INDEX entry_instance ON entry (instance);
-CREATE TABLE stored_before (entry INTEGER PRIMARY KEY, earlier INTEGER NOT NULL);
-"""
-# Few files are parts of something, and a ledger may have been begun before they were known.
-_CONCATENATIONS = (
-    "CREATE TABLE IF NOT EXISTS concatenation (entry INTEGER PRIMARY KEY, uid TEXT NOT NULL)"
-)
 # States of files that may be looked at anew, since the store has nothing of them.
 _NOTHING_READ = ("listed", "known", "label", "archive", "opened", "rejected")
 
@@ -92,20 +56,28 @@ class Listed:
 
 @dataclass(frozen=True)
 class Unidentified:
-    """An entry of the ledger whose content has not been looked at."""
+    """An entry of the ledger whose content has not been looked at.
+
+    ``row`` is its table row where that gives it a label map.
+    """
 
     entry: int
     path: str
     member: str | None
+    row: ManifestRow | None = None
 
 
 @dataclass(frozen=True)
 class Identified:
-    """What a file turned out to be; ``archive`` for one that holds further files."""
+    """What a file turned out to be; ``archive`` for one that holds further files.
+
+    ``classes`` are those that its label map names.
+    """
 
     entry: int
     kind: str
     identifiers: DicomIdentifiers = field(default_factory=DicomIdentifiers)
+    classes: tuple[str, ...] = ()
 
 
 class Ledger:
@@ -130,9 +102,9 @@ class Ledger:
             self.db.execute("PRAGMA journal_mode=WAL")
             self.db.execute("PRAGMA synchronous=NORMAL")
             if fresh:
-                self.db.executescript(_TABLES)
+                self.db.executescript(TABLES)
                 self.set_fact("version", _VERSION)
-            self.db.execute(_CONCATENATIONS)
+            self.db.executescript(LATER_TABLES)
             version = self.fact("version")
         except sqlite3.DatabaseError as error:
             raise DataError(
@@ -251,7 +223,8 @@ class Ledger:
             " item = NULL, place = NULL WHERE id = ?",
             (found.size, mark, facts, _volume_key(found), entry),
         )
-        self.db.execute("DELETE FROM rejected WHERE entry = ?", (entry,))
+        for table in ("rejected", "unused_label_map"):
+            self.db.execute(f"DELETE FROM {table} WHERE entry = ?", (entry,))
         # The members of an archive are compared one by one when it is entered again.
         return "known" if state == "opened" else "new"
 
@@ -278,7 +251,7 @@ class Ledger:
         last = 0
         while True:
             rows = self.db.execute(
-                "SELECT id, path, member FROM entry WHERE state = 'listed' AND id > ?"
+                "SELECT id, path, member, name, row FROM entry WHERE state = 'listed' AND id > ?"
                 " ORDER BY id LIMIT ?",
                 (last, batch),
             ).fetchall()
@@ -287,9 +260,12 @@ class Ledger:
             last = rows[-1][0]
             yield [
                 Unidentified(
-                    entry, os.fsdecode(path), None if member is None else os.fsdecode(member)
+                    entry,
+                    os.fsdecode(path),
+                    None if member is None else os.fsdecode(member),
+                    stored_row(name, path, member, row) if '"label_map"' in row else None,
                 )
-                for entry, path, member in rows
+                for entry, path, member, name, row in rows
             ]
 
     def enter_identified(self, found: Iterable[Identified]) -> None:
@@ -316,6 +292,16 @@ class Ledger:
             self.db.execute("INSERT INTO concatenation VALUES (?, ?)", part)
         if key.labels is not None:
             self._enter_labels(file.entry, key.labels)
+        self.db.execute("DELETE FROM naming_label_map WHERE entry = ?", (file.entry,))
+        if file.classes:
+            self.db.execute("INSERT INTO naming_label_map VALUES (?)", (file.entry,))
+            self.enter_structures(file.classes)
+
+    def enter_structures(self, names: Iterable[str]) -> None:
+        """Enter names of classes that are new; the caller holds the transaction."""
+        self.db.executemany(
+            "INSERT OR IGNORE INTO structure VALUES (?, NULL)", [(name,) for name in names]
+        )
 
     def _enter_labels(self, entry: int, labels: LabelObject) -> None:
         # Where a series is named, nothing else has to tell the images.
@@ -369,6 +355,13 @@ class Ledger:
         )
         if entry is not None:
             self.db.execute("UPDATE entry SET state = 'rejected' WHERE id = ?", (entry,))
+
+    def enter_unused_label_map(self, entry: int, found: Rejection) -> None:
+        """Leave out the label map of an entry, which stays; the caller holds the transaction."""
+        self.db.execute(
+            "INSERT INTO unused_label_map VALUES (?, ?, ?, ?)",
+            (entry, as_blob(found.path), found.reason, _message_blob(found.message)),
+        )
 
 
 def as_blob(text: str | Path | None) -> bytes | None:

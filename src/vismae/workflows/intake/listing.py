@@ -36,6 +36,7 @@ from vismae.workflows.intake.ledger import (
     Unidentified,
     as_text,
 )
+from vismae.workflows.intake.named_labels import segment_classes
 from vismae.workflows.intake.origin import Place, source_name
 from vismae.workflows.intake.overlap import TakenPlaces
 from vismae.workflows.intake.remote import RemoteSource, remote_files, reopened
@@ -278,9 +279,10 @@ def _identify(file: Unidentified) -> Identified | RejectedFile:
         return found
     if found == "archive":
         return Identified(file.entry, "archive")
+    classes = () if file.row is None else segment_classes(file.row, found)
     if found.kind == "dicom":
-        return Identified(file.entry, "dicom", read_identifiers(found))
-    return Identified(file.entry, found.kind)
+        return Identified(file.entry, "dicom", read_identifiers(found), classes)
+    return Identified(file.entry, found.kind, classes=classes)
 
 
 def _name(file: Unidentified) -> str:

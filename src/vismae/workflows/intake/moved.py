@@ -28,8 +28,10 @@ def follow_move(db: sqlite3.Connection, entry: int, now: FileReference) -> str:
     facts = json.loads(row)
     if "label_map" in facts:
         beside, member = facts["label_map"]
-        facts["label_map"] = [str(moved_beside(Path(beside), before, now.path)), member]
+        moved = str(moved_beside(Path(beside), before, now.path))
+        facts["label_map"] = [moved, member]
         row = json.dumps(facts, sort_keys=True)
+        _rename(db, "unused_label_map", entry, os.fsencode(beside), os.fsencode(moved))
     new_path = os.fsencode(now.path)
     inside = None if now.member is None else os.fsencode(now.member)
     db.execute(
@@ -43,17 +45,21 @@ def follow_move(db: sqlite3.Connection, entry: int, now: FileReference) -> str:
     ).fetchall()
     db.executemany("UPDATE entry SET path = ? WHERE id = ?", [(new_path, of) for (of,) in members])
     for (of,) in [(entry,), *members]:
-        left_out = db.execute(
-            "SELECT rowid, path, message FROM rejected WHERE entry = ?", (of,)
-        ).fetchall()
-        db.executemany(
-            "UPDATE rejected SET path = ?, message = ? WHERE rowid = ?",
-            [
-                (place.replace(path, new_path, 1), message.replace(path, new_path, 1), number)
-                for number, place, message in left_out
-            ],
-        )
+        _rename(db, "rejected", of, path, new_path)
     return row
+
+
+def _rename(db: sqlite3.Connection, table: str, entry: int, before: bytes, now: bytes) -> None:
+    left_out = db.execute(
+        f"SELECT rowid, path, message FROM {table} WHERE entry = ?", (entry,)
+    ).fetchall()
+    db.executemany(
+        f"UPDATE {table} SET path = ?, message = ? WHERE rowid = ?",
+        [
+            (place.replace(before, now, 1), message.replace(before, now, 1), number)
+            for number, place, message in left_out
+        ],
+    )
 
 
 def moved_beside(path: Path, before: Path, now: Path) -> Path:

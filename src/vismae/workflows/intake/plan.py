@@ -13,6 +13,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 
 from vismae.core.errors import DataError
@@ -210,9 +211,7 @@ def _name_structures(
     ledger.db.execute(
         "UPDATE label_object SET structures = ? WHERE entry = ?", (json.dumps(classes), entry)
     )
-    ledger.db.executemany(
-        "INSERT OR IGNORE INTO structure VALUES (?, NULL)", [(name,) for name in classes.values()]
-    )
+    ledger.enter_structures(classes.values())
 
 
 def _images_of_labels(ledger: Ledger) -> dict[int, dict[int, bool]]:
@@ -252,7 +251,8 @@ def _number_structures(ledger: Ledger) -> None:
     if not new:
         return
     numbered = ledger.db.execute(
-        """SELECT EXISTS (SELECT 1 FROM entry WHERE row LIKE '%"label_map"%')"""
+        """SELECT EXISTS (SELECT 1 FROM entry WHERE row LIKE '%"label_map"%'
+            AND id NOT IN (SELECT entry FROM naming_label_map))"""
     ).fetchone()[0]
     start = _STRUCTURES_BESIDE_NUMBERS if numbered else 1
     last = ledger.db.execute("SELECT max(value) FROM structure").fetchone()[0]
@@ -285,11 +285,22 @@ def items_of(ledger: Ledger, portion: int) -> Iterator[tuple[int, WorkItem]]:
         " WHERE portion.id = ? ORDER BY entry.item, entry.place",
         (portion,),
     )
+    unused = {
+        entry
+        for (entry,) in ledger.db.execute(
+            "SELECT unused_label_map.entry FROM unused_label_map"
+            " JOIN entry ON entry.id = unused_label_map.entry"
+            " JOIN portion ON entry.item BETWEEN first_item AND last_item WHERE portion.id = ?",
+            (portion,),
+        )
+    }
     for item, members in groupby(rows, key=lambda row: row[0]):
         entries = []
         of_table = False
         for _, entry, name, path, member, facts, kind, in_volume, copy, *before, place in members:
             row = stored_row(name, path, member, facts)
+            if entry in unused:  # its reader did not survive it
+                row = replace(row, label_map=None)
             stored = None if before[0] is None else reopen(before[0], before[1], kind)
             entries.append(Entry(reopen(path, member, kind), row, entry, copy, stored, place))
             of_table = of_table or bool(in_volume)

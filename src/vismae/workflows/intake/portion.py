@@ -15,6 +15,7 @@ from vismae.workflows.intake.work import Begin, Rejection, WorkItem
 
 # A portion of ordinary slices and what is made of them fits; what a large volume took goes back.
 _KEPT_BYTES = 256 * 2**20
+_LABEL_MAP = "label_map"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class PortionResult:
         account: What came in.
         labels: Entry of each label file and why it fits none of the volumes of a work item; None
             if it was drawn on one.
+        label_maps: Entry of an image and why the label map of its table is not used.
     """
 
     number: int
@@ -70,6 +72,7 @@ class PortionResult:
     rejected: list[Rejection] = field(default_factory=list)
     account: IntakeAccount = field(default_factory=IntakeAccount)
     labels: list[tuple[int, Rejection | None]] = field(default_factory=list)
+    label_maps: list[tuple[int, Rejection]] = field(default_factory=list)
 
 
 def read_portion(task: PortionTask, step: Step) -> PortionResult:
@@ -85,6 +88,7 @@ def read_portion(task: PortionTask, step: Step) -> PortionResult:
     images: list[tuple[str, int]] = []
     rejected: list[Rejection] = []
     labels: list[tuple[int, Rejection | None]] = []
+    label_maps: list[tuple[int, Rejection]] = []
     accountant = Accountant()
     with (
         quiet_pydicom(),
@@ -101,12 +105,14 @@ def read_portion(task: PortionTask, step: Step) -> PortionResult:
             found = read_item(item, task.read, _beginning(step, number))
             rejected.extend(found.rejected)
             labels.extend(found.labels.items())
+            label_maps.extend(found.label_maps)
             for piece in found.slices:
                 writer.add(piece.record, piece.pixels, piece.label_map)
                 accountant.add(piece.record, piece.pixels, piece.label_map)
                 images.append((piece.record.image_id, piece.entry))
         part = writer.finish() if images else None
-    return PortionResult(task.number, part, images, rejected, accountant.account, labels)
+    account = accountant.account
+    return PortionResult(task.number, part, images, rejected, account, labels, label_maps)
 
 
 def part_name(number: int) -> str:
@@ -115,16 +121,20 @@ def part_name(number: int) -> str:
 
 
 def _beginning(step: Step, item: int) -> Begin:
-    return lambda entry: step(str(item) if entry is None else f"{item} {entry}")
+    def begin(entry: int | None, label_map: bool = False) -> None:
+        words = [item] if entry is None else [item, entry]
+        step(" ".join(map(str, [*words, _LABEL_MAP] if label_map else words)))
+
+    return begin
 
 
-def begun(step: str) -> tuple[int, int | None]:
-    """Return the work item that a step belongs to, and the entry of its file.
+def begun(step: str) -> tuple[int, int | None, bool]:
+    """Return the work item of a step, the entry of its file, and whether its label map was read.
 
     There is no one file where all of the item are put together.
     """
-    item, _, entry = step.partition(" ")
-    return int(item), int(entry) if entry else None
+    item, *rest = step.split(" ")
+    return int(item), int(rest[0]) if rest else None, _LABEL_MAP in rest
 
 
 def without(task: PortionTask, item: int, entries: Collection[int]) -> PortionTask:
@@ -137,4 +147,18 @@ def without(task: PortionTask, item: int, entries: Collection[int]) -> PortionTa
             content = replace(content, entries=kept, labels=labels)
         if content.entries:
             items.append((number, content))
+    return replace(task, items=tuple(items))
+
+
+def without_label_maps(task: PortionTask, item: int, entries: Collection[int]) -> PortionTask:
+    """Return the task with some images of a work item as if they had no label map."""
+    content = dict(task.items)[item]
+    kept = tuple(
+        replace(entry, row=replace(entry.row, label_map=None)) if entry.number in entries else entry
+        for entry in content.entries
+    )
+    items = [
+        (number, replace(other, entries=kept) if number == item else other)
+        for number, other in task.items
+    ]
     return replace(task, items=tuple(items))

@@ -9,14 +9,11 @@ import numpy as np
 
 from vismae.core.errors import DataError, UnreadableFileError
 from vismae.core.types import Flag, MedicalImage, Modality
-from vismae.data.manifest import FileReference
-from vismae.data.store_format import storable_label_map
 from vismae.files.dicom_labels import read_dicom_labels
-from vismae.files.discover import Group, source_file
-from vismae.files.label_place import ImageBlock
-from vismae.files.label_slices import cut_like_image, whole_frame
-from vismae.files.read import read_image, read_label_map, read_where_silent
+from vismae.files.discover import Group
+from vismae.files.read import read_image, read_where_silent
 from vismae.files.reasons import Reason
+from vismae.workflows.intake.label_maps import attach_label_maps
 from vismae.workflows.intake.lone_labels import require_no_lone_label_map
 from vismae.workflows.intake.records import (
     FoundSlice,
@@ -47,11 +44,13 @@ class ItemResult:
         rejected: Files of images that were left out.
         labels: Entry of each label file that was tried -> why it fits none of the volumes; None
             if it was drawn on one.
+        label_maps: Entry of an image and why the label map of its table is not used.
     """
 
     slices: list[ReadSlice]
     rejected: list[Rejection]
     labels: dict[int, Rejection | None]
+    label_maps: list[tuple[int, Rejection]]
 
 
 def read_item(item: WorkItem, settings: ReadSettings, begin: Begin) -> ItemResult:
@@ -72,10 +71,11 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Begin) -> ItemResul
         volumes = _read_group(item, settings, rejected, begin)
     result: list[ReadSlice] = []
     labels: dict[int, Rejection | None] = {}
+    unused: list[tuple[int, Rejection]] = []
     group_id: str | None = None
     given: Counter[tuple[str, str, str]] = Counter()
     for number, volume in enumerate(volumes):
-        _attach_label_maps(volume, rejected, begin)
+        unused.extend(attach_label_maps(volume, settings.structures, begin))
         _attach_label_objects(volume, item.labels, settings, labels, begin)
         begin(None)
         if not volume.slices:
@@ -90,8 +90,8 @@ def read_item(item: WorkItem, settings: ReadSettings, begin: Begin) -> ItemResul
             continue
         group_id = group_id or slices[0].record.patient_id
         result.extend(slices)
-    # A file of several volumes whose label map does not fit is one file all the same.
-    return ItemResult(result, list(dict.fromkeys(rejected)), labels)
+    # A file of several volumes that cannot be stored is one file all the same.
+    return ItemResult(result, list(dict.fromkeys(rejected)), labels, list(dict.fromkeys(unused)))
 
 
 def _read_group(
@@ -137,10 +137,10 @@ def _read_within_memory(
     """Read files together; the few at which the memory gives out are left out alone."""
     begun: int | None = None
 
-    def note(entry: int | None) -> None:
+    def note(entry: int | None, label_map: bool = False) -> None:
         nonlocal begun
         begun = entry
-        begin(entry)
+        begin(entry, label_map)
 
     for _ in range(MOST_CULPRITS):
         try:
@@ -223,91 +223,6 @@ def _read_images(
     return images
 
 
-def _attach_label_maps(volume: FoundVolume, rejected: list[Rejection], begin: Begin) -> None:
-    """Give each slice its label map; drop the slices of a file whose label map does not fit.
-
-    A label map is that of one file, or of all slices of a series whose folder its row names.
-    """
-    loaded: dict[str, np.ndarray | None] = {}
-    frames = Counter(part.entry.file.name for part in volume.slices)
-    of_series = _labels_of_series(volume, begin)
-    kept: list[FoundSlice] = []
-    for part in volume.slices:
-        name, reference = part.entry.file.name, part.entry.row.label_map
-        if reference is None:
-            kept.append(part)
-            continue
-        if isinstance(of_series, np.ndarray):
-            part.label_map = of_series[part.number]
-            kept.append(part)
-            continue
-        if name not in loaded:
-            begin(part.entry.number)
-            try:
-                if of_series is not None:
-                    raise of_series
-                loaded[name] = _read_labels(reference, part, frames[name])
-            except UnreadableFileError as error:
-                rejected.append(Rejection(name, str(error.reason), str(error)))
-                loaded[name] = None
-        label_maps = loaded[name]
-        if label_maps is not None:
-            part.label_map = label_maps[part.place]
-            kept.append(part)
-    volume.slices = kept
-
-
-def _labels_of_series(volume: FoundVolume, begin: Begin) -> np.ndarray | UnreadableFileError | None:
-    """Return the label map, (S, H, W), that all slices of an image share, or why it does not fit.
-
-    Returns:
-        None where slices have label maps of their own, or share one of a single slice.
-    """
-    slices = volume.slices
-    references = {part.entry.row.label_map for part in slices}
-    files = {part.entry.file.name for part in slices}
-    if None in references or len(references) > 1 or len(files) < 2:
-        return None
-    first = slices[0]
-    if first.entry.file.kind != "dicom" or len(slices) != len(first.image.pixels):
-        return None
-    if any(part.image is not first.image for part in slices):
-        return None
-    reference = next(filter(None, references))
-    begin(first.entry.number)
-    try:
-        return _read_labels(reference, first, len(slices))
-    except UnreadableFileError as error:
-        why = error
-    try:  # a picture drawn on each of them
-        _read_labels(reference, first, 1)
-    except UnreadableFileError:
-        return why
-    return None
-
-
-def _read_labels(reference: FileReference, part: FoundSlice, frames: int) -> np.ndarray:
-    """Return the label map of one file, (S, H, W), checked against its image."""
-    block = ImageBlock(part.image, part.number, frames)
-    label_maps, _ = read_label_map(source_file(reference.path, reference.member), block)
-    if label_maps.shape[1:] == whole_frame(part.image):
-        label_maps = cut_like_image(label_maps, part.image)
-    expected = (frames, *part.pixels.shape[:2])
-    if label_maps.shape != expected:
-        raise UnreadableFileError(
-            IntakeReason.LABEL_SHAPE,
-            f"{reference.text}: {_size(label_maps.shape)}, but {part.entry.file.name} has "
-            f"{_size(expected)}. An image and its label map must have the same size; resample "
-            "the label map with nearest neighbour, or correct the manifest.",
-        )
-    try:
-        return np.stack([storable_label_map(found, found.shape) for found in label_maps])
-    except DataError as error:
-        raise UnreadableFileError(
-            IntakeReason.LABEL_VALUES, f"{reference.text}: {error}"
-        ) from error
-
-
 def _attach_label_objects(
     volume: FoundVolume,
     labels: Sequence[LabelFile],
@@ -354,8 +269,3 @@ def _unreadable(entry: Entry, error: UnreadableFileError | MemoryError) -> Rejec
         f"{entry.file.name}: not enough memory to read it. Use fewer --workers, or raise "
         "--set file_memory_gib=...",
     )
-
-
-def _size(shape: Sequence[int]) -> str:
-    slices, height, width = shape
-    return f"{height}×{width} pixels" + (f" on {slices} slices" if slices > 1 else "")

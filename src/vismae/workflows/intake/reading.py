@@ -14,6 +14,7 @@ from vismae.workflows.intake.portion import (
     begun,
     read_portion,
     without,
+    without_label_maps,
 )
 from vismae.workflows.intake.progress import ProgressBar
 from vismae.workflows.intake.records import ReadSettings
@@ -94,13 +95,24 @@ def _without_culprit(
         culprits: Files left out so far, of each work item; counted on.
     """
     task = lost.task
-    item, entry = begun(lost.step) if lost.step else (task.items[0][0], None)
+    item, entry, of_label_map = begun(lost.step) if lost.step else (task.items[0][0], None, False)
     content = dict(task.items)[item]
     culprits[item] += 1
+    reason, message = lost_reason(lost)
+    if of_label_map:
+        by_number = {file.number: file for file in content.entries}
+        shared = by_number[entry].row.label_map if entry in by_number else None
+        given = [
+            file
+            for file in content.entries
+            if file.row.label_map == shared or culprits[item] > MOST_CULPRITS
+        ]
+        logger.warning("label maps left out: %d. %s", len(given), INTAKE_REASONS[reason])
+        results.leave_out_label_maps(ledger, given, reason.value, message)
+        return without_label_maps(task, item, {file.number for file in given})
     files: list[Entry | LabelFile] = [
         file for file in (*content.entries, *content.labels) if file.number == entry
     ]
-    reason, message = lost_reason(lost)
     if not files or culprits[item] > MOST_CULPRITS:
         files = [*content.entries]
         if len(files) > 1:

@@ -20,6 +20,10 @@ from vismae.workflows.intake.work import Entry, LabelFile, Rejection, meanings
 
 SOURCES_NAME = "sources.csv"
 PRIVATE_REJECTED_NAME = "rejected.csv"
+_LEFT_OUT = (
+    "SELECT path, reason, message FROM rejected"
+    " UNION ALL SELECT path, reason, message FROM unused_label_map"
+)
 
 
 def open_portions(ledger: Ledger) -> list[tuple[int, int]]:
@@ -43,6 +47,8 @@ def enter_result(ledger: Ledger, task: PortionTask, result: PortionResult) -> No
         ledger.db.executemany("INSERT INTO image VALUES (?, ?)", result.images)
         for found in result.rejected:
             ledger.enter_rejection(entries.get(found.path), found)
+        for entry, why in result.label_maps:
+            ledger.enter_unused_label_map(entry, why)
         for label, why_not in result.labels:
             _enter_label(ledger, label, why_not)
 
@@ -70,6 +76,17 @@ def reject_files(
             ledger.db.execute("DELETE FROM label_item WHERE entry = ?", (found.number,))
 
 
+def leave_out_label_maps(
+    ledger: Ledger, entries: Sequence[Entry], reason: str, message: str
+) -> None:
+    """Leave out the label maps of images because their reader did not survive them."""
+    with ledger.transaction():
+        for entry in entries:
+            if (reference := entry.row.label_map) is not None:
+                why = Rejection(reference.text, reason, f"{reference.text}: {message}")
+                ledger.enter_unused_label_map(entry.number, why)
+
+
 def reopen_lost_parts(ledger: Ledger, store: Path) -> int:
     """Let portions be read again whose part is neither in the store nor waiting to come in.
 
@@ -94,7 +111,7 @@ def reopen_lost_parts(ledger: Ledger, store: Path) -> int:
             items = "item BETWEEN (SELECT first_item FROM portion WHERE id = ?)"
             items += " AND (SELECT last_item FROM portion WHERE id = ?)"
             of_portion = f"(SELECT id FROM entry WHERE {items})"
-            for table in ("image", "rejected"):
+            for table in ("image", "rejected", "unused_label_map"):
                 ledger.db.execute(
                     f"DELETE FROM {table} WHERE entry IN {of_portion}", (number, number)
                 )
@@ -128,14 +145,18 @@ def account(ledger: Ledger) -> IntakeAccount:
     files = ledger.db.execute(
         "SELECT count(*), coalesce(sum(size), 0) FROM entry WHERE state != 'opened'"
     ).fetchone()
-    unlisted = ledger.db.execute("SELECT count(*) FROM rejected WHERE entry IS NULL").fetchone()[0]
+    # Label maps are files too, but only those that are not used are counted by themselves.
+    (unlisted,) = ledger.db.execute(
+        "SELECT (SELECT count(*) FROM rejected WHERE entry IS NULL)"
+        " + (SELECT count(DISTINCT path) FROM unused_label_map)"
+    ).fetchone()
     return total.with_files(files[0] + unlisted, files[1], rejected_by_reason(ledger))
 
 
 def rejected_by_reason(ledger: Ledger) -> dict[str, int]:
     """Return reason code -> files left out, the commonest first."""
     rows = ledger.db.execute(
-        "SELECT reason, count(DISTINCT path) AS files FROM rejected GROUP BY reason"
+        f"SELECT reason, count(DISTINCT path) AS files FROM ({_LEFT_OUT}) GROUP BY reason"
         " ORDER BY files DESC, reason"
     )
     return dict(rows)
@@ -149,7 +170,7 @@ def write_rejected(ledger: Ledger, public: Path, private: Path, identity: Identi
     ):
         meaning = meanings()
         rows = ledger.db.execute(
-            "SELECT DISTINCT path, reason, message FROM rejected ORDER BY path, reason"
+            f"SELECT DISTINCT path, reason, message FROM ({_LEFT_OUT}) ORDER BY path, reason"
         )
         for path, reason, message in rows:
             file = identity.pseudonym("file", os.fsdecode(path))

@@ -1,17 +1,28 @@
 """What is read in one go, and what is left out: the words of intake."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from vismae.core.executor import Lost
 from vismae.data.manifest import ManifestRow
 from vismae.files.discover import RejectedFile, SourceFile
 from vismae.files.reasons import REASONS
 
-Begin = Callable[[int | None], None]
-"""Told the entry of the file that is begun; None where all files of an item are worked on."""
+
+class Begin(Protocol):
+    """Told what is begun, so that a limit on its time begins anew and a culprit is known."""
+
+    def __call__(self, entry: int | None, label_map: bool = False) -> None:
+        """Begin a file.
+
+        Args:
+            entry: Its number; None where all files of an item are worked on.
+            label_map: It is the label map that the table gives to that entry.
+        """
+        ...
+
 
 MOST_CULPRITS = 3
 """Files of one work item that are left out alone because they took their readers down.

@@ -1,13 +1,14 @@
 """The images of a study's tasks: a store for each task or fold, with the columns to show apart."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from vismae.core.errors import DataError, SettingError
+from vismae.core.errors import SettingError
 from vismae.core.study_config import StudyConfig, StudyTask
+from vismae.data.manifest import PATH_COLUMNS, is_table
 from vismae.data.sources import fold_tables
+from vismae.data.table_text import read_table
 from vismae.workflows.label_study.plan import SCORES, folds_of
 from vismae.workflows.same_images import store_as_begun
 
@@ -58,7 +59,7 @@ def _subgroup_columns(task_name: str, task: StudyTask) -> tuple[str, ...]:
         SettingError: The tables lack a column that was asked for.
     """
     tables = [table for source in task.sources for table in _tables(source)]
-    headers = [_header(table) for table in tables]
+    headers = [list(read_table(table, PATH_COLUMNS).columns) for table in tables]
     if not headers:
         return ()
     shared = [name for name in headers[0] if all(name in other for other in headers)]
@@ -90,17 +91,9 @@ def require_subgroups(task_name: str, task: StudyTask, columns: Sequence[str]) -
 
 
 def _tables(source: Path) -> Iterable[Path]:
-    if source.suffix.lower() == ".csv":
+    if is_table(source):
         return [source]
     manifest = source / "manifest.csv"
     if manifest.is_file():
         return [manifest]
     return [path for splits in fold_tables(source).values() for path in splits.values()]
-
-
-def _header(table: Path) -> list[str]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            return [name.strip().lower() for name in next(csv.reader(file), [])]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{table} cannot be read ({error}). Check the path.") from error

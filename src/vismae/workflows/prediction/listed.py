@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from vismae.core.errors import DataError, UnreadableFileError
-from vismae.data.manifest import MANIFEST_FILE, ManifestRow, ManifestTable
+from vismae.data.manifest import MANIFEST_FILE, ManifestRow, ManifestTable, is_table
 from vismae.files.dicom_identifiers import group_series
 from vismae.files.discover import Group, SourceFile, source_file
 from vismae.workflows.prediction.inputs import Failure, Input, Told, find_inputs, result_name
@@ -43,8 +43,8 @@ def tables_among(sources: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     plain: list[Path] = []
     for source in sources:
         path = source / MANIFEST_FILE if source.is_dir() else source
-        is_table = path.suffix.lower() == ".csv" and path.is_file()
-        (tables if is_table else plain).append(path if is_table else source)
+        listed = is_table(path)
+        (tables if listed else plain).append(path if listed else source)
     return tables, plain
 
 
