@@ -62,6 +62,16 @@ def test_fewer_rows_than_a_batch_come_several_times():
     assert batch == [Draw(7, 0), Draw(7, 1), Draw(7, 2)]
 
 
+def test_spares_are_other_rows_that_follow_from_the_place_alone():
+    stream = DrawStream(ROWS, GROUPS, "balanced", seed=5)
+    draws = [draw for batch in take(BatchStream(stream, 11), 2) for draw in batch]
+    for epoch in range(2):
+        rows = stream.epoch(epoch)[:, 0].tolist()
+        for place, draw in enumerate(draws[epoch * 11 : epoch * 11 + 11]):
+            next_ones = [rows[(place + step) % 11] for step in (1, 2, 3)]
+            assert draw.spares == tuple(row for row in next_ones if row != draw.row)
+
+
 def shares(sampling: str, epochs: int) -> Counter[str]:
     stream = DrawStream(ROWS, GROUPS, sampling)  # pyright: ignore[reportArgumentType]
     rows = np.concatenate([stream.epoch(epoch)[:, 0] for epoch in range(epochs)])

@@ -16,11 +16,20 @@ from torch.utils.data import Sampler
 Sampling = Literal["natural", "sqrt", "balanced"]
 
 
+# Images that a draw may take in place of its own.
+_SPARES = 3
+
+
 class Draw(NamedTuple):
-    """One sample: which row, and how many times the row has come before (its own epoch)."""
+    """One sample: which row, and how many times the row has come before (its own epoch).
+
+    ``spares`` are the rows to take one after the other where the image turns out to be damaged:
+    those that come next, so that they too follow from the place alone.
+    """
 
     row: int
     epoch: int
+    spares: tuple[int, ...] = ()
 
 
 class DrawStream:
@@ -126,7 +135,9 @@ class BatchStream(Sampler[list[Draw]]):
                 if place // length != epoch:
                     epoch = place // length
                     draws = self.stream.epoch(epoch)
-                row, turn = draws[place % length]
-                batch.append(Draw(int(row), int(turn)))
+                row, turn = draws[place % length].tolist()
+                next_places = np.arange(place + 1, place + 1 + _SPARES) % length
+                spares = (other for other in draws[next_places, 0].tolist() if other != row)
+                batch.append(Draw(row, turn, tuple(spares)))
             yield batch
             position += self.batch_size * self.world

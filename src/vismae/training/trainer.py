@@ -138,6 +138,7 @@ class Fit:
         schedule: Steps and images.
         actions: (every, function(step, log)) called on rank 0 between steps.
         mlflow: Also keep the record in MLflow, which must be installed.
+        damaged: Told which rows of a batch were damaged, where the data set says so.
     """
 
     team: Team
@@ -150,6 +151,7 @@ class Fit:
     schedule: Schedule
     actions: Sequence[tuple[int, Callable[[int, MetricsLog], None]]] = ()
     mlflow: bool = False
+    damaged: Callable[[list[int]], None] | None = None
 
 
 def run_training(
@@ -169,7 +171,8 @@ def run_training(
         average: Moving average of the weights to keep, if any.
 
     Raises:
-        TrainingError: A loss was not finite, memory ran out, or the processes do not agree.
+        TrainingError: A loss was not finite, memory ran out, too many images are damaged, or the
+            processes do not agree.
         TimeUpError: SIGUSR1 asked to stop; the resume point is written.
         KeyboardInterrupt: Another signal did.
         SystemExit: In processes other than the first, when training is over.
@@ -197,7 +200,8 @@ def run_training(
         device = trainer.strategy.root_device.type
         if device == "cpu":
             keep_freed_memory()
-        loader = TimedLoader(training_loader(fit.dataset, batches, fit.workers, device == "cuda"))
+        images = training_loader(fit.dataset, batches, fit.workers, device == "cuda")
+        loader = TimedLoader(images, fit.damaged)
         finite = FiniteLoss(fit.folder)
         callbacks: list[L.Callback] = [StepSeed(fit.seed, first_batch), finite]
         callbacks += [average] if average else []
