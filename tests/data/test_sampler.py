@@ -10,6 +10,11 @@ from vismae.data.sampler import BatchStream, Draw, DrawStream
 
 ROWS = np.arange(100, 111)
 GROUPS = np.array(["ct"] * 8 + ["mr"] * 2 + ["us"])
+# Drawn when every pass had a generator of its own.
+BALANCED_EPOCH = [
+    *([105, 0], [110, 5], [109, 2], [110, 3], [101, 0], [109, 3], [106, 0], [108, 2], [110, 4]),
+    *([107, 0], [108, 3]),
+]
 
 
 def take(batches: BatchStream, count: int) -> list[list[Draw]]:
@@ -103,6 +108,23 @@ def test_a_small_group_beside_a_huge_one_still_comes():
     balanced = DrawStream(np.arange(5001), groups, "sqrt").epoch(0)
     assert len(balanced) == 5001
     assert (balanced[:, 0] == 5000).sum() > 0
+
+
+def test_the_order_is_that_which_earlier_versions_began_runs_with():
+    stream = DrawStream(ROWS, GROUPS, "balanced", seed=2**33 + 1)
+    assert stream.epoch(1).tolist() == BALANCED_EPOCH
+
+
+def test_a_group_of_one_image_among_very_many_costs_no_generator_for_each_draw(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    groups = np.array(["ct"] * 40_000 + ["us"] + ["xr"] * 3)
+    made: list[object] = []
+    make = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda key: made.append(key) or make(key))
+    draws = DrawStream(np.arange(40_004), groups, "balanced").epoch(3)
+    assert Counter(groups[draws[:, 0]].tolist()).most_common()[-1][1] == 13_334
+    assert len(made) < 5
 
 
 def test_seeds_and_epochs_differ_and_repeat():

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Sampler
 
+from vismae.data.shuffles import shuffled
+
 Sampling = Literal["natural", "sqrt", "balanced"]
 
 
@@ -70,19 +72,13 @@ class DrawStream:
         parts = []
         for number, (members, share) in enumerate(zip(self._members, self._shares, strict=True)):
             first, last = epoch * share, (epoch + 1) * share
-            passes = range(first // len(members), -(-last // len(members)))
-            order = [
-                np.stack([self._shuffled(members, number, turn), np.full(len(members), turn)], 1)
-                for turn in passes
-            ]
-            if order:
-                start = first - passes.start * len(members)
-                parts.append(np.concatenate(order)[start : start + share])
+            turns = np.arange(first // len(members), -(-last // len(members)))
+            order = shuffled(members, [self.seed, 2, number], turns)
+            taken = np.stack([order.ravel(), turns.repeat(len(members))], axis=1)
+            start = first - int(turns[0]) * len(members)
+            parts.append(taken[start : start + share])
         draws = np.concatenate(parts)
         return draws[np.random.default_rng([self.seed, 1, epoch]).permutation(len(draws))]
-
-    def _shuffled(self, members: np.ndarray, group: int, turn: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, 2, group, turn]).permutation(members)
 
 
 def _integer_shares(counts: list[int], sampling: Sampling, total: int) -> list[int]:
