@@ -18,6 +18,7 @@ from vismae.core.rundir import CHECKPOINT, MODEL
 from vismae.core.sections import TrainerSettings
 from vismae.data.loaders import training_loader
 from vismae.data.sampler import BatchStream, DrawStream
+from vismae.models.out_of_memory import is_out_of_memory
 from vismae.models.weights import CARD_FILE, read_card
 from vismae.training.accelerator import accelerator
 from vismae.training.callbacks import (
@@ -26,7 +27,7 @@ from vismae.training.callbacks import (
     ResumePoint,
     StepSeed,
 )
-from vismae.training.memory import is_out_of_memory, out_of_memory_advice
+from vismae.training.memory import out_of_memory_advice
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import ContrastiveModule, TrainingModule
 from vismae.training.nonfinite import FiniteLoss
