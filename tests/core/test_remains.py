@@ -50,6 +50,8 @@ def test_a_foreign_folder_is_never_one_to_begin_anew(tmp_path: Path, missing: st
     (tmp_path / missing).write_text("{}")
     assert is_unbegun(tmp_path)
     (tmp_path / "figures").mkdir()
+    (tmp_path / "damaged.csv").write_text("row,shard,position\n")
+    (tmp_path / "damaged_rank_1.csv").write_text("row,shard,position\n")
     assert is_unbegun(tmp_path)
     (tmp_path / "figures" / "mine.png").write_text("drawn")
     assert not is_unbegun(tmp_path)

@@ -11,12 +11,14 @@ import torch
 
 from stores import classification_store, pretrain_store, record, segmentation_store
 from vismae.core.augment_section import AugmentSettings
-from vismae.core.errors import DataError
+from vismae.core.errors import DamagedImageError, DataError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.processes import stop_signals_held
 from vismae.core.sections import PretrainDataSettings
 from vismae.core.types import IGNORED_LABEL, Modality, PixelUnit
+from vismae.data.augment import augment_pretrain, sample_rng
 from vismae.data.loaders import (
+    MODALITY_CODES,
     LabelledImages,
     PretrainImages,
     SliceReader,
@@ -45,7 +47,9 @@ def items(store: Store, batch_size: int, workers: int, rank: int, world: int) ->
     loaded = list(islice(iter(training_loader(dataset, batches, workers)), count))
     images = torch.cat([batch["image"] for batch in loaded])
     keys = torch.cat([batch["key"] for batch in loaded])
-    return {draw: (image, int(key)) for draw, image, key in zip(draws, images, keys, strict=True)}
+    return {
+        draw[:2]: (image, int(key)) for draw, image, key in zip(draws, images, keys, strict=True)
+    }
 
 
 def assert_alike(one: dict, other: dict) -> None:
@@ -66,6 +70,46 @@ def test_an_item_depends_on_seed_epoch_and_row_alone(store: Store):
 @pytest.mark.slow
 def test_an_item_does_not_depend_on_worker_processes(store: Store):
     assert_alike(items(store, 3, 0, 0, 1), items(store, 3, 2, 0, 1))
+
+
+def damage(store: Store, *rows: int) -> Store:
+    """Change a byte of the pixels of some rows; the store as opened after it."""
+    index = store.index
+    for row in rows:
+        path = store.folder / store.manifest["shards"][index["shard"][row]]["file"]
+        content = bytearray(path.read_bytes())
+        content[int(index["pixels_offset"][row]) + int(index["pixels_bytes"][row]) // 2] ^= 4
+        path.write_bytes(content)
+    return Store(store.folder)
+
+
+def test_in_place_of_a_damaged_image_comes_the_next_whole_one_with_its_changes(tmp_path: Path):
+    whole = pretrain_store(tmp_path / "store", images=5)
+    settings = PretrainDataSettings()
+    plain = PretrainImages(whole, CONTRACT, settings, seed=4)
+    own, unharmed = plain[Draw(1, 1)], plain[Draw(0, 0, (1, 4))]
+    rng = sample_rng(4, 1, 1)
+    view = augment_pretrain(plain.reader.read(4)[0], CONTRACT.image_size, rng, settings)
+    data = PretrainImages(damage(whole, 1, 3), CONTRACT, settings, seed=4)
+
+    item = data[Draw(1, 1, (3, 4))]
+
+    assert (item["row"], item["damaged"]) == (4, 1)
+    assert item["modality"] == MODALITY_CODES[Modality(whole.index["modality"][4])]
+    assert torch.equal(item["image"], plain.reader.normalise(view))
+    assert item["key"] == own["key"]
+    found = data[Draw(0, 0, (1, 4))]
+    assert (found["row"], found["damaged"]) == (0, -1)
+    assert torch.equal(found["image"], unharmed["image"])
+    with pytest.raises(DamagedImageError, match="row 1 of the store"):
+        data[Draw(1, 1, (3,))]
+
+
+def test_a_damaged_labelled_image_is_an_error_that_names_it(tmp_path: Path):
+    store = damage(classification_store(tmp_path / "store", patients=3), 2)
+    data = LabelledImages(store, CONTRACT, labels=np.zeros(3), augment=AugmentSettings())
+    with pytest.raises(DamagedImageError, match="row 2 of the store"):
+        data[Draw(2, 0, (0, 1))]
 
 
 def test_keys_differ_between_epochs_and_seeds(store: Store):

@@ -10,6 +10,11 @@ from vismae.data.sampler import BatchStream, Draw, DrawStream
 
 ROWS = np.arange(100, 111)
 GROUPS = np.array(["ct"] * 8 + ["mr"] * 2 + ["us"])
+# Drawn when every pass had a generator of its own.
+BALANCED_EPOCH = [
+    *([105, 0], [110, 5], [109, 2], [110, 3], [101, 0], [109, 3], [106, 0], [108, 2], [110, 4]),
+    *([107, 0], [108, 3]),
+]
 
 
 def take(batches: BatchStream, count: int) -> list[list[Draw]]:
@@ -62,6 +67,16 @@ def test_fewer_rows_than_a_batch_come_several_times():
     assert batch == [Draw(7, 0), Draw(7, 1), Draw(7, 2)]
 
 
+def test_spares_are_other_rows_that_follow_from_the_place_alone():
+    stream = DrawStream(ROWS, GROUPS, "balanced", seed=5)
+    draws = [draw for batch in take(BatchStream(stream, 11), 2) for draw in batch]
+    for epoch in range(2):
+        rows = stream.epoch(epoch)[:, 0].tolist()
+        for place, draw in enumerate(draws[epoch * 11 : epoch * 11 + 11]):
+            next_ones = [rows[(place + step) % 11] for step in (1, 2, 3)]
+            assert draw.spares == tuple(row for row in next_ones if row != draw.row)
+
+
 def shares(sampling: str, epochs: int) -> Counter[str]:
     stream = DrawStream(ROWS, GROUPS, sampling)  # pyright: ignore[reportArgumentType]
     rows = np.concatenate([stream.epoch(epoch)[:, 0] for epoch in range(epochs)])
@@ -93,6 +108,23 @@ def test_a_small_group_beside_a_huge_one_still_comes():
     balanced = DrawStream(np.arange(5001), groups, "sqrt").epoch(0)
     assert len(balanced) == 5001
     assert (balanced[:, 0] == 5000).sum() > 0
+
+
+def test_the_order_is_that_which_earlier_versions_began_runs_with():
+    stream = DrawStream(ROWS, GROUPS, "balanced", seed=2**33 + 1)
+    assert stream.epoch(1).tolist() == BALANCED_EPOCH
+
+
+def test_a_group_of_one_image_among_very_many_costs_no_generator_for_each_draw(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    groups = np.array(["ct"] * 40_000 + ["us"] + ["xr"] * 3)
+    made: list[object] = []
+    make = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda key: made.append(key) or make(key))
+    draws = DrawStream(np.arange(40_004), groups, "balanced").epoch(3)
+    assert Counter(groups[draws[:, 0]].tolist()).most_common()[-1][1] == 13_334
+    assert len(made) < 5
 
 
 def test_seeds_and_epochs_differ_and_repeat():

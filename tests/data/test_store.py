@@ -7,14 +7,15 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from stores import numbered_record, random_slices
-from vismae.core.errors import DataError, RunFolderError
+from vismae.core.errors import DamagedImageError, DataError, RunFolderError
 from vismae.core.types import SliceRecord
 from vismae.data import store_shards
 from vismae.data.likeness import difference_hash
-from vismae.data.store import Store, StoreWriter
+from vismae.data.store import PartWriter, Store, StoreWriter, assemble_store
 from vismae.data.store_format import pixel_sha256
 
 ENCODINGS = ["raw", "zstd"]
@@ -312,6 +313,7 @@ def test_one_flipped_bit_is_found_by_verify(tmp_path: Path) -> None:
 def test_pixels_that_changed_before_the_checksum_was_taken_are_found_too(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s", [np.full((64, 64), 9, np.uint8)], encoding="raw")
     flip_a_pixel(store)
+    without_checksums(store)
     manifest = json.loads((store.folder / "manifest.json").read_text())
     manifest["shards"][0]["sha256"] = sha256((store.folder / SHARD).read_bytes()).hexdigest()
     (store.folder / "manifest.json").write_text(json.dumps(manifest))
@@ -319,15 +321,72 @@ def test_pixels_that_changed_before_the_checksum_was_taken_are_found_too(tmp_pat
     assert Store(store.folder).verify() == [f"{store.folder}: the pixels of row 0 changed"]
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("what", ["pixels", "label_map"])
+def test_a_flipped_bit_is_told_by_whoever_reads_the_row_and_no_other(
+    tmp_path: Path, encoding: str, what: str
+) -> None:
+    with StoreWriter(tmp_path / "s", encoding=encoding) as writer:  # type: ignore[arg-type]
+        for number, pixels in enumerate(random_slices(5)):
+            writer.add(numbered_record(number), pixels, np.ones(pixels.shape[:2], np.uint8))
+        store = writer.finish()
+    index = store.index
+    shard = store.folder / SHARD
+    content = shard.read_bytes()
+    rng = np.random.default_rng(3)
+    places = rng.integers(0, int(index[f"{what}_bytes"][3]), 12)
+    for place, bit in zip(places, rng.integers(0, 8, 12), strict=True):
+        damaged = bytearray(content)
+        damaged[int(index[f"{what}_offset"][3]) + place] ^= 1 << bit
+        shard.write_bytes(damaged)
+        opened = Store(store.folder)
+        with pytest.raises(DamagedImageError, match=r"000001-000\.arrow: row 3 of it \(row 3 of"):
+            opened.read(3)
+        for row in (0, 1, 2, 4):
+            opened.read(row)
+        assert [" is damaged " in line for line in opened.verify()] == [False, True]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_store_without_checksums_of_rows_is_read_and_added_to(
+    tmp_path: Path, encoding: str
+) -> None:
+    slices = random_slices(4)
+    store = write_store(tmp_path / "s", slices[:3], encoding=encoding)
+    without_checksums(store)
+    older = Store(store.folder)
+    assert older.verify() == []
+    with PartWriter(store.folder, "later", encoding=encoding) as writer:  # type: ignore[arg-type]
+        writer.add(numbered_record(3), slices[3])
+        part = writer.finish()
+    grown = assemble_store(store.folder, [part], encoding=encoding, previous=older)
+
+    assert grown.index["pixels_crc32"].notna().tolist() == [False, False, False, True]
+    for row, pixels in enumerate(slices):
+        np.testing.assert_array_equal(grown.read(row).pixels, pixels)
+    assert grown.verify() == []
+
+
+def without_checksums(store: Store) -> None:
+    """Make a store what earlier versions wrote: the index has no checksums of rows."""
+    path = store.folder / "index-0001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["pixels_crc32", "label_map_crc32"]), path)
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    manifest["index"]["sha256"] = sha256(path.read_bytes()).hexdigest()
+    (store.folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_a_zstd_value_that_cannot_be_unpacked_is_a_named_error(tmp_path: Path) -> None:
-    store = write_store(tmp_path / "s", random_slices(1))
+    without_checksums(write_store(tmp_path / "s", random_slices(1)))
+    store = Store(tmp_path / "s")
     shard = store.folder / SHARD
     content = bytearray(shard.read_bytes())
     start = int(store.index["pixels_offset"][0])
     content[start : start + 4] = b"\0\0\0\0"
     shard.write_bytes(content)
 
-    with pytest.raises(DataError, match=r"000001-000\.arrow is missing or damaged"):
+    with pytest.raises(DamagedImageError, match=r"000001-000\.arrow: row 0 of it .* is damaged"):
         Store(store.folder).read(0)
 
 

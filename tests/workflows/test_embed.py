@@ -28,7 +28,7 @@ from vismae.data.loaders import LabelledImages
 from vismae.data.sampler import Draw
 from vismae.data.store import Store, StoreWriter
 from vismae.inference.deployed import deployed
-from vismae.models import load_model
+from vismae.models import SwinEncoder, load_model
 from vismae.models.features import image_features, pooled_features
 
 
@@ -79,6 +79,34 @@ def test_files_and_the_store_made_of_them_have_the_same_features(tmp_path: Path)
         assert np.allclose(result.features, expected_features(model, store), atol=1e-5)
         assert result.table["slice_index"].max() + 1 == len(store) or path == pages
         assert result.table["source"].str.startswith(str(path)).all()
+
+
+def test_an_input_without_finite_features_is_listed_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    model = write_mae(tmp_path / "model")
+    pictures = [
+        write_png(tmp_path / "in" / f"{name}.png", rng.integers(0, most, (32, 32), np.uint8))
+        for name, most in (("a", 255), ("b", 2), ("c", 255))
+    ]
+    vismae.ingest(tmp_path / "in", store=tmp_path / "store", executor="here")
+    whole = embed(model, tmp_path / "in", tmp_path / "whole").features
+    forward = SwinEncoder.forward
+
+    def failing(self: SwinEncoder, images: torch.Tensor, *more: Any, **named: Any) -> Any:
+        dark = (images.amax(dim=(1, 2, 3)) < 0).view(-1, 1, 1, 1)
+        return forward(self, torch.where(dark, torch.nan, images), *more, **named)
+
+    monkeypatch.setattr(SwinEncoder, "forward", failing)
+    result = embed(model, tmp_path / "in", tmp_path / "out")
+    assert result.table["source"].tolist() == [str(pictures[0]), str(pictures[2])]
+    assert np.allclose(result.features, whole[[0, 2]], atol=1e-5)
+    assert [(item.source, item.reason) for item in result.failed] == [
+        (str(pictures[1]), "not-finite")
+    ]
+    with pytest.raises(ModelError, match=r"store, row 1: .*not finite"):
+        embed(model, tmp_path / "store", tmp_path / "of_store")
 
 
 @pytest.mark.parametrize("write_model", [write_mae, write_contrastive, write_classifier])

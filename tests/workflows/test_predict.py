@@ -43,7 +43,7 @@ from models_on_disk import (
 )
 from vismae.cli import app
 from vismae.core.config import PredictConfig
-from vismae.core.errors import DataError, ModelError, RunFolderError, SettingError
+from vismae.core.errors import DataError, RunFolderError, SettingError
 from vismae.core.types import Modality, PixelUnit
 from vismae.data.store import Store
 from vismae.files.dicom_labels import read_dicom_labels
@@ -487,8 +487,59 @@ def test_answers_that_are_no_numbers_are_no_answers(
     save_file(weights, model / "model.safetensors")
     picture = write_png(tmp_path / "a.png", (body(1)[0] * 255).astype(np.uint8))
     assert predict(model, picture, tmp_path / "whole").predicted == 1
-    with pytest.raises(ModelError, match="not finite in fp16"):
-        predict(model, picture, tmp_path / "half", precision="fp16")
+    result = predict(model, picture, tmp_path / "half", precision="fp16")
+    assert (result.predicted, result.outputs) == (0, {})
+    (failure,) = result.failed
+    assert failure.reason == "not-finite"
+    assert failure.message.startswith(f"{picture}: The answers for an image are not finite in fp16")
+
+
+@pytest.mark.parametrize("write", [write_segmenter, write_classifier, write_mae])
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("kind", ["not-finite", "memory"])
+def test_an_input_without_an_answer_is_listed_and_the_others_go_on(
+    write: Callable[[Path], Path],
+    batch_size: int,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = write(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    sources = [write_nifti(tmp_path / "in" / f"{n}_T1w.nii", rng.random((40, 40, 3))) for n in "ac"]
+    bad = np.zeros((40, 40, 7))
+    bad[0, 0, 4] = 1.0  # nothing but this in the fifth slice is above the black of the others
+    sources.insert(1, write_nifti(tmp_path / "in" / "b_T1w.nii", bad))
+    forward = {"seg": "SwinUNet", "cla": "SwinClassifier", "mae": "SwinMAE"}[write.__name__[6:9]]
+    network = getattr(vismae.models, forward)
+    compute = network.forward
+
+    def failing(self: torch.nn.Module, images: torch.Tensor, *more: Any, **named: Any) -> Any:
+        broken = (images > images.mean()).sum(dim=(1, 2, 3)) < 9
+        if broken.any() and kind == "memory":
+            torch.empty(1 << 50)
+        return compute(
+            self, torch.where(broken.view(-1, 1, 1, 1), torch.nan, images), *more, **named
+        )
+
+    whole = predict(model, [sources[0], sources[2]], tmp_path / "whole", batch_size=batch_size)
+    monkeypatch.setattr(network, "forward", failing)
+
+    result = predict(model, tmp_path / "in", tmp_path / "out", batch_size=batch_size)
+
+    assert (result.predicted, len(result.failed)) == (2, 1)
+    assert set(result.outputs) == {str(sources[0]), str(sources[2])}
+    failed = pd.read_csv(tmp_path / "out" / "failed.csv")
+    assert failed[["input", "state", "reason"]].to_numpy().tolist() == [
+        [str(sources[1]), "failed", kind]
+    ]
+    assert f"{sources[1]}: " in result.summary()
+    for source, paths in whole.outputs.items():
+        for one, other in zip(paths, result.outputs[source], strict=True):
+            assert one.read_bytes() == other.read_bytes(), source
+    monkeypatch.setattr(network, "forward", compute)
+    again = predict(model, tmp_path / "in", tmp_path / "out", batch_size=batch_size, resume=True)
+    assert (again.predicted, again.skipped, len(again.failed)) == (1, 2, 0)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

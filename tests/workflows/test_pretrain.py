@@ -491,6 +491,57 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_can_be_run_again
     assert replay(out / "nan_step", "cpu").finite
 
 
+@pytest.fixture
+def partly_damaged(tmp_path: Path) -> Path:
+    """A store of 12 images of which rows 4 and 9 have a changed byte."""
+    store = pretrain_store(tmp_path / "store")
+    index = store.index
+    shard = store.folder / store.manifest["shards"][0]["file"]
+    content = bytearray(shard.read_bytes())
+    for row in (4, 9):
+        content[int(index["pixels_offset"][row]) + 40] ^= 1
+    shard.write_bytes(content)
+    return store.folder
+
+
+def test_damaged_images_never_end_a_long_run_and_resuming_stays_exact(
+    partly_damaged: Path, pretrain_config: MakeConfig, seen: list[int], tmp_path: Path
+) -> None:
+    settings = {**DEMANDING, "data.max_damaged_fraction": 0.2, "monitor.every": 3}
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    result = pretrain(pretrain_config(whole, partly_damaged, **settings))
+
+    assert set(seen) == set(range(12)) - {4, 9}
+    assert f"in place of damaged ones: {whole / 'damaged.csv'}" in result.summary()
+    with (whole / "damaged.csv").open(newline="") as file:
+        listed = {(line["row"], line["position"]) for line in csv.DictReader(file)}
+    assert listed == {("4", "4"), ("9", "9")}
+    log = (whole / "log.txt").read_text()
+    assert log.count("another image is seen in its place") == 2
+    assert "2 of 12 images were damaged" in log
+    config = pretrain_config(out, partly_damaged, **settings)
+    found = run_interrupted(tmp_path, signal.SIGKILL, config)
+    assert found.returncode == -signal.SIGKILL, found.stderr
+    settings["data.workers"] = 1
+    pretrain(pretrain_config(out, partly_damaged, **settings, resume=True))
+    resumed, expected = (load_file(run / "model" / "model.safetensors") for run in (out, whole))
+    for name, value in expected.items():
+        assert torch.equal(resumed[name], value), name
+
+
+def test_more_damaged_images_than_allowed_stop_a_run_that_can_go_on(
+    partly_damaged: Path, pretrain_config: MakeConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    for allowed, found in ((0.0, 1), (0.01, 2)):
+        settings = {**DEMANDING, "data.max_damaged_fraction": allowed}
+        expected = rf"{found} of 12 images were found damaged.*{allowed:g} allows.*damaged\.csv"
+        with pytest.raises(TrainingError, match=expected):
+            pretrain(pretrain_config(out, partly_damaged, **settings, resume=True))
+    more = {**DEMANDING, "data.max_damaged_fraction": 0.2}
+    assert pretrain(pretrain_config(out, partly_damaged, **more, resume=True)).steps == 8
+
+
 def test_memory_that_runs_out_is_answered_with_the_batch_size_to_try(
     unlabelled: Path,
     pretrain_config: MakeConfig,

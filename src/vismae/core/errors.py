@@ -48,6 +48,10 @@ class UnreadableFileError(VismaeError, ValueError):
         return type(self), (self.reason, str(self))
 
 
+class DamagedImageError(DataError):
+    """An image in a store is no longer what was written; a long training goes on without it."""
+
+
 class ModelError(VismaeError, ValueError):
     """A checkpoint or model folder does not fit what it is wanted for."""
 

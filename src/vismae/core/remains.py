@@ -19,6 +19,8 @@ _BEFORE_THE_FIRST_STEP = {
     *("mlflow.db", "mlflow", "splits.csv", "training_patients.csv", "transfer.json"),
     *("checkpoints", "figures"),
 }
+# Images that a process met before that step: one list of each.
+_DAMAGED = re.compile(r"damaged(_rank_\d+)?\.csv")
 _STORES = {"store", "monitor_store"}
 _IMAGES_OF_RUN = "images.json"
 
@@ -38,6 +40,7 @@ def is_unbegun(folder: Path, *, with_stores: bool = False) -> bool:
     if _is_locked_elsewhere(folder / LOCK_NAME):
         return False
     names = {entry.name for entry in folder.iterdir() if not _is_passing(entry.name)}
+    names = {name for name in names if not _DAMAGED.fullmatch(name)}
     if names - _BEFORE_THE_FIRST_STEP - (_STORES if with_stores else set()):
         return False
     inside = [

@@ -101,7 +101,7 @@ _FREE_ON_RESUME = {
     *("resume", "overwrite", "out", "licence", "data.workers", "trainer.device"),
     # More steps lengthen a run; the schedule follows.
     *("trainer.max_steps", "trainer.max_epochs"),
-    *("trainer.wait_minutes", "trainer.silence_seconds"),
+    *("trainer.wait_minutes", "trainer.silence_seconds", "data.max_damaged_fraction"),
     *("trainer.checkpoint_every", "trainer.log_every", "trainer.picture_every"),
     *("monitor.every", "monitor.most_time_fraction", "monitor.data", "monitor.images"),
     "monitor.mlflow",

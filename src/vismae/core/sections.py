@@ -193,6 +193,9 @@ class PretrainDataSettings(DataSettings):
     skip: Words = ("duplicate", "blank", "nearly-blank")
     """Leave out images that repeat another (duplicate, near-duplicate) or carry one of these
     flags of the store."""
+    max_damaged_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Share of the images that may turn out damaged in the store while the run learns, each of them
+    replaced by another image; more stop it, as any does at 0."""
 
 
 class MAESettings(Settings):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vismae.core.augment_section import AugmentSettings
+from vismae.core.errors import DamagedImageError
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.processes import outlive_stop_signals
 from vismae.core.sections import PretrainDataSettings
@@ -33,13 +34,15 @@ class PretrainItem(TypedDict):
     """One view: image (C, H, W), the key that decides its hidden patches, and where it is from.
 
     ``modality`` is the place of its modality in ``Modality``, ``row`` its row of the store.
-    ``second`` is another view of the same image, where two are wanted.
+    ``damaged`` is the row in whose place it came, -1 as a rule. ``second`` is another view of the
+    same image, where two are wanted.
     """
 
     image: Tensor
     key: int
     modality: int
     row: int
+    damaged: int
     second: NotRequired[Tensor]
 
 
@@ -136,25 +139,42 @@ class PretrainImages(Dataset[PretrainItem]):
         self.pairs = pairs
 
     def __getitem__(self, draw: Draw) -> PretrainItem:
-        """Return the view of one draw and its key."""
+        """Return the view of one draw and its key.
+
+        In place of a damaged image comes the first spare that is whole, changed in the way drawn
+        for the damaged one: a view then still follows from its place alone.
+
+        Raises:
+            DamagedImageError: All spares are damaged too; names the first image.
+        """
         rng = sample_rng(self.seed, draw.epoch, draw.row)
-        image, _ = self.reader.read(draw.row)
+        row, image = self._whole(draw)
         column = self.reader.store.compact
-        in_hu = column("unit")[draw.row] == PixelUnit.HU
+        in_hu = column("unit")[row] == PixelUnit.HU
         size = self.reader.preprocessing.image_size
         view = augment_pretrain(image, size, rng, self.settings, in_hu)
         key = int(rng.integers(0, 2**62))
-        modality = Modality(column("modality")[draw.row])
         item: PretrainItem = {
             "image": self.reader.normalise(view),
             "key": key,
-            "modality": MODALITY_CODES[modality],
-            "row": draw.row,
+            "modality": MODALITY_CODES[Modality(column("modality")[row])],
+            "row": row,
+            "damaged": -1 if row == draw.row else draw.row,
         }
         if self.pairs:
             second = augment_pretrain(image, size, rng, self.settings, in_hu)
             item["second"] = self.reader.normalise(second)
         return item
+
+    def _whole(self, draw: Draw) -> tuple[int, Tensor]:
+        """Return the first of a draw's rows whose image is whole, and the image, (C, h, w)."""
+        first: DamagedImageError | None = None
+        for row in (draw.row, *draw.spares):
+            try:
+                return row, self.reader.read(row)[0]
+            except DamagedImageError as error:
+                first = first or error
+        raise first or ValueError("a draw names a row")
 
 
 class LabelledImages(Dataset[LabelledItem]):

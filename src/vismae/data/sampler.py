@@ -13,14 +13,25 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Sampler
 
+from vismae.data.shuffles import shuffled
+
 Sampling = Literal["natural", "sqrt", "balanced"]
 
 
+# Images that a draw may take in place of its own.
+_SPARES = 3
+
+
 class Draw(NamedTuple):
-    """One sample: which row, and how many times the row has come before (its own epoch)."""
+    """One sample: which row, and how many times the row has come before (its own epoch).
+
+    ``spares`` are the rows to take one after the other where the image turns out to be damaged:
+    those that come next, so that they too follow from the place alone.
+    """
 
     row: int
     epoch: int
+    spares: tuple[int, ...] = ()
 
 
 class DrawStream:
@@ -61,19 +72,13 @@ class DrawStream:
         parts = []
         for number, (members, share) in enumerate(zip(self._members, self._shares, strict=True)):
             first, last = epoch * share, (epoch + 1) * share
-            passes = range(first // len(members), -(-last // len(members)))
-            order = [
-                np.stack([self._shuffled(members, number, turn), np.full(len(members), turn)], 1)
-                for turn in passes
-            ]
-            if order:
-                start = first - passes.start * len(members)
-                parts.append(np.concatenate(order)[start : start + share])
+            turns = np.arange(first // len(members), -(-last // len(members)))
+            order = shuffled(members, [self.seed, 2, number], turns)
+            taken = np.stack([order.ravel(), turns.repeat(len(members))], axis=1)
+            start = first - int(turns[0]) * len(members)
+            parts.append(taken[start : start + share])
         draws = np.concatenate(parts)
         return draws[np.random.default_rng([self.seed, 1, epoch]).permutation(len(draws))]
-
-    def _shuffled(self, members: np.ndarray, group: int, turn: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, 2, group, turn]).permutation(members)
 
 
 def _integer_shares(counts: list[int], sampling: Sampling, total: int) -> list[int]:
@@ -126,7 +131,9 @@ class BatchStream(Sampler[list[Draw]]):
                 if place // length != epoch:
                     epoch = place // length
                     draws = self.stream.epoch(epoch)
-                row, turn = draws[place % length]
-                batch.append(Draw(int(row), int(turn)))
+                row, turn = draws[place % length].tolist()
+                next_places = np.arange(place + 1, place + 1 + _SPARES) % length
+                spares = (other for other in draws[next_places, 0].tolist() if other != row)
+                batch.append(Draw(row, turn, tuple(spares)))
             yield batch
             position += self.batch_size * self.world

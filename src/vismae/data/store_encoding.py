@@ -1,11 +1,13 @@
 """A slice as bytes: what goes into a shard and the index, and back to arrays.
 
 Pixels are C-ordered little-endian bytes, compressed value by value (not per batch), so that
-reading one image never touches its neighbours.
+reading one image never touches its neighbours. The index holds a CRC-32 of what each was encoded
+to, which tells every reader whether the bytes are still those that were written.
 """
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -76,12 +78,15 @@ def encode_slice(
         "fine_likeness": fine_likeness,
     }
     content = encode_array(pixels, encoding)
+    facts |= {"pixels_crc32": zlib.crc32(content), "label_map_crc32": None}
     if label_map is None:
         return EncodedSlice(facts, content, None, ())
     label_map = storable_label_map(label_map, pixels.shape[:2])
     facts["label_map_dtype"] = label_map.dtype.name
     values = tuple(np.flatnonzero(np.bincount(label_map.ravel())).tolist())
-    return EncodedSlice(facts, content, encode_array(label_map, encoding), values)
+    encoded = encode_array(label_map, encoding)
+    facts["label_map_crc32"] = zlib.crc32(encoded)
+    return EncodedSlice(facts, content, encoded, values)
 
 
 def encode_array(array: np.ndarray, encoding: str) -> bytes:
@@ -118,13 +123,28 @@ class Decoder:
     def __init__(self, encoding: str) -> None:
         self._codec = None if encoding == "raw" else pa.Codec(encoding)
 
-    def array(self, content: memoryview | bytes, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    def array(
+        self,
+        content: memoryview | bytes,
+        dtype: str,
+        shape: tuple[int, ...],
+        crc32: int | None = None,
+    ) -> np.ndarray:
         """Return a new array that may be written to.
 
+        Args:
+            content: As encoded.
+            dtype: Of the array.
+            shape: Of the array.
+            crc32: Of the bytes as they were written; None where it is not known.
+
         Raises:
-            ValueError: The bytes do not fit the shape.
+            ValueError: The bytes are others than were written, or do not fit the shape.
             OSError: They cannot be decompressed (as pyarrow reports it).
         """
+        # Measured: an eighth to a fifth of the time of reading, under 2 % of making a view.
+        if crc32 is not None and zlib.crc32(content) != crc32:
+            raise ValueError("its bytes differ from their checksum in the index")
         stored = np.dtype(dtype).newbyteorder("<")
         if self._codec is None:
             return np.frombuffer(content, stored).reshape(shape).astype(dtype)

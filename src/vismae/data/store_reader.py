@@ -9,10 +9,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from vismae.core.errors import DataError
+from vismae.core.errors import DamagedImageError, DataError
 from vismae.data.store_encoding import Decoder
 from vismae.data.store_files import LocalFiles, open_files
-from vismae.data.store_format import MANIFEST_NAME, file_sha256, parse_manifest, pixel_sha256
+from vismae.data.store_format import (
+    CHECKSUM_COLUMNS,
+    MANIFEST_NAME,
+    file_sha256,
+    parse_manifest,
+    pixel_sha256,
+)
 from vismae.data.store_index import Column, StoreIndex
 
 
@@ -127,38 +133,64 @@ class Store:
 
         Raises:
             IndexError: There is no such row.
-            DataError: The shard is missing or damaged; names it.
+            DamagedImageError: Its bytes are not those that were written; names row and shard.
+            DataError: The shard is missing, cut short or cannot be read; names it.
         """
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of a store with {len(self)} rows")
         place = self._places
-        shard, decoder = self._shard(row), self._decoder
         channels = int(place.channels[row])
         size = (int(place.height[row]), int(place.width[row]))
         shape = size if channels == 1 else (*size, channels)
-        name, byte_count = shard["file"], shard["bytes"]
+        pixels = self._array(
+            row,
+            (place.pixels_offset, place.pixels_bytes, place.pixels_crc32),
+            (place.dtype[row], shape),
+        )
         label_map_dtype = place.label_map_dtype[row]
-        label_map = None
+        if label_map_dtype is None:
+            return StoredSlice(pixels, None)
+        label_map = self._array(
+            row,
+            (place.label_map_offset, place.label_map_bytes, place.label_map_crc32),
+            (label_map_dtype, size),
+        )
+        return StoredSlice(pixels, label_map)
+
+    def _array(
+        self,
+        row: int,
+        lies: tuple[Column, Column, Column | None],
+        kind: tuple[str, tuple[int, ...]],
+    ) -> np.ndarray:
+        """Return what was encoded at (offset, bytes, CRC-32), an array of (dtype, shape)."""
+        offset, length, checksum = lies
+        shard = self._shard(row)
         try:
             content = self._files.part(
-                name, byte_count, int(place.pixels_offset[row]), int(place.pixels_bytes[row])
+                shard["file"], shard["bytes"], int(offset[row]), int(length[row])
             )
-            pixels = decoder.array(content, place.dtype[row], shape)
-            if label_map_dtype is not None:
-                content = self._files.part(
-                    name,
-                    byte_count,
-                    int(place.label_map_offset[row]),
-                    int(place.label_map_bytes[row]),
-                )
-                label_map = decoder.array(content, label_map_dtype, size)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(
-                f"{self._files.where(name)} is missing or damaged ({error}). Run vismae inspect "
-                f"{self.address} --verify to see what is affected, and ingest again with "
-                "--overwrite."
+                f"{self._files.where(shard['file'])} is missing or damaged ({error}). Copy this "
+                "file again if the store was copied, else ingest again with --overwrite. vismae "
+                f"inspect {self.address} --verify says what else is affected."
             ) from error
-        return StoredSlice(pixels, label_map)
+        crc32 = -1 if checksum is None else int(checksum[row])
+        try:
+            return self._decoder.array(content, *kind, crc32=None if crc32 < 0 else crc32)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            file, position = self.place(row)
+            raise DamagedImageError(
+                f"{file}: row {position} of it (row {row} of the store) is damaged ({error}). Copy "
+                "this file again if the store was copied, else ingest again with --overwrite. "
+                f"vismae inspect {self.address} --verify says what else is affected."
+            ) from error
+
+    def place(self, row: int) -> tuple[str, int]:
+        """Return path or address of the shard that a row lies in, and which row of it it is."""
+        file = self._files.where(self._shard(row)["file"])
+        return file, int(self._index.compact("position")[row])
 
     def index_batches(self, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the index piece by piece, as they are stored; all columns if unset."""
@@ -168,23 +200,27 @@ class Store:
         """Check every file against its checksum and read every row; return what is wrong."""
         manifest = self.manifest
         tables = [manifest["index"], *filter(None, [manifest.get("curation")])]
-        problems = [
-            problem
-            for entry in [*tables, *manifest["shards"]]
-            if (problem := self._file_problem(entry)) is not None
-        ]
-        if problems:
+        if problems := self._file_problems(tables):
             return problems
+        problems = self._file_problems(manifest["shards"])
         row = 0
         for batch in self._index.batches(["pixel_sha256"]):
             for expected in batch["pixel_sha256"].to_pylist():
                 try:
                     if pixel_sha256(self.read(row).pixels) != expected:
                         problems.append(f"{self.address}: the pixels of row {row} changed")
-                except DataError as error:
+                except DamagedImageError as error:
                     problems.append(str(error))
+                except DataError as error:
+                    # Of a shard as a whole, which was told already, or of the whole store.
+                    if not problems:
+                        problems.append(str(error))
                 row += 1
         return problems
+
+    def _file_problems(self, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+        found = (self._file_problem(entry) for entry in entries)
+        return [problem for problem in found if problem is not None]
 
     def _file_problem(self, entry: Mapping[str, Any]) -> str | None:
         where = self._files.where(entry["file"])
@@ -201,7 +237,9 @@ class Store:
 
     @cached_property
     def _places(self) -> "_Places":
-        return _Places(*(self._index.compact(name) for name in _Places._fields))
+        # Stores of earlier versions have no checksums of rows.
+        there = set(_Places._fields) - set(CHECKSUM_COLUMNS).difference(self.column_names)
+        return _Places(**{name: self._index.compact(name) for name in there})
 
     def _shard(self, row: int) -> Mapping[str, Any]:
         number = int(self._places.shard[row])
@@ -252,3 +290,5 @@ class _Places(NamedTuple):
     channels: Column
     dtype: Column
     label_map_dtype: Column
+    pixels_crc32: Column | None = None
+    label_map_crc32: Column | None = None

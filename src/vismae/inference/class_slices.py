@@ -10,7 +10,8 @@ import torch
 from vismae.data.geometry import unfit_logits
 from vismae.inference.ensemble import Ensemble
 from vismae.inference.explain import class_evidence
-from vismae.inference.slices import Key, Slice, canvas_batches, to_full_scale
+from vismae.inference.slices import Key, Slice, batches_of, canvas_of, to_full_scale
+from vismae.inference.unanswered import Unanswered, answers_or_reasons
 from vismae.models.classifier import SwinClassifier
 
 
@@ -35,8 +36,8 @@ def gives_evidence(ensemble: Ensemble) -> bool:
 
 def classify_slices(
     ensemble: Ensemble, slices: Iterable[Slice[Key]], batch_size: int, explain: bool = False
-) -> Iterator[tuple[Key, SliceClasses]]:
-    """Yield the class probabilities of each slice, in order.
+) -> Iterator[tuple[Key, SliceClasses | Unanswered]]:
+    """Yield the class probabilities of each slice, in order, or why there are none.
 
     Args:
         ensemble: Classifiers.
@@ -45,7 +46,9 @@ def classify_slices(
         explain: Give the evidence too, the mean over models; see ``gives_evidence``.
     """
     contract = ensemble.preprocessing
-    for batch, images in canvas_batches(slices, contract, batch_size):
+
+    def classes(batch: list[Slice[Key]]) -> Iterator[SliceClasses]:
+        images = canvas_of(batch, contract)
         found = ensemble.probabilities(images).cpu().numpy()
         evidence = None
         if explain:
@@ -63,4 +66,8 @@ def classify_slices(
             if evidence is not None:
                 chosen = evidence[place, int(probabilities.argmax())][None]
                 shown = to_full_scale(unfit_logits(chosen, item.size, contract.fit)[0])
-            yield item.key, SliceClasses(probabilities, shown)
+            yield SliceClasses(probabilities, shown)
+
+    for batch in batches_of(slices, batch_size):
+        for item, found in answers_or_reasons(batch, classes):
+            yield item.key, found

@@ -14,15 +14,16 @@ from vismae.core.preprocessing import Preprocessing
 from vismae.data.loaders import SliceReader
 from vismae.data.store import Store
 from vismae.inference.ensemble import Ensemble
-from vismae.inference.slices import Key, Slice, canvas_batches, extents_of
+from vismae.inference.slices import Key, Slice, batches_of, canvas_of, extents_of
+from vismae.inference.unanswered import Unanswered, answers_or_reasons
 from vismae.models.features import image_features
 from vismae.models.weights import Model
 
 
 def embed_slices(
     ensemble: Ensemble, slices: Iterable[Slice[Key]], batch_size: int
-) -> Iterator[tuple[Key, np.ndarray]]:
-    """Yield the features of each slice, (C,) float32, in order.
+) -> Iterator[tuple[Key, np.ndarray | Unanswered]]:
+    """Yield the features of each slice, (C,) float32, in order, or why there are none.
 
     Args:
         ensemble: One model, with an encoder.
@@ -30,12 +31,16 @@ def embed_slices(
         batch_size: Slices at a time.
 
     Raises:
-        ModelError: The model has no encoder, or gives numbers that are not finite.
+        ModelError: The model has no encoder.
     """
-    for batch, images in canvas_batches(slices, ensemble.preprocessing, batch_size):
-        vectors = batch_features(ensemble, batch, images)
-        for item, vector in zip(batch, vectors.numpy(), strict=True):
-            yield item.key, vector
+
+    def features(batch: list[Slice[Key]]) -> Iterator[np.ndarray]:
+        images = canvas_of(batch, ensemble.preprocessing)
+        yield from batch_features(ensemble, batch, images).numpy()
+
+    for batch in batches_of(slices, batch_size):
+        for item, found in answers_or_reasons(batch, features):
+            yield item.key, found
 
 
 def batch_features(ensemble: Ensemble, batch: Sequence[Slice[Key]], images: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from vismae.core.errors import ModelError
 from vismae.core.host_memory import keep_freed_memory
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.preprocessing import Preprocessing
+from vismae.inference.unanswered import NotFiniteError
 from vismae.models.arithmetic import warn_of_slow_bf16
 from vismae.models.weights import WEIGHTS_FILE, load_model
 
@@ -135,12 +136,18 @@ class Ensemble:
         """Refuse answers that are no numbers: the most probable of them would be the first class.
 
         Raises:
-            ModelError: Some are not finite.
+            NotFiniteError: Some are not finite.
         """
         if not bool(torch.isfinite(answers).all()):
-            raise ModelError(
-                f"The answers for an image are not finite in {self.precision}. Use --precision "
-                "fp32; if they are not finite then either, the weights are damaged."
+            cure = (
+                "Look for values in it that no scanner gives; if other images have no answer "
+                "either, the weights are damaged."
+                if self.precision == "fp32"
+                else "Use --precision fp32; if they are not finite then either, the weights are "
+                "damaged."
+            )
+            raise NotFiniteError(
+                f"The answers for an image are not finite in {self.precision}. {cure}"
             )
 
     def autocast(self) -> torch.autocast:

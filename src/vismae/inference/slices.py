@@ -21,6 +21,7 @@ from vismae.data.geometry import fit_image, fitted_size, unfit_logits
 from vismae.data.intensity import normalise
 from vismae.inference.ensemble import Ensemble
 from vismae.inference.sliding_window import Rows, sliding_rows
+from vismae.inference.unanswered import Unanswered, answers_or_reasons
 
 Key = TypeVar("Key")
 
@@ -69,14 +70,28 @@ def canvas_batches(
     slices: Iterable[Slice[Key]], preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[tuple[list[Slice[Key]], Tensor]]:
     """Yield batches of slices and the network's input, (B, C, H, W), in order."""
+    for batch in batches_of(slices, batch_size):
+        yield batch, canvas_of(batch, preprocessing)
+
+
+def batches_of(slices: Iterable[Slice[Key]], batch_size: int) -> Iterator[list[Slice[Key]]]:
+    """Yield batches of slices, in order."""
     batch: list[Slice[Key]] = []
     for item in slices:
         batch.append(item)
         if len(batch) == batch_size:
-            yield batch, _canvas(batch, preprocessing)
+            yield batch
             batch = []
     if batch:
-        yield batch, _canvas(batch, preprocessing)
+        yield batch
+
+
+def canvas_of(batch: list[Slice[Key]], preprocessing: Preprocessing) -> Tensor:
+    """Return the network's input that is made of a batch, (B, C, H, W)."""
+    # Padding is black before the values are normalised, exactly as in training.
+    return torch.stack(
+        [normalised(fit_image(item.image, preprocessing), preprocessing) for item in batch]
+    )
 
 
 def extents_of(batch: Sequence[Slice[Key]], preprocessing: Preprocessing) -> Tensor:
@@ -91,8 +106,8 @@ def segment_slices(
     batch_size: int,
     overlap: float | None = None,
     uncertainty: bool = False,
-) -> Iterator[tuple[Key, SliceLabels]]:
-    """Yield the label map of each slice, in its own size and in order.
+) -> Iterator[tuple[Key, SliceLabels | Unanswered]]:
+    """Yield the label map of each slice, in its own size and in order, or why there is none.
 
     Args:
         ensemble: Segmenters.
@@ -103,7 +118,8 @@ def segment_slices(
         uncertainty: Give the uncertainty as well.
     """
     contract = ensemble.preprocessing
-    for batch in _runs(slices, contract, batch_size, tiled=overlap is not None):
+
+    def label_maps(batch: list[Slice[Key]]) -> Iterator[SliceLabels]:
         if overlap is not None and _is_larger(batch[0], contract):
             rows = sliding_rows(
                 normalised(batch[0].image, contract),
@@ -113,11 +129,15 @@ def segment_slices(
                 batch_size,
                 padding=_black(contract),
             )
-            yield batch[0].key, _from_rows(batch[0].size, rows, uncertainty)
-            continue
-        for item, scores in zip(batch, ensemble.scores(_canvas(batch, contract)), strict=True):
+            yield _from_rows(batch[0].size, rows, uncertainty)
+            return
+        for item, scores in zip(batch, ensemble.scores(canvas_of(batch, contract)), strict=True):
             native = unfit_logits(scores, item.size, contract.fit)
-            yield item.key, _from_rows(item.size, [Rows(0, native)], uncertainty)
+            yield _from_rows(item.size, [Rows(0, native)], uncertainty)
+
+    for batch in _runs(slices, contract, batch_size, tiled=overlap is not None):
+        for item, found in answers_or_reasons(batch, label_maps):
+            yield item.key, found
 
 
 def normalised(image: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -151,13 +171,6 @@ def _runs(
 
 def _is_larger(item: Slice[Key], contract: Preprocessing) -> bool:
     return item.size[0] > contract.image_size[0] or item.size[1] > contract.image_size[1]
-
-
-def _canvas(batch: list[Slice[Key]], preprocessing: Preprocessing) -> Tensor:
-    # Padding is black before the values are normalised, exactly as in training.
-    return torch.stack(
-        [normalised(fit_image(item.image, preprocessing), preprocessing) for item in batch]
-    )
 
 
 def _black(contract: Preprocessing) -> float:

@@ -4,8 +4,6 @@ import sys
 
 import torch
 
-_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
-
 
 def peak_memory_gib(device: torch.device) -> float:
     """Return the most memory that training has held so far, in GiB; NaN where nobody tells.
@@ -20,16 +18,6 @@ def peak_memory_gib(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out, on whatever device.
-
-    torch raises its own error for CUDA and a plain ``RuntimeError`` for a CPU.
-    """
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
 def out_of_memory_advice(

@@ -9,7 +9,7 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,18 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class TimedLoader:
-    """A loader that adds up the time spent waiting for its batches."""
+    """A loader that adds up the time spent waiting for its batches.
 
-    def __init__(self, loader: DataLoader) -> None:
+    Args:
+        loader: What gives the batches.
+        damaged: Is told which images of a batch were damaged, where the data set says so.
+    """
+
+    def __init__(
+        self, loader: DataLoader, damaged: Callable[[list[int]], None] | None = None
+    ) -> None:
         self._loader = loader
+        self._damaged = damaged
         self.wait_seconds = 0.0
 
     def __iter__(self) -> Iterator[Any]:
@@ -55,6 +63,9 @@ class TimedLoader:
             except VismaeError as error:
                 raise _as_it_was(error) from error
             self.wait_seconds += time.perf_counter() - start
+            # Here the batch is still on the host: nothing waits for a device.
+            if self._damaged is not None:
+                self._damaged([row for row in batch.pop("damaged").tolist() if row >= 0])
             yield batch
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vismae.core.errors import DamagedImageError
 from vismae.core.preprocessing import Preprocessing
 from vismae.data.geometry import fit_image, fitted_size
 from vismae.data.loaders import SliceReader
@@ -54,6 +55,8 @@ class Monitor:
         self._halves = rows if isinstance(rows, LabelledHalves) else None
         self._rows = rows.rows if isinstance(rows, LabelledHalves) else rows
         self._share = share
+        # Those that can be read; found out at the first look.
+        self._whole = np.ones(len(self._rows), bool)
         self._expected_seconds: float | None = None
         self._told = False
 
@@ -90,10 +93,12 @@ class Monitor:
         for features in features_of(self._encoder, self._batches()):
             parts.append(features)
             if self._expected_seconds is None:
-                batches = -(-len(self._rows) // _BATCH_SIZE)
+                batches = -(-int(self._whole.sum()) // _BATCH_SIZE)
                 self._expected_seconds = batches * (time.perf_counter() - begin)
                 if batches > 1 and not self._fits(self._expected_seconds):
                     return None
+        if not parts:
+            return {"effective_rank": float("nan")}
         found = self._measure(np.concatenate(parts))
         self._expected_seconds = time.perf_counter() - begin
         return found
@@ -104,22 +109,33 @@ class Monitor:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield whole images, normalised, (B, C, H, W), and what they cover of that, (B, 2)."""
         contract = self._reader.preprocessing
-        for start in range(0, len(self._rows), _BATCH_SIZE):
-            images, extents = [], []
-            for row in self._rows[start : start + _BATCH_SIZE]:
-                image, _ = self._reader.read_input(int(row))
-                size = (image.shape[1], image.shape[2])
-                extents.append(fitted_size(size, contract.image_size, contract.fit))
-                images.append(self._reader.normalise(fit_image(image, contract)))
+        images: list[Tensor] = []
+        extents: list[tuple[int, int]] = []
+        for place in np.flatnonzero(self._whole):
+            try:
+                image, _ = self._reader.read_input(int(self._rows[place]))
+            except DamagedImageError as error:
+                logger.warning("left out of all looks at the features: %s", error)
+                self._whole[place] = False
+                continue
+            size = (image.shape[1], image.shape[2])
+            extents.append(fitted_size(size, contract.image_size, contract.fit))
+            images.append(self._reader.normalise(fit_image(image, contract)))
+            if len(images) == _BATCH_SIZE:
+                yield torch.stack(images), torch.tensor(extents)
+                images, extents = [], []
+        if images:
             yield torch.stack(images), torch.tensor(extents)
 
     def _measure(self, features: np.ndarray) -> dict[str, float]:
         found = {"effective_rank": effective_rank(features)}
         if self._halves is None or not np.isfinite(features).all():
             return found
-        learnt = len(self._halves.learn_rows)
-        known, unknown = features[:learnt], features[learnt:]
-        classes = self._halves.learn_classes, self._halves.judge_classes
+        learns, judges = np.split(self._whole, [len(self._halves.learn_rows)])
+        known, unknown = np.split(features, [int(learns.sum())])
+        classes = self._halves.learn_classes[learns], self._halves.judge_classes[judges]
+        if len(np.unique(classes[0])) < 2 or not len(unknown):
+            return found
         return {
             **found,
             "knn_balanced_accuracy": knn_accuracy(known, classes[0], unknown, classes[1]),

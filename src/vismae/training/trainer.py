@@ -18,6 +18,7 @@ from vismae.core.rundir import CHECKPOINT, MODEL
 from vismae.core.sections import TrainerSettings
 from vismae.data.loaders import training_loader
 from vismae.data.sampler import BatchStream, DrawStream
+from vismae.models.out_of_memory import is_out_of_memory
 from vismae.models.weights import CARD_FILE, read_card
 from vismae.training.accelerator import accelerator
 from vismae.training.callbacks import (
@@ -26,7 +27,7 @@ from vismae.training.callbacks import (
     ResumePoint,
     StepSeed,
 )
-from vismae.training.memory import is_out_of_memory, out_of_memory_advice
+from vismae.training.memory import out_of_memory_advice
 from vismae.training.metrics_log import MetricsLog, TimedLoader
 from vismae.training.modules import ContrastiveModule, TrainingModule
 from vismae.training.nonfinite import FiniteLoss
@@ -138,6 +139,7 @@ class Fit:
         schedule: Steps and images.
         actions: (every, function(step, log)) called on rank 0 between steps.
         mlflow: Also keep the record in MLflow, which must be installed.
+        damaged: Told which rows of a batch were damaged, where the data set says so.
     """
 
     team: Team
@@ -150,6 +152,7 @@ class Fit:
     schedule: Schedule
     actions: Sequence[tuple[int, Callable[[int, MetricsLog], None]]] = ()
     mlflow: bool = False
+    damaged: Callable[[list[int]], None] | None = None
 
 
 def run_training(
@@ -169,7 +172,8 @@ def run_training(
         average: Moving average of the weights to keep, if any.
 
     Raises:
-        TrainingError: A loss was not finite, memory ran out, or the processes do not agree.
+        TrainingError: A loss was not finite, memory ran out, too many images are damaged, or the
+            processes do not agree.
         TimeUpError: SIGUSR1 asked to stop; the resume point is written.
         KeyboardInterrupt: Another signal did.
         SystemExit: In processes other than the first, when training is over.
@@ -197,7 +201,8 @@ def run_training(
         device = trainer.strategy.root_device.type
         if device == "cpu":
             keep_freed_memory()
-        loader = TimedLoader(training_loader(fit.dataset, batches, fit.workers, device == "cuda"))
+        images = training_loader(fit.dataset, batches, fit.workers, device == "cuda")
+        loader = TimedLoader(images, fit.damaged)
         finite = FiniteLoss(fit.folder)
         callbacks: list[L.Callback] = [StepSeed(fit.seed, first_batch), finite]
         callbacks += [average] if average else []

@@ -14,7 +14,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from vismae.core.config_model import EmbedConfig
-from vismae.core.errors import DataError, PreprocessingError, SettingError, UnreadableFileError
+from vismae.core.errors import (
+    DataError,
+    ModelError,
+    PreprocessingError,
+    SettingError,
+    UnreadableFileError,
+)
 from vismae.core.types import Flag
 from vismae.data.store import Store
 from vismae.files.dicom_text import writable
@@ -22,6 +28,7 @@ from vismae.inference.embedder import embed_slices, stored_slices
 from vismae.inference.ensemble import Ensemble, load_ensemble
 from vismae.inference.predictor import choose_device
 from vismae.inference.slices import Slice
+from vismae.inference.unanswered import Unanswered
 from vismae.models.features import REVISION, require_features
 from vismae.models.weights import Model
 from vismae.workflows.embedding.looks import MAP_PICTURE, NEIGHBOURS, write_map, write_neighbours
@@ -119,7 +126,8 @@ class _Run:
 def embed(config: EmbedConfig) -> EmbedResult:
     """Write the features of images, their nearest neighbours and a map.
 
-    An input that cannot be read is listed in ``failed.csv``, and the others go on.
+    An input that cannot be read, or has no finite features, is listed in ``failed.csv``, and the
+    others go on.
 
     Raises:
         SettingError: Stores and files are mixed, or a device is not there.
@@ -209,6 +217,8 @@ def _embed_files(run: _Run) -> None:
             run.failures.extend(failure_of(rejected, item.named) for rejected in read.rejected)
             piece = Piece(item.identity, fingerprint, _facts(read))
             for prepared in prepared_slices(read, run.ensemble.preprocessing):
+                if piece.failed:
+                    break
                 yield Slice(piece, prepared.image)
 
     _compute(run, slices, len(inputs))
@@ -239,12 +249,34 @@ def _facts(read: ReadInput) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["source", "image", "slice_index", "modality"])
 
 
+def _give_up(run: _Run, piece: Piece, why: Unanswered) -> None:
+    """List an input as failed of which a slice has no features; the others go on.
+
+    Raises:
+        ModelError: It is a row of a store, of which a table without gaps is made.
+    """
+    if "row" in piece.facts:
+        row = piece.facts["row"].iloc[len(piece.vectors)]
+        raise ModelError(f"{run.config.inputs[0]}, row {row}: {why.message}")
+    piece.failed = True
+    piece.vectors.clear()
+    source = str(piece.facts["source"].iloc[0])
+    run.order[piece.identity] = False
+    run.failures.append(Failure(source, why.reason, f"{source}: {why.message}"))
+
+
 def _compute(
     run: _Run, slices: Callable[[Callable[[], None]], Iterator[Slice[Piece]]], total: int
 ) -> None:
     with progress_bar(total, "embedding") as count_one:
         stream = slices(count_one)
         for piece, vector in embed_slices(run.ensemble, stream, run.config.batch_size):
+            if piece.failed:
+                continue
+            if isinstance(vector, Unanswered):
+                _give_up(run, piece, vector)
+                count_one()
+                continue
             piece.vectors.append(vector)
             if piece.complete:
                 run.pieces.write(piece)

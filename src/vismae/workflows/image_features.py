@@ -15,6 +15,7 @@ from vismae.inference.embedder import embed_slices
 from vismae.inference.ensemble import Ensemble, Precision, load_ensemble
 from vismae.inference.predictor import choose_device
 from vismae.inference.slices import Slice
+from vismae.inference.unanswered import require_answers
 from vismae.models.features import require_features
 from vismae.models.weights import Model
 from vismae.workflows.prediction.inputs import find_inputs
@@ -68,6 +69,7 @@ class ImageFeatures(TransformerMixin, BaseEstimator):
             UnreadableFileError: A file cannot be read.
             PreprocessingError: The model was not made for it.
             DataError: A path holds no image, or several that do not belong together.
+            ModelError: Features are not finite, or memory ran out for an image.
         """
         ensemble = self._load()
         paths = [Path(path) for path in paths]
@@ -78,7 +80,7 @@ class ImageFeatures(TransformerMixin, BaseEstimator):
             for number, path in enumerate(paths)
             for image in self._images(path, ensemble)
         )
-        for number, vector in embed_slices(ensemble, stream, self.batch_size):
+        for number, vector in require_answers(embed_slices(ensemble, stream, self.batch_size)):
             sums[number] = sums.get(number, np.zeros_like(vector)) + vector
             counts[number] += 1
         if not paths:

@@ -22,6 +22,7 @@ from vismae.inference.ensemble import Ensemble, load_ensemble
 from vismae.inference.error_slices import error_slices
 from vismae.inference.predictor import choose_device
 from vismae.inference.slices import Slice, segment_slices
+from vismae.inference.unanswered import Unanswered
 from vismae.workflows.prediction.case_reading import read_case
 from vismae.workflows.prediction.cases import find_cases
 from vismae.workflows.prediction.fitting import resolved
@@ -126,7 +127,8 @@ class _Run:
 def predict(config: PredictConfig) -> PredictResult:
     """Predict files, folders, archives and series of a PACS with a model folder, or several.
 
-    An input that cannot be predicted is listed in ``failed.csv``, and the others go on.
+    An input that cannot be predicted is listed in ``failed.csv``, and the others go on: one that
+    cannot be read, whose answers are not finite, or for which memory runs out.
 
     Raises:
         DicomWebError: A server cannot be used; what is done stays, and ``resume`` goes on.
@@ -230,6 +232,13 @@ def _predict_all(run: _Run, inputs: list[Input]) -> None:
     with progress_bar(len(inputs)) as count:
         slices = _read_all(run, inputs, count)
         for (read, volume, _), answer in _answers(run, slices):
+            if read.failed:
+                continue
+            if isinstance(answer, Unanswered):
+                # The bar moves on by what is left of the input.
+                count(1 - read.answered / read.slice_count)
+                _give_up(run, read, answer)
+                continue
             volume.answers.append(answer)
             # A long volume moves the bar too.
             count(1 / read.slice_count)
@@ -285,6 +294,17 @@ def _fail(run: _Run, item: Input, error: VismaeError | MemoryError) -> None:
     run.failures.append(failure_from(item, error))
     if item.identity in run.fingerprints:  # else it could not even be looked at this time
         run.records.forget(item.identity)
+
+
+def _give_up(run: _Run, read: ReadInput, why: Unanswered) -> None:
+    """List an input as failed of which a slice has no answer; the others go on."""
+    item = read.item
+    read.failed = True
+    for volume in read.volumes:
+        volume.answers.clear()
+    run.failures.append(Failure(item.source, why.reason, f"{item.source}: {why.message}"))
+    run.records.forget(item.identity)
+    _discard(item)
 
 
 def _finish(run: _Run, read: ReadInput) -> None:

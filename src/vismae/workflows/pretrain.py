@@ -1,6 +1,7 @@
 """``vismae pretrain``: an encoder learns from unlabelled images, by masks or by contrast."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vismae.core.config import PretrainConfig
-from vismae.core.errors import DataError
+from vismae.core.errors import DamagedImageError, DataError
 from vismae.core.launch import is_main_process
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
@@ -28,6 +29,7 @@ from vismae.models.mae import SwinMAE
 from vismae.models.weights import Model, architecture_of, kind_of, save_model
 from vismae.training.accelerator import with_precision
 from vismae.training.callbacks import AveragedWeights
+from vismae.training.damaged_images import DamagedImages
 from vismae.training.fill_in import draw_fill_in_sheet
 from vismae.training.metrics_log import MetricsLog
 from vismae.training.mlflow_record import has_mlflow
@@ -68,16 +70,21 @@ class PretrainResult:
         model: Model folder.
         steps: Optimiser steps done.
         already_finished: The run had ended before and was left as it is.
+        damaged: Table of the images that were damaged in the store, if any were.
     """
 
     model: Path
     steps: int
     already_finished: bool = False
+    damaged: Path | None = None
 
     def summary(self) -> str:
         """Say what was done and where the weights lie."""
         done = "was already finished" if self.already_finished else "finished"
-        return f"Pre-training {done} after {self.steps} steps. Model folder: {self.model}"
+        told = f"Pre-training {done} after {self.steps} steps. Model folder: {self.model}"
+        if self.damaged is None:
+            return told
+        return f"{told}\nOther images were seen in place of damaged ones: {self.damaged}"
 
 
 def pretrain(config: PretrainConfig) -> PretrainResult:
@@ -115,7 +122,8 @@ def pretrain_on(
     Raises:
         DataError: The store no longer holds the images that the run began with.
         PreprocessingError: The start model prepares images in another way.
-        TrainingError: The loss was not finite, memory ran out, or another process failed.
+        TrainingError: The loss was not finite, memory ran out, too many images are damaged, or
+            another process failed.
     """
     rows = images_of_run(folder, store, rows)
     schedule = plan_schedule(config.trainer, config.data.batch_size, len(rows))
@@ -123,8 +131,13 @@ def pretrain_on(
     if is_finished(folder, schedule.total_steps):
         logger.info("%s is finished at step %d", folder, done)
         return PretrainResult(folder / MODEL, done, already_finished=True)
-    model = _train(config, folder, store, rows, schedule, team)
-    return PretrainResult(model, max(done, schedule.total_steps))
+    damaged = DamagedImages(
+        folder, store, len(rows), config.data.max_damaged_fraction, team.launch.rank
+    )
+    model = _train(config, folder, store, rows, schedule, team, damaged)
+    damaged.tell_sum()
+    table = damaged.path if damaged.path.is_file() else None
+    return PretrainResult(model, max(done, schedule.total_steps), damaged=table)
 
 
 def _open_store(config: PretrainConfig, folder: Path) -> Store:
@@ -178,6 +191,7 @@ def _train(
     rows: pd.DataFrame,
     schedule: Schedule,
     team: Team,
+    damaged: DamagedImages,
 ) -> Path:
     source, start = load_start(config.init)
     # Single slices are learnt from, also where the start model saw several together.
@@ -205,7 +219,7 @@ def _train(
     share = TimeShare(config.monitor.most_time_fraction)
 
     def picture(step: int, log: MetricsLog) -> None:
-        if not isinstance(model, SwinMAE):
+        if not isinstance(model, SwinMAE) or not examples:
             return
         path = folder / "figures" / f"fill_in_{step:07d}.png"
         try:
@@ -241,6 +255,7 @@ def _train(
                 *_looks(config, folder, model, SliceReader(store, preprocessing), rows, share),
             ],
             mlflow=config.monitor.mlflow == "auto" and has_mlflow(),
+            damaged=damaged,
         ),
         config.trainer,
         average,
@@ -251,7 +266,7 @@ def _train(
         card = _card(config, model, preprocessing, modalities, learnt, resume_step(folder))
         if source is not None:
             card = _with_start(card, source, transferred)
-        if isinstance(final, SwinMAE):
+        if isinstance(final, SwinMAE) and examples:
             draw_fill_in_sheet(folder / "figures" / "fill_in.png", final, examples, preprocessing)
         save_model(final, card, folder / MODEL)
     return folder / MODEL
@@ -318,14 +333,17 @@ def _announce(
 def _examples(
     store: Store, rows: pd.DataFrame, preprocessing: Preprocessing
 ) -> dict[Modality, Tensor]:
-    """Return a few whole images of each modality, normalised, (n, C, H, W)."""
+    """Return a few whole images of each modality, normalised, (n, C, H, W); no damaged ones."""
     reader = SliceReader(store, preprocessing)
     examples = {}
     for modality, members in rows.groupby("modality"):
         places = np.linspace(0, len(members) - 1, _PICTURES_PER_MODALITY + 2)[1:-1]
-        chosen = members.index.to_numpy()[places.round().astype(int)]
-        images = [fit_image(reader.read(int(row))[0], preprocessing) for row in chosen]
-        examples[Modality(modality)] = reader.normalise(torch.stack(images))
+        images = []
+        for row in members.index.to_numpy()[places.round().astype(int)]:
+            with suppress(DamagedImageError):
+                images.append(fit_image(reader.read(int(row))[0], preprocessing))
+        if images:
+            examples[Modality(modality)] = reader.normalise(torch.stack(images))
     return examples
 
 

@@ -32,12 +32,14 @@ class Piece:
         fingerprint: Changes when the input does.
         facts: One row for each slice: what the table says beside the features.
         vectors: Features so far, in order.
+        failed: A slice has no features, so that the input has none.
     """
 
     identity: str
     fingerprint: str
     facts: pd.DataFrame
     vectors: list[np.ndarray] = field(default_factory=list[np.ndarray])
+    failed: bool = False
 
     @property
     def complete(self) -> bool:

@@ -77,16 +77,23 @@ class ReadInput:
         item: The input.
         volumes: Its images.
         rejected: Files of a series that could not be used.
+        failed: A slice has no answer, so that the input has no result.
     """
 
     item: Input
     volumes: list[Volume]
     rejected: tuple[RejectedFile, ...]
+    failed: bool = False
 
     @property
     def slice_count(self) -> int:
         """Slices of all volumes."""
         return sum(volume.shape[0] for volume in self.volumes)
+
+    @property
+    def answered(self) -> int:
+        """Slices that have their answer."""
+        return sum(len(volume.answers) for volume in self.volumes)
 
     @property
     def complete(self) -> bool:
@@ -136,7 +143,10 @@ def read_input(
 def prepared_slices(
     read: ReadInput, preprocessing: Preprocessing
 ) -> Iterator[Slice[tuple[ReadInput, Volume, int]]]:
-    """Yield the slices of all volumes on the network's 0..1 scale; a volume's pixels are let go."""
+    """Yield the slices of all volumes on the network's 0..1 scale; a volume's pixels are let go.
+
+    None further once the input has failed.
+    """
     for volume in read.volumes:
         prepared = _prepared(volume, preprocessing)
         if volume.beside:
@@ -144,6 +154,8 @@ def prepared_slices(
             prepared = (torch.cat(shown) for shown in zip(prepared, *others, strict=True))
         together = in_sequence(prepared, preprocessing.neighbours)
         for number, slices in enumerate(together):
+            if read.failed:
+                return
             yield Slice((read, volume, number), slices)
 
 

@@ -20,6 +20,7 @@ from vismae.inference.class_slices import SliceClasses, classify_slices, gives_e
 from vismae.inference.ensemble import Ensemble
 from vismae.inference.error_slices import error_slices
 from vismae.inference.slices import FULL_SCALE, Slice, SliceLabels, segment_slices
+from vismae.inference.unanswered import require_answers
 from vismae.workflows.prediction.reading import (
     ReadInput,
     Volume,
@@ -112,9 +113,8 @@ def ask(upload: Upload, run: ModelRun, on_slice: Callable[[], None]) -> Answer:
             answer.notes.append(str(error))
             continue
         read = item.with_pixels(upload.folder)
-        for (_, volume, _), found in _answers(
-            run, prepared_slices(read, run.ensemble.preprocessing)
-        ):
+        slices = prepared_slices(read, run.ensemble.preprocessing)
+        for (_, volume, _), found in require_answers(_answers(run, slices)):
             volume.answers.append(found)
             on_slice()
         for volume, shown in zip(read.volumes, item.shown, strict=True):

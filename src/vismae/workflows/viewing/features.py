@@ -5,6 +5,7 @@ from typing import Any, cast
 from vismae.core.errors import PreprocessingError
 from vismae.inference.embedder import embed_slices
 from vismae.inference.ensemble import Ensemble
+from vismae.inference.unanswered import require_answers
 from vismae.models.features import require_features
 from vismae.models.weights import Model
 from vismae.workflows.prediction.reading import prepared_slices, require_known
@@ -35,6 +36,7 @@ def embed(
             id(volume): shown.number for volume, shown in zip(read.volumes, item.shown, strict=True)
         }
         slices = prepared_slices(read, ensemble.preprocessing)
-        for (_, volume, _), vector in embed_slices(ensemble, slices, batch_size):
+        found_of = embed_slices(ensemble, slices, batch_size)
+        for (_, volume, _), vector in require_answers(found_of):
             found.setdefault(number_of[id(volume)], []).append(cast(Any, vector).tolist())
     return found, notes
