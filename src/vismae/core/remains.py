@@ -17,7 +17,7 @@ _UNFINISHED = re.compile(r"\..+\.unfinished(\..+)?|last\.partial")
 _BEFORE_THE_FIRST_STEP = {
     *("config.yaml", "provenance.json", "log.txt", "metrics.csv", "tensorboard"),
     *("mlflow.db", "mlflow", "splits.csv", "training_patients.csv", "transfer.json"),
-    *("checkpoints", "figures"),
+    *("cases_left_out.csv", "checkpoints", "figures"),
 }
 _STORES = {"store", "monitor_store"}
 _IMAGES_OF_RUN = "images.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vismae.core.errors import DataError, SettingError
 from vismae.core.study_config import StudyConfig, StudyTask
+from vismae.data.manifest import SEQUENCE_COLUMN
 from vismae.data.sources import fold_tables
 from vismae.workflows.label_study.plan import SCORES, folds_of
 from vismae.workflows.same_images import store_as_begun
@@ -17,14 +18,24 @@ IN_EVERY_STORE = ("manufacturer", "sex", "age_band")
 MODALITY = "modality"
 
 
-def open_stores(config: StudyConfig, name: str, folder: Path) -> dict[int | None, Path]:
+def open_stores(
+    config: StudyConfig, name: str, folder: Path, sequences: Sequence[str] = ()
+) -> dict[int | None, Path]:
     """Return the store of each fold; folds of the reference's layout are stores of their own.
+
+    Args:
+        config: The study.
+        name: Of the task.
+        folder: Of the study.
+        sequences: That are seen together; the stores say which an image is.
 
     Raises:
         DataError: The data are others than those that finished runs of the task learnt from.
     """
     task = config.tasks[name]
     columns = _subgroup_columns(name, task)
+    if sequences:
+        columns = tuple(dict.fromkeys((*columns, SEQUENCE_COLUMN)))
     stores: dict[int | None, Path] = {}
     shared: Path | None = None
     for fold in folds_of(config):
