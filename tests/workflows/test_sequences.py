@@ -389,7 +389,5 @@ def test_what_gives_one_image_at_a_time_refuses_such_a_model_at_once(
         vismae.predict(inputs=server, query={"PatientID": "1"}, **asked)
     with pytest.raises(SettingError, match=sees + "Use the model it was started from"):
         vismae.embed(inputs=cases, **asked)
-    with pytest.raises(SettingError, match=sees + "Patients are chosen by single images"):
-        vismae.select(store=tmp_path, **asked)
     with pytest.raises(SettingError, match=sees + "The page and the server take one image"):
         vismae.serve(model=segmenter, port=0, device="cpu", stop_after=1.0)

@@ -165,9 +165,12 @@ def test_settings_are_checked_before_the_first_run(
     several = config(tmp_path / "b", tasks, pretrained, settings={"task.multi_label": True})
     with pytest.raises(SettingError, match="several classes per image"):
         study(several)
-    together = config(tmp_path / "c", tasks, pretrained, settings={"model.sequences": ["T1", "T2"]})
-    with pytest.raises(SettingError, match=r"model\.sequences is T1, T2 for task 'shades'"):
-        study(together)
+    starts = {"scratch": {}, "CT": {"settings": {"data.modality": ["CT"]}}}
+    unlike = config(tmp_path / "c", tasks, pretrained, starts=starts)
+    with pytest.raises(
+        SettingError, match=r"data\.modality \('scratch': not set; 'CT': CT\)\. Set"
+    ):
+        study(unlike)
     assert not list(tmp_path.rglob("checkpoints"))
 
 

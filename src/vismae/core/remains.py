@@ -17,7 +17,7 @@ _UNFINISHED = re.compile(r"\..+\.unfinished(\..+)?|last\.partial")
 _BEFORE_THE_FIRST_STEP = {
     *("config.yaml", "provenance.json", "log.txt", "metrics.csv", "tensorboard"),
     *("mlflow.db", "mlflow", "splits.csv", "training_patients.csv", "transfer.json"),
-    *("checkpoints", "figures"),
+    *("cases_left_out.csv", "checkpoints", "figures"),
 }
 # Images that a process met before that step: one list of each.
 _DAMAGED = re.compile(r"damaged(_rank_\d+)?\.csv")

@@ -67,13 +67,19 @@ def require_start_fits(source: Model, init: Path | None, network: NetworkName) -
         )
 
 
-def require_known_sequences(source: Model, init: Path | None, settings: NetworkSettings) -> None:
+def require_known_sequences(
+    known: Preprocessing | None, init: Path | None, settings: NetworkSettings
+) -> None:
     """Check that what a start model knows of sequences is not put to other channels in silence.
+
+    Args:
+        known: The start model's contract.
+        init: The start model.
+        settings: Section ``model`` of the run.
 
     Raises:
         SettingError: It sees several sequences and the run single images, or other slices.
     """
-    known = source.preprocessing
     if known is None or not known.sequences:
         return
     listed = ", ".join(known.sequences)
@@ -82,7 +88,8 @@ def require_known_sequences(source: Model, init: Path | None, settings: NetworkS
             f"--init {init} sees the sequences {listed} together, but model.sequences is empty. "
             f"Set model.sequences=[{listed}], or start from a model of single images."
         )
-    if settings.sequences == known.sequences and settings.neighbours != known.neighbours:
+    same = settings.sequences == known.sequences
+    if same and settings.neighbours not in (None, known.neighbours):
         raise SettingError(
             f"--init {init} sees {known.neighbours} slices on each side of a slice, and "
             f"model.neighbours is {settings.neighbours}. With model.sequences leave it out, or "

@@ -36,10 +36,32 @@ def fitting_rows(store: Store, sequences: Sequence[str], folder: Path) -> np.nda
     if not sequences:
         return np.ones(len(store), dtype=bool)
     fits, left_out = fitting_cases(store, sequences)
-    listed = [(case.patient_id, case.case_id, case.reason) for case in left_out]
+    write_left_out(left_out, folder)
+    tell_left_out(store, sequences, fits, left_out)
+    return fits
+
+
+def write_left_out(left_out: Sequence[LeftOutCase], folder: Path) -> None:
+    """List cases that cannot be used in ``cases_left_out.csv`` of a run."""
     if is_main_process():
+        listed = [(case.patient_id, case.case_id, case.reason) for case in left_out]
         table = pd.DataFrame(listed, columns=["patient_id", "case_id", "reason"])
         write_text(folder / CASES_LEFT_OUT, table.to_csv(index=False))
+
+
+def tell_left_out(
+    store: Store, sequences: Sequence[str], fits: np.ndarray, left_out: Sequence[LeftOutCase]
+) -> None:
+    """Warn of cases that cannot be used; of none that can, refuse the store.
+
+    Args:
+        store: Where the images are.
+        sequences: That are seen together.
+        fits, left_out: As from ``fitting_cases``.
+
+    Raises:
+        DataError: No case fits; says why.
+    """
     if not fits.any():
         raise DataError(
             f"{store.address}: no case has the sequences {', '.join(sequences)} on the same "
@@ -55,7 +77,6 @@ def fitting_rows(store: Store, sequences: Sequence[str], folder: Path) -> np.nda
             _some(left_out),
             _not_stored(store),
         )
-    return fits
 
 
 def one_row_each(store: Store, sequences: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:

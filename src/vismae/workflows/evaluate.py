@@ -12,7 +12,7 @@ from vismae.core.config import EvaluateConfig
 from vismae.core.errors import DataError, ModelError
 from vismae.core.model_card import ModelCard, TaskCard
 from vismae.core.rundir import open_run, write_bytes, write_text
-from vismae.data.fingerprint import WITHHELD, Overlap, overlap
+from vismae.data.fingerprint import FINGERPRINT_COLUMNS, WITHHELD, Overlap, overlap
 from vismae.data.manifest import SEQUENCE_COLUMN
 from vismae.data.sources import Task
 from vismae.data.splits import read_patients_csv
@@ -175,7 +175,8 @@ def choose_cases(
     warnings: list[str] = []
     if config.split is None and rows["split"].isna().all():
         rows = _without_known(rows, card, config, notes)
-    rows = _without_overlap(rows, card, config, warnings)
+    seen = seen_rows(store, sequences, rows.index.to_numpy())
+    _require_unseen(store.columns(list(FINGERPRINT_COLUMNS), seen), card, config, warnings)
     unit = unit_of_cases(rows["group_kind"])
     count = rows["patient_id"].nunique()
     notes.append(f"Scored are {len(rows)} images of {count} {unit}s.")
@@ -255,9 +256,9 @@ def _without_known(
     return rows[~left_out]
 
 
-def _without_overlap(
+def _require_unseen(
     rows: pd.DataFrame, card: ModelCard, config: EvaluateConfig, warnings: list[str]
-) -> pd.DataFrame:
+) -> None:
     """Refuse patients the model has learnt from; warn where only likeness says so."""
     for stage, learnt in card.training.items():
         if stage.endswith(WITHHELD):
@@ -284,7 +285,6 @@ def _without_overlap(
                 f"with the {words} data. They may be the same; compare them before trusting "
                 "these scores."
             )
-    return rows
 
 
 def _suspects(found: Overlap, certain: set[str], stage: str) -> list[str]:

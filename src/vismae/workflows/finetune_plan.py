@@ -120,7 +120,7 @@ def plan_task(config: FinetuneConfig, data: TaskData, source: Model | None) -> P
         )
     plan = plan_finetuning(config, fingerprint, start)
     if source is not None:
-        require_known_sequences(source, config.init, plan.config.model)
+        require_known_sequences(source.preprocessing, config.init, plan.config.model)
     return plan
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from vismae.core.errors import DataError
 from vismae.core.rundir import write_bytes
+from vismae.data.manifest import CASE_COLUMN, SEQUENCE_COLUMN
 from vismae.data.sources import Task, resolve_data
 from vismae.data.store import Store
 from vismae.data.store_format import MANIFEST_NAME
@@ -33,6 +34,8 @@ _DECIDING = {
     "patient_id": "patient",
     "modality": "modality",
     "pixel_sha256": "pixels",
+    f"extra_{SEQUENCE_COLUMN}": "sequence",
+    f"extra_{CASE_COLUMN}": "case",
     _LABEL_MAP: "label map",
 }
 """Column -> what a message calls it."""
@@ -148,7 +151,8 @@ def _made_again(ingested: "partial[Store]", into: Path, at: Path) -> Store:
 
 def _images_of(store: Store) -> pd.DataFrame:
     """Return what decides a result, one row for each image."""
-    columns = [name for name in ("image_id", *_DECIDING) if name != _LABEL_MAP]
+    there = set(store.column_names)
+    columns = [name for name in ("image_id", *_DECIDING) if name in there]
     images = store.columns([*columns, "has_label_map"]).astype(object)
     drawn = images.pop("has_label_map").to_numpy(bool)
     images[_LABEL_MAP] = [_hash(store, row) if drawn[row] else None for row in range(len(store))]
@@ -179,12 +183,14 @@ def _difference(before: pd.DataFrame, store: Store) -> str:
             found.append(f"{_images(len(chosen))} {what} ({_some(patients)})")
     kept = both[both["_merge"] == "both"]
     for column, name in _DECIDING.items():
+        if column not in kept or f"{column}_now" not in kept:
+            continue  # of a store that does not say which sequence an image is
         was, now_is = kept[column].fillna("").astype(str), kept[f"{column}_now"].fillna("")
         other = kept[was != now_is.astype(str)]
         if other.empty:
             continue
         example = ""
-        if column in ("label", "split", "modality", "patient_id"):
+        if column not in ("pixel_sha256", _LABEL_MAP):
             first = other.iloc[0]
             example = f", such as '{first[column]}', now '{first[f'{column}_now']}'"
         found.append(f"{name} of {_images(len(other))} ({_some(other['patient_id'])}{example})")

@@ -1,7 +1,7 @@
 """``vismae select``: which patients of a store to label next."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -15,6 +15,8 @@ from vismae.core.errors import DataError, SettingError
 from vismae.core.model_card import ModelCard
 from vismae.core.preprocessing import Preprocessing
 from vismae.core.rundir import open_run, write_text
+from vismae.data.case_rows import CaseRows
+from vismae.data.cases import fitting_cases
 from vismae.data.fingerprint import FINGERPRINT_COLUMNS, WITHHELD, overlap
 from vismae.data.splits import rank_patients, read_patients_csv
 from vismae.data.store import Store
@@ -33,6 +35,7 @@ from vismae.inference.slices import canvas_batches
 from vismae.inference.uncertainty import image_uncertainty
 from vismae.models.features import require_features
 from vismae.models.weights import Model
+from vismae.workflows.case_selection import tell_left_out, write_left_out
 from vismae.workflows.inspect import picture_of
 from vismae.workflows.preparation import of_modality
 
@@ -84,11 +87,6 @@ def select(config: SelectConfig) -> SelectResult:
     """
     ensemble = load_ensemble([config.model], choose_device(config.device))
     card = ensemble.cards[0]
-    card.preprocessing.refuse_sequences(
-        str(config.model),
-        "Patients are chosen by single images: use the model it was started from, with --strategy "
-        "core-set.",
-    )
     strategy: Strategy = config.strategy or ("core-set" if card.task is None else "hybrid")
     if needs_uncertainty(strategy) and card.task is None:
         raise SettingError(
@@ -99,7 +97,12 @@ def select(config: SelectConfig) -> SelectResult:
         require_features(cast(Model, ensemble.models[0]))
     store = Store(config.store)
     index = store.columns([*dict.fromkeys((*FINGERPRINT_COLUMNS, *_COLUMNS))])
-    rows = of_modality(index, config.modality or card.modalities, store.address)
+    sequences, usable, left_out = card.preprocessing.sequences, index, []
+    if sequences:
+        fits, left_out = fitting_cases(store, sequences)
+        tell_left_out(store, sequences, fits, left_out)
+        usable = index[fits]
+    rows = of_modality(usable, config.modality or card.modalities, store.address)
     labelled = _labelled(rows, card, config)
     if config.labelled is not None:
         # Lists are of the whole store: some patients may have no images of the model's modalities.
@@ -120,9 +123,12 @@ def select(config: SelectConfig) -> SelectResult:
             "testing. Add unlabelled images, or name others with --set split=[val]."
         )
     with open_run(config.out, "select", config, overwrite=config.overwrite) as folder:
+        if sequences:
+            write_left_out(left_out, folder)
         looks = _Looks(store, ensemble, strategy, config)
-        seen = looks.of(candidates)
-        known = looks.of(rows[rows["patient_id"].isin(labelled)], features_only=True)
+        shown = _one_each(store, sequences, candidates)
+        known = _one_each(store, sequences, rows[rows["patient_id"].isin(labelled)])
+        seen, of_labelled = looks.of(shown), looks.of(known, features_only=True)
         patients = list(seen)
         place = {patient: number for number, patient in enumerate(patients)}
         chance = rank_patients(patients, config.seed)
@@ -134,10 +140,10 @@ def select(config: SelectConfig) -> SelectResult:
             if needs_uncertainty(strategy)
             else None,
             _matrix(seen),
-            _matrix(known),
+            _matrix(of_labelled),
         )
         chosen = [patients[choice.patient] for choice in choices]
-        _write_table(folder / SELECTION, choices, chosen, seen, candidates)
+        _write_table(folder / SELECTION, choices, chosen, seen, candidates, shown)
         _write_pictures(folder / CONTACT_SHEET, store, ensemble.preprocessing, chosen, seen)
     return SelectResult(folder, strategy, tuple(chosen), len(patients), len(labelled))
 
@@ -205,6 +211,14 @@ class _Looks:
             yield from zip(unsure.tolist(), vectors.numpy(), strict=True)
 
 
+def _one_each(store: Store, sequences: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one of the rows for each slice of a case, that of the first sequence."""
+    if not sequences:
+        return rows
+    none = np.zeros(len(rows), dtype=bool)
+    return rows.loc[CaseRows(store, sequences).one_each(rows.index.to_numpy(), none)]
+
+
 def _labelled(rows: pd.DataFrame, card: ModelCard, config: SelectConfig) -> set[str]:
     """Return the patients whose labels are there: in the store, or in the model."""
     has_label = rows["has_label_map"] | rows["label"].notna()
@@ -246,8 +260,10 @@ def _write_table(
     chosen: list[str],
     looks: dict[str, _Look],
     rows: pd.DataFrame,
+    shown: pd.DataFrame,
 ) -> None:
-    images = rows.groupby("patient_id", observed=True).size()
+    """Write ``selection.csv``; of ``rows``, ``shown`` has one for each input of the network."""
+    images = shown.groupby("patient_id", observed=True).size()
     modality = rows.groupby("patient_id", observed=True)["modality"].agg(
         lambda values: "|".join(sorted(set(map(str, values))))
     )

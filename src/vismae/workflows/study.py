@@ -51,6 +51,8 @@ from vismae.workflows.label_study.starts import (
     pretrain_configs,
     pretrain_starts,
     require_same_weights,
+    require_sequences_known,
+    require_tested_alike,
     require_weights,
     with_phantoms,
 )
@@ -254,7 +256,7 @@ class _Study:
 
     def _check_settings(self) -> None:
         for name, task in self.config.tasks.items():
-            meanings: dict[str, str] = {}
+            runs: dict[str, FinetuneConfig] = {}
             for start in self.config.starts:
                 if not self.config.takes_part(start, name):
                     continue
@@ -266,24 +268,16 @@ class _Study:
                         "study cannot compare; it compares balanced accuracy of one class per "
                         "image. Use vismae finetune and vismae evaluate for this task."
                     )
-                if settings.model.sequences:
-                    raise SettingError(
-                        f"model.sequences is {', '.join(settings.model.sequences)} for task "
-                        f"'{name}', and a study divides and compares single images. Leave it out, "
-                        "or use vismae finetune and vismae evaluate for several sequences."
-                    )
                 require_start_possible(settings.init, settings.model.network_for(task.kind))
-                meanings[start] = str((settings.task.classes, settings.data.modality))
-            if not meanings:
+                if not self.config.only_report:
+                    require_sequences_known(start, name, settings)
+                runs[start] = settings
+            if not runs:
                 raise SettingError(
                     f"No start takes part in task '{name}'. Name it in starts.*.tasks, or leave "
                     "the task out."
                 )
-            if len(set(meanings.values())) > 1:
-                raise SettingError(
-                    f"The starts of task '{name}' differ in task.classes or data.modality: "
-                    f"{meanings}. Set these for the task, so that all are tested on the same."
-                )
+            require_tested_alike(name, runs)
 
     def _of_folds(self, task: str) -> dict[int | None, FinetuneConfig]:
         start = next(name for name in self.config.starts if self.config.takes_part(name, task))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from vismae.core.config import FinetuneConfig
 from vismae.core.errors import DataError, ModelError
+from vismae.data.cases import fitting_cases
 from vismae.data.fingerprint import FINGERPRINT_COLUMNS, WITHHELD, overlap
 from vismae.data.splits import patients_of, read_patients_csv
 from vismae.data.store import Store
 from vismae.models.weights import CARD_FILE, read_card
+from vismae.workflows.case_selection import seen_rows
 from vismae.workflows.label_study.tasks import PreparedTask
 from vismae.workflows.task_data import divide_task
 
@@ -75,11 +77,13 @@ def _known(
         return [], 0
     fold, address = next(iter(task.stores.items()))
     store = Store(address)
-    rows, splits = divide_task(store, run.model_copy(update={"fold": fold}))
+    sequences = run.model.sequences
+    usable = fitting_cases(store, sequences)[0] if sequences else None
+    rows, splits = divide_task(store, run.model_copy(update={"fold": fold}), usable)
     unscored = read_patients_csv(task.twins) if task.twins else set[str]()
     patients = set(patients_of(splits, [split])) - unscored
     chosen = rows.index[rows["patient_id"].astype(str).isin(patients)].to_numpy()
-    images = store.columns(list(FINGERPRINT_COLUMNS), chosen)
+    images = store.columns(list(FINGERPRINT_COLUMNS), seen_rows(store, sequences, chosen))
     found = {
         name
         for at, part in learnt.items()

@@ -4,20 +4,22 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vismae.core.config import PretrainConfig
-from vismae.core.errors import RunFolderError, SettingError
+from vismae.core.config import FinetuneConfig, PretrainConfig
+from vismae.core.errors import ModelError, RunFolderError, SettingError
 from vismae.core.rundir import write_json, write_text
 from vismae.core.settings import build_config
 from vismae.core.study_config import StudyConfig, StudyStart
 from vismae.data.store_format import file_sha256
 from vismae.files.phantom_archive import write_phantom_archive
-from vismae.models.weights import CARD_FILE, WEIGHTS_FILE
+from vismae.models.weights import CARD_FILE, WEIGHTS_FILE, read_card
+from vismae.workflows.adapted_network import require_known_sequences
 from vismae.workflows.pretrain import pretrain
 
 PHANTOM = "phantom:"
+_TESTED = ("task.classes", "data.modality", "model.sequences")
 _PARTS = ("unlabelled", "segmentation", "classification")
 
 logger = logging.getLogger(__name__)
@@ -119,6 +121,55 @@ def require_weights(config: StudyConfig, starts_on_tasks: Iterable[tuple[str, st
                 f"Start '{name}', task '{task}': {init} does not exist. Correct init (or init_for) "
                 f"of starts.{name}: a model folder, a checkpoint file, or none for random weights."
             )
+
+
+def require_tested_alike(task: str, runs: Mapping[str, FinetuneConfig]) -> None:
+    """Refuse starts that read the labels or choose the images of a task in different ways.
+
+    Args:
+        task: Of all runs.
+        runs: Start -> settings of a run.
+
+    Raises:
+        SettingError: Names the setting, and what it is for every start.
+    """
+    for setting in _TESTED:
+        section, name = setting.split(".")
+        found = {
+            start: ", ".join(map(str, getattr(getattr(run, section), name) or ())) or "not set"
+            for start, run in runs.items()
+        }
+        if len(set(found.values())) > 1:
+            values = "; ".join(f"'{start}': {value}" for start, value in found.items())
+            raise SettingError(
+                f"The starts of task '{task}' differ in {setting} ({values}). Set it for the task "
+                f"(tasks.{task}.settings), so that all are tested on the same."
+            )
+
+
+def require_sequences_known(name: str, task: str, run: FinetuneConfig) -> None:
+    """Refuse weights that see several sequences of a case where the runs see single images.
+
+    Weights without a ``model.json`` that can be read see single images; a run says if not.
+
+    Args:
+        name: Of the start.
+        task: Of the task.
+        run: Settings of a run of both.
+
+    Raises:
+        SettingError: Names the start, the task, the weights and the sequences.
+    """
+    if run.init is None or not (run.init / CARD_FILE).is_file():
+        return
+    try:
+        known = read_card(run.init).preprocessing
+    except ModelError:
+        return
+    try:
+        require_known_sequences(known, run.init, run.model)
+    except SettingError as error:
+        raise SettingError(f"Start '{name}', task '{task}': {error}") from error
 
 
 def pretrain_starts(configs: dict[str, PretrainConfig]) -> None:

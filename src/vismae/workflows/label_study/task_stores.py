@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vismae.core.errors import SettingError
 from vismae.core.study_config import StudyConfig, StudyTask
-from vismae.data.manifest import PATH_COLUMNS, is_table
+from vismae.data.manifest import PATH_COLUMNS, SEQUENCE_COLUMN, is_table
 from vismae.data.sources import fold_tables
 from vismae.data.table_text import read_table
 from vismae.workflows.label_study.plan import SCORES, folds_of
@@ -18,14 +18,24 @@ IN_EVERY_STORE = ("manufacturer", "sex", "age_band")
 MODALITY = "modality"
 
 
-def open_stores(config: StudyConfig, name: str, folder: Path) -> dict[int | None, Path]:
+def open_stores(
+    config: StudyConfig, name: str, folder: Path, sequences: Sequence[str] = ()
+) -> dict[int | None, Path]:
     """Return the store of each fold; folds of the reference's layout are stores of their own.
+
+    Args:
+        config: The study.
+        name: Of the task.
+        folder: Of the study.
+        sequences: That are seen together; the stores say which an image is.
 
     Raises:
         DataError: The data are others than those that finished runs of the task learnt from.
     """
     task = config.tasks[name]
     columns = _subgroup_columns(name, task)
+    if sequences:
+        columns = tuple(dict.fromkeys((*columns, SEQUENCE_COLUMN)))
     stores: dict[int | None, Path] = {}
     shared: Path | None = None
     for fold in folds_of(config):

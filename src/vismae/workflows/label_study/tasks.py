@@ -18,6 +18,12 @@ from vismae.data.labels import apply_mapping, label_names
 from vismae.data.splits import label_fraction_patients, patients_at, patients_of
 from vismae.data.store import Store
 from vismae.data.store_format import REJECTED_NAME
+from vismae.workflows.case_selection import (
+    CASES_LEFT_OUT,
+    fitting_rows,
+    one_row_each,
+    seen_rows,
+)
 from vismae.workflows.label_study.plan import Budget, budgets_of
 from vismae.workflows.label_study.task_stores import (
     IN_EVERY_STORE,
@@ -93,9 +99,11 @@ def prepare_task(
         DataError: The data cannot be read, or hold nobody to test.
         SettingError: A subgroup is no column of the data.
     """
-    stores = open_stores(config, name, folder)
+    sequences = next(iter(finetunings.values())).model.sequences
+    stores = open_stores(config, name, folder, sequences)
     divided = {
-        fold: _Divided(Store(path), finetunings[fold], name) for fold, path in stores.items()
+        fold: _Divided(Store(path), finetunings[fold], name, folder / "tasks" / name)
+        for fold, path in stores.items()
     }
     budgets, left_out = _choose_budgets(config, name, divided)
     first = next(iter(divided.values()))
@@ -139,15 +147,18 @@ def _write_twins(path: Path, name: str, twins: Sequence[str]) -> Path | None:
 
 
 def _counted(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count} {what}s"
+    first, *rest = what.split(" ", maxsplit=1)
+    return " ".join([str(count), first if count == 1 else f"{first}s", *rest])
 
 
 class _Divided:
     """A task's rows in one fold: who learns, who is tested, and which classes rows hold."""
 
-    def __init__(self, store: Store, config: FinetuneConfig, name: str) -> None:
+    def __init__(self, store: Store, config: FinetuneConfig, name: str, folder: Path) -> None:
         self.store, self.config, self.name = store, config, name
-        self.rows, self.splits = divide_task(store, config)
+        self.sequences = config.model.sequences
+        self.usable = fitting_rows(store, self.sequences, folder)
+        self.rows, self.splits = divide_task(store, config, self.usable)
         self.card = task_card(store, self.rows, config)
         self.train = patients_of(self.splits, ["train"])
         tested = patients_of(self.splits, ["test"])
@@ -180,7 +191,8 @@ class _Divided:
 
     def _twins(self, tested: Sequence[str]) -> list[str]:
         """Return the test patients of whom an image is also one of those who learn or validate."""
-        rows = self.store.columns(_OF_FINGERPRINTS, self.rows.index.to_numpy())
+        seen = seen_rows(self.store, self.sequences, self.rows.index.to_numpy())
+        rows = self.store.columns(_OF_FINGERPRINTS, seen)
         patients = rows["patient_id"].astype(str)
         learnt = patients.isin(set(patients_of(self.splits, ["train", "val"])))
         found = overlap(fingerprint(rows[learnt]), rows[patients.isin(set(tested))])
@@ -193,11 +205,19 @@ class _Divided:
         if rejected.is_file() and (files := len(pd.read_csv(rejected))):
             where = f"{REJECTED_NAME} of the store says why"
             said.append(f"{_counted(files, 'file')} that could not be used ({where})")
-        index = self.store.columns(["modality"])
+        index = self.store.columns(["modality", "label"])
         images = of_modality(index, self.config.data.modality, self.store.address)
-        if without := len(images) - len(self.rows):
+        usable = images[self.usable[images.index.to_numpy()]]
+        if others := len(images) - len(usable):
+            said.append(
+                f"{_counted(others, 'image')} of other sequences or of cases without all of "
+                f"{', '.join(self.sequences)} on the same voxels ({CASES_LEFT_OUT} says which)"
+            )
+        shown = one_row_each(self.store, self.sequences, usable)
+        if without := len(shown) - len(self.rows):
             label = "label map" if self._segments else "label"
-            said.append(f"{_counted(without, 'image')} without a {label}")
+            what = "slice of a case" if self.sequences else "image"
+            said.append(f"{_counted(without, what)} without a {label}")
         return tuple(said)
 
     def missing_classes(self, patients: Sequence[str]) -> list[str]:
@@ -280,7 +300,7 @@ class _Divided:
         require_subgroups(self.name, task, extra)
         columns = {name: f"{_EXTRA}{name}" for name in wanted if name in extra}
         columns |= {n: n for n in IN_EVERY_STORE if n in wanted and n not in columns}
-        rows = self._rows_of(self.test)
+        rows = seen_rows(self.store, self.sequences, self._rows_of(self.test))
         values = self.store.columns(["patient_id", MODALITY, *columns.values()], rows)
         values = values.astype(object).rename(columns={at: name for name, at in columns.items()})
         table = values.groupby("patient_id", sort=True).agg(_one_value).reset_index()

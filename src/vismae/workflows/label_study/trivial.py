@@ -45,34 +45,42 @@ class ThumbnailForest:
         labels: Class index of every row of the store.
         n_classes: K.
         seed: Of the forest.
+        sequences: That are seen together, as channels.
     """
 
     def __init__(
-        self, store: Store, rows: np.ndarray, labels: np.ndarray, n_classes: int, seed: int
+        self,
+        store: Store,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        n_classes: int,
+        seed: int,
+        sequences: tuple[str, ...] = (),
     ) -> None:
-        self._n_classes = n_classes
+        self._n_classes, self._sequences = n_classes, sequences
         self._forest = RandomForestClassifier(
             _TREES, class_weight="balanced", random_state=seed, n_jobs=1
         )
-        self._forest.fit(_thumbnails(store, rows), labels[rows])
+        self._forest.fit(_thumbnails(store, rows, sequences), labels[rows])
 
     def probabilities(
         self, store: Store, rows: np.ndarray, multi_label: bool = False
     ) -> np.ndarray:
         """Return (N, K); of one class per image, whatever ``multi_label`` says."""
-        known = self._forest.predict_proba(_thumbnails(store, rows))
+        known = self._forest.predict_proba(_thumbnails(store, rows, self._sequences))
         found = np.zeros((len(rows), self._n_classes))
         found[:, self._forest.classes_] = known
         return found
 
 
-def _thumbnails(store: Store, rows: np.ndarray) -> np.ndarray:
+def _thumbnails(store: Store, rows: np.ndarray, sequences: tuple[str, ...]) -> np.ndarray:
     """Return one vector per image: brightness on the 0..1 scale, and the size in pixels."""
-    reader = SliceReader(store, Preprocessing(in_channels=1))
+    reader = SliceReader(store, Preprocessing(in_channels=1, sequences=sequences))
     seen: list[np.ndarray] = []
     for row in rows:
-        image, _ = reader.read(int(row))
-        facts = [float(image.mean()), float(image.std(correction=0)), *image.shape[1:]]
+        image, _ = reader.read_input(int(row))
+        means, spreads = image.mean(dim=(1, 2)), image.std(dim=(1, 2), correction=0)
+        facts = [*means.tolist(), *spreads.tolist(), *image.shape[1:]]
         seen.append(np.append(resize_image(image, _THUMBNAIL).numpy().ravel(), facts))
     return np.stack(seen)
 
@@ -151,7 +159,9 @@ def guess(
     unit = unit_of_cases(data.store.columns(["group_kind"], rows)["group_kind"])
     classes = data.card.classes
     if data.labels is not None:
-        forest = ThumbnailForest(data.store, data.train, data.labels, len(classes), finetuning.seed)
+        forest = ThumbnailForest(
+            data.store, data.train, data.labels, len(classes), finetuning.seed, data.sequences
+        )
         scores = score_classes(forest, data.store, rows, classes, False, None)
         return probability_rows(scores), unit, None
     values = data.card.label_values or {}

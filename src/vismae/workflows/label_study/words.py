@@ -326,8 +326,8 @@ what is predicted in others is not in any Dice.
 
 Balanced accuracy is taken apart into the influence of each patient, so that it is resampled like
 any mean; p-values swap what each patient adds to it. AUROC: DeLong's covariance over all runs of
-both starts, with Student's t at Satterthwaite's degrees of freedom of the patients of both classes;
-images of a patient count as one.
+both starts, at Student's levels of the patients of both classes weighted by what each adds to the
+variance; images of a patient count as one.
 
 Label curve: the area is under the score over log labels. Labels needed: the law a - b n^-c (c fixed
 at 0.5 with fewer than four label counts) is fitted to every resample of the whole curve; where the
