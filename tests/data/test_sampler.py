@@ -124,7 +124,22 @@ def test_a_group_of_one_image_among_very_many_costs_no_generator_for_each_draw(
     monkeypatch.setattr(np.random, "default_rng", lambda key: made.append(key) or make(key))
     draws = DrawStream(np.arange(40_004), groups, "balanced").epoch(3)
     assert Counter(groups[draws[:, 0]].tolist()).most_common()[-1][1] == 13_334
-    assert len(made) < 5
+    assert len(made) < 20
+
+
+def test_many_passes_over_a_small_group_go_on_from_epoch_to_epoch():
+    groups = np.array(["ct"] * 3000 + ["us"] * 7)
+    stream = DrawStream(np.arange(3007), groups, "balanced", seed=4)
+    draws = np.concatenate([stream.epoch(epoch) for epoch in range(6)])
+    small = draws[draws[:, 0] >= 3000]
+    assert len({tuple(draw) for draw in small.tolist()}) == len(small)
+    # Each pass but the last has every image once, whatever block and epoch it fell into.
+    passes = {turn: set(small[small[:, 1] == turn, 0].tolist()) for turn in small[:, 1].tolist()}
+    whole = set(range(3000, 3007))
+    assert len(passes) > 1200
+    assert all(passes[turn] == whole for turn in range(len(passes) - 1))
+    first_places = [stream.epoch(0)[stream.epoch(0)[:, 1] == turn][0, 0] for turn in range(40)]
+    assert len(set(first_places)) > 3
 
 
 def test_seeds_and_epochs_differ_and_repeat():

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Sampler
 
-from vismae.data.shuffles import shuffled
-
 Sampling = Literal["natural", "sqrt", "balanced"]
 
 
 # Images that a draw may take in place of its own.
 _SPARES = 3
+# Passes over a group in an epoch from which on many share one generator, and how many draws these
+# make at least: a generator for each pass over one image among millions took half a minute.
+_MANY_PASSES, _DRAWS_AT_ONCE = 64, 4096
 
 
 class Draw(NamedTuple):
@@ -73,12 +74,34 @@ class DrawStream:
         for number, (members, share) in enumerate(zip(self._members, self._shares, strict=True)):
             first, last = epoch * share, (epoch + 1) * share
             turns = np.arange(first // len(members), -(-last // len(members)))
-            order = shuffled(members, [self.seed, 2, number], turns)
+            shuffle = _shuffles_at_once if share > _MANY_PASSES * len(members) else _shuffles
+            order = shuffle(members, [self.seed, number], turns)
             taken = np.stack([order.ravel(), turns.repeat(len(members))], axis=1)
             start = first - int(turns[0]) * len(members)
             parts.append(taken[start : start + share])
         draws = np.concatenate(parts)
         return draws[np.random.default_rng([self.seed, 1, epoch]).permutation(len(draws))]
+
+
+def _shuffles(members: np.ndarray, key: list[int], turns: np.ndarray) -> np.ndarray:
+    """Return the members in the order of each turn, (T, N)."""
+    seed, group = key
+    return np.stack(
+        [np.random.default_rng([seed, 2, group, t]).permutation(members) for t in turns.tolist()]
+    )
+
+
+def _shuffles_at_once(members: np.ndarray, key: list[int], turns: np.ndarray) -> np.ndarray:
+    """Return the same of other shuffles, those of a block of turns from one generator."""
+    seed, group = key
+    block = -(-_DRAWS_AT_ONCE // len(members))
+    blocks = range(int(turns[0]) // block, int(turns[-1]) // block + 1)
+    every_turn = np.tile(members, (block, 1))
+    whole = [
+        np.random.default_rng([seed, 3, group, number]).permuted(every_turn, axis=1)
+        for number in blocks
+    ]
+    return np.concatenate(whole)[turns - blocks.start * block]
 
 
 def _integer_shares(counts: list[int], sampling: Sampling, total: int) -> list[int]:
