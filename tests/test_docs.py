@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ import vismae
 from docs_blocks import ROOT, blocks_of, write_program, write_world
 from vismae.core import errors
 from vismae.core.settings_table import COMMANDS
+from vismae.inference.unanswered import Unanswered
 from vismae.workflows.prediction.remote import NOT_SENT
 
 DOCS = ROOT / "docs"
@@ -161,7 +163,8 @@ def test_every_error_code_and_exit_status_is_explained() -> None:
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, errors.VismaeError)
     ]
-    codes = {kind.code for kind in kinds} | {NOT_SENT, "memory"}
+    unanswered = get_args(Unanswered.__annotations__["reason"])
+    codes = {kind.code for kind in kinds} | {NOT_SENT, "memory", *unanswered}
     assert codes == set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
     statuses = {kind.exit_status for kind in kinds} | {0, 70, 130}
     assert statuses == {int(n) for n in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}

@@ -244,6 +244,19 @@ def test_no_start_model_can_be_said_in_words() -> None:
         assert PretrainConfig(out=Path("run"), store=Path("s"), init=word).init is None
 
 
+@pytest.mark.parametrize("written", ["off", "'off'", "false", "Off"])
+def test_off_is_a_word_although_yaml_takes_it_for_a_truth_value(
+    written: str, tmp_path: Path
+) -> None:
+    assignment = [f"monitor.mlflow={written}"]
+    found = build_config(PretrainConfig, "pretrain", assignments=assignment, options=NEEDED)
+    assert found.monitor.mlflow == "off"
+    file = tmp_path / "c.yaml"
+    file.write_text(f"monitor:\n  mlflow: {written}\n")
+    found = build_config(PretrainConfig, "pretrain", file, options=NEEDED)
+    assert found.monitor.mlflow == "off"
+
+
 def test_one_number_stands_for_a_square() -> None:
     config = build_config(
         PretrainConfig, "pretrain", assignments=["data.image_size=64"], options=NEEDED

@@ -1,11 +1,9 @@
 """Settings of the watch over a pre-training; beside ``core/sections.py``."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from vismae.core.sections import Settings
-from vismae.core.setting_types import Paths
+from vismae.core.setting_types import AutoOrOff, Paths
 
 
 class MonitorSettings(Settings):
@@ -21,5 +19,5 @@ class MonitorSettings(Settings):
     neighbours and a linear probe; only the effective rank of the features when empty."""
     images: int = Field(default=1000, ge=4)
     """Most images of a look."""
-    mlflow: Literal["auto", "off"] = "auto"
+    mlflow: AutoOrOff = "auto"
     """Also keep the record in MLflow (RUN/mlflow.db) where it is installed, or never."""

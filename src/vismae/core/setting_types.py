@@ -41,6 +41,12 @@ def _seed_for_all(value: int) -> int:
     return value
 
 
+def _off_as_word(value: object) -> object:
+    """Take off, which YAML reads as a truth value, for the word that it is."""
+    return "off" if value is False else value
+
+
+AutoOrOff = Annotated[Literal["auto", "off"], BeforeValidator(_off_as_word)]
 Seed = Annotated[int, AfterValidator(_seed_for_all)]
 Size2D = Annotated[tuple[Pixels, Pixels], BeforeValidator(_as_pair)]
 Window = Annotated[tuple[float, float], AfterValidator(_rising)]

@@ -114,8 +114,10 @@ def _move(
 ) -> tuple[Tensor, Tensor | None]:
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    # Bilinear weights of a map that does nothing are 1 only up to rounding.
-    still = (matrices.flatten(1) == matrices.new_tensor(UNCHANGED[:6])).all(dim=1)
+    # Bilinear weights of a map that does nothing are 1 only up to rounding. It is made on the
+    # device: to copy it there would wait for all that the device still has to do.
+    unchanged = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
+    still = (matrices == unchanged).flatten(1).all(dim=1)
     moved = torch.where(still[:, None, None, None], images, moved)
     if label_maps is None:
         return moved, None

@@ -227,8 +227,10 @@ def mixed(images: Tensor, labels: Tensor, alpha: float) -> Batch:
     Returns:
         ``image``; ``mixed_label``, that of the other image; ``share``, what the own one counts.
     """
-    share = torch.distributions.Beta(alpha, alpha).sample().to(images.device)
-    order = torch.randperm(len(images)).to(images.device)
+    # Drawn on the host, as many numbers on every device; the copies wait for nothing.
+    beta = torch.distributions.Beta(alpha, alpha, validate_args=False)
+    share = beta.sample().to(images.device, non_blocking=True)
+    order = torch.randperm(len(images)).to(images.device, non_blocking=True)
     return {
         "image": share * images + (1.0 - share) * images[order],
         "mixed_label": labels[order],
@@ -259,9 +261,13 @@ def classification_objective(
     task: TaskSettings, class_weights: Tensor | None
 ) -> Callable[[Tensor, Batch], Tensor]:
     """Return the loss of a batch of classes, rarer classes weighing more."""
+    there: dict[torch.device, Tensor] = {}
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
-        weights = None if class_weights is None else class_weights.to(logits.device)
+        # Copied once: a copy waits for all that the device still has to do.
+        if class_weights is not None and logits.device not in there:
+            there[logits.device] = class_weights.to(logits.device)
+        weights = there.get(logits.device)
 
         def of(labels: Tensor) -> Tensor:
             """Loss against one label of each image."""
