@@ -69,3 +69,9 @@ def test_what_another_machine_may_have_begun_just_now_is_not_begun_anew(tmp_path
         assert is_unbegun(tmp_path) == expected
     lock.write_text("")
     assert is_unbegun(tmp_path)
+
+
+def test_cases_that_were_left_out_before_the_first_step_are_nothing_done(tmp_path: Path) -> None:
+    for name in ("config.yaml", "provenance.json", "log.txt", "cases_left_out.csv"):
+        (tmp_path / name).write_text("{}")
+    assert is_unbegun(tmp_path)

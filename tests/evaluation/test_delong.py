@@ -78,19 +78,20 @@ def test_the_paired_test_takes_what_the_cases_of_both_classes_say_by_cochrans_le
     half = (parts @ levels) / parts.sum() * np.sqrt(parts.sum())
     result = compare_auroc(scores[0], scores[1], truth).difference
     assert result.estimate == pytest.approx(gap.mean())
-    assert (result.low, result.high) == pytest.approx((gap.mean() - half, gap.mean() + half))
+    limits = max(gap.mean() - half, -1.0), min(gap.mean() + half, 1.0)
+    assert (result.low, result.high) == pytest.approx(limits)
 
 
 @pytest.mark.parametrize("others", [15, 100])
 def test_two_patients_of_a_class_do_not_make_chance_a_finding(others: int) -> None:
     rng = np.random.default_rng(9)
     truth = np.arange(2 + others) < 2
-    draws = rng.normal(size=(400, 2, 2 + others))
+    draws = rng.normal(size=(1000, 2, 2 + others))
     found = [compare_auroc(first, second, truth) for first, second in draws]
     p_values = np.array([one.p_value for one in found])
     # The normal distribution calls 17 % and 6 % of them different, and one level at Satterthwaite's
     # degrees of freedom 11 % and 4 % where the others are many.
-    assert np.mean(p_values < 0.05) < 0.075
+    assert np.mean(p_values < 0.05) < 0.08
     assert np.mean(p_values < 0.001) < 0.015
     assert all(-1 <= one.difference.low <= one.difference.high <= 1 for one in found)
 

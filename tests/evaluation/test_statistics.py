@@ -87,6 +87,7 @@ def test_the_seed_decides_the_interval() -> None:
 def test_an_interval_reads_mean_low_high() -> None:
     assert str(Interval(0.8124, 0.78, 0.8411, 12)) == "0.812 [0.780, 0.841]"
     assert Interval(2.0, float("nan"), float("nan"), 1).text(1) == "2.0 [–]"
+    assert Interval(-1e-5, -4e-4, 6e-4, 9).text() == "0.000 [0.000, 0.001]"
     assert Interval(*[float("nan")] * 3, 0).text() == "–"
 
 

@@ -162,13 +162,22 @@ def test_settings_are_checked_before_the_first_run(
     wrong = config(tmp_path / "a", tasks, pretrained, settings={"optimizer.lr_rate": 1})
     with pytest.raises(SettingError, match=r"optimizer\.lr_rate.*Did you mean optimizer\.lr"):
         study(wrong)
+    starts = {"scratch": {}, "other": {"classify": {"trainer.ema": 0.9}}}
+    wrong = config(tmp_path / "a", tasks, pretrained, starts=starts)
+    said = r"^Start 'other', task 'shades': trainer\.ema is not a .*\(in starts\.other\.classify\)$"
+    with pytest.raises(SettingError, match=said):
+        study(wrong)
+    starts = {"scratch": {}, "other": {"pretrain": {"data.source": "x"}}}
+    wrong = config(tmp_path / "a", tasks, pretrained, starts=starts)
+    with pytest.raises(SettingError, match=r"^starts\.other\.pretrain: data\.source is not a"):
+        study(wrong)
     several = config(tmp_path / "b", tasks, pretrained, settings={"task.multi_label": True})
     with pytest.raises(SettingError, match="several classes per image"):
         study(several)
     starts = {"scratch": {}, "CT": {"settings": {"data.modality": ["CT"]}}}
     unlike = config(tmp_path / "c", tasks, pretrained, starts=starts)
     with pytest.raises(
-        SettingError, match=r"data\.modality \('scratch': not set; 'CT': CT\)\. Set"
+        SettingError, match=r"data\.modality \('scratch': not set; 'CT': ct\)\. Set"
     ):
         study(unlike)
     assert not list(tmp_path.rglob("checkpoints"))
@@ -291,7 +300,8 @@ def test_weights_that_are_not_there_are_refused_before_the_first_run(
     settings = config(tmp_path / "out", tasks, pretrained, starts=starts)
     with pytest.raises(SettingError, match=r"'typo', task 'shades'.*modle does not exist"):
         study(settings)
-    assert not (tmp_path / "out" / "runs").exists()
+    # Not even the images are looked at, which may take hours.
+    assert not (tmp_path / "out" / "tasks").exists()
 
 
 STUDY = """

@@ -222,3 +222,62 @@ def test_classes_that_cannot_have_been_learnt_are_named(tmp_path: Path) -> None:
     assert words.unlearnt_classes((), scores) == ""
     said = words.unlearnt_classes(("clot",), scores)
     assert said.startswith("No training patient has clot, so no start can have learnt it")
+
+
+def test_a_baseline_that_has_learnt_nothing_is_told_at_the_top(tmp_path: Path) -> None:
+    config, cells = made(tmp_path)
+    rows = rows_of(cells)
+    nothing = (rows["start"] == "scratch") & (rows["task"] == "heart")
+    rows.loc[nothing, "value"] = 0.0
+    scores = scores_of_tasks(rows, config)
+
+    def said(task: str) -> str:
+        own = rows[rows["task"] == task]
+        return words.baseline_at_chance(own, scores[task], config.baseline)
+
+    assert said("heart").startswith(
+        "heart: 'scratch', the baseline, has learnt next to nothing with 100 % of the labels "
+        "(Dice 0.000). That others reach its result, or are as good, says nothing of them."
+    )
+    assert said("lung") == ""
+
+
+def test_a_classifier_that_guesses_is_compared_with_chance() -> None:
+    config = StudyConfig.model_validate(
+        {
+            "out": "out",
+            "tasks": {"shades": {"kind": "classify", "sources": ["x"]}},
+            "starts": {"scratch": {}},
+            "baseline": "scratch",
+        }
+    )
+
+    def said(right: float) -> str:
+        facts = {
+            "task": "shades",
+            "start": "scratch",
+            "budget": "100 %",
+            "fraction": 1.0,
+            "labelled_patients": 9,
+            "run": "0",
+            "unit_of_cases": "patient",
+            "metric": "probability",
+        }
+        rows = pd.DataFrame(
+            {
+                **facts,
+                "patient_id": f"p{number}",
+                "class_name": name,
+                "truth": name == "ab"[number % 2],
+                "value": right if name == "ab"[number % 2] else 1 - right,
+            }
+            for number in range(8)
+            for name in "ab"
+        )
+        if right == 0.5:  # one class for all
+            rows["value"] = np.where(rows["class_name"] == "a", 0.6, 0.4)
+        [scores] = scores_of_tasks(rows, config).values()
+        return words.baseline_at_chance(rows, scores, "scratch")
+
+    assert "(balanced accuracy 0.500, and guessing has 0.500)" in said(0.5)
+    assert said(0.9) == ""

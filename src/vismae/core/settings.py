@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -38,11 +38,13 @@ def build_config(
     """
     values: dict[str, Any] = base.model_dump() if base else {}
     origin: dict[str, str] = {}
+    inside: dict[str, str] = {}
     if file is not None:
         loaded, lines = _read_yaml(file)
+        inside = {name: f"{file}, line {line}" for name, line in lines.items()}
         for name, value in _flatten(kind, loaded):
             _place(values, name, value)
-            origin[name] = f"{file}, line {lines.get(name, 1)}"
+            origin[name] = inside.get(name, f"{file}, line 1")
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         name = name.strip()
@@ -58,7 +60,7 @@ def build_config(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise SettingError(_sentences(command, error, origin)) from None
+        raise SettingError(_sentences(kind, command, error, values, {**inside, **origin})) from None
 
 
 def to_yaml(config: BaseModel) -> str:
@@ -190,22 +192,54 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     return close[0] if close else None
 
 
-def _sentences(command: str, error: ValidationError, origin: Mapping[str, str]) -> str:
+def _sentences(
+    kind: type[BaseModel],
+    command: str,
+    error: ValidationError,
+    values: Mapping[str, Any],
+    origin: Mapping[str, str],
+) -> str:
     """Say in one line for each wrong setting what was found, expected and where it came from."""
     lines: list[str] = []
     for issue in error.errors():
         parts = [str(part) for part in issue["loc"] if not isinstance(part, int)]
-        prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
-        name = next((prefix for prefix in prefixes if prefix in origin), ".".join(parts))
-        where = f" ({origin[name]})" if name in origin else ""
+        given = _given(values, parts)
+        name = ".".join(given or parts)
+        prefixes = [".".join(given[:length]) for length in range(len(given), 0, -1)]
+        where = next((f" ({origin[prefix]})" for prefix in prefixes if prefix in origin), "")
         if issue["type"] == "missing" and isinstance(issue["loc"][-1], str):
-            lines.append(f"{name} is needed by {command} and was not given.")
+            lines.append(f"{'.'.join(parts)} is needed by {command} and was not given.{where}")
         elif issue["type"] == "missing":
             lines.append(f"{name}: found {issue['input']!r}, which has too few values.{where}")
+        elif issue["type"] == "extra_forbidden":
+            close = _nearest(parts[-1], _names_inside(kind, parts[0]))
+            hint = f" Did you mean {close}?" if close else ""
+            lines.append(f"{name} is not a setting of {command}.{hint}{where}")
         elif issue["type"] == "value_error":
-            message = issue["msg"].removeprefix("Value error, ")
+            message = issue["msg"].removeprefix("Value error, ").removesuffix(".")
             lines.append(f"{name or command}: {message}.{where}")
         else:
-            lines.append(f"{name}: found {issue['input']!r}. {issue['msg']}.{where}")
+            expected = issue["msg"].replace("a valid tuple", "a list, such as [0, 1]")
+            lines.append(f"{name}: found {issue['input']!r}. {expected}.{where}")
     # Both sides of a square are one number, which is wrong once.
     return "\n".join(dict.fromkeys(lines))
+
+
+def _given(values: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+    """Return the first of the parts that lead to a value; others are names of pydantic's own."""
+    found: list[str] = []
+    inner: Any = values
+    for part in parts:
+        if not isinstance(inner, Mapping) or part not in inner:
+            break
+        inner = cast("Mapping[str, Any]", inner)[part]
+        found.append(part)
+    return found
+
+
+def _names_inside(kind: type[BaseModel], name: str) -> list[str]:
+    """Return the settings of what a setting with names of the user's own holds under each."""
+    field = kind.model_fields.get(name)
+    of_each = get_args(field.annotation) if field else ()
+    section = section_of(of_each[-1]) if of_each else section_of(field and field.annotation)
+    return list(section.model_fields) if section else []

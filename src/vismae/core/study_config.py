@@ -32,6 +32,30 @@ def _as_folder(name: str) -> str:
     return name
 
 
+def _as_place(where: str) -> str:
+    """Return where runs go.
+
+    Raises:
+        ValueError: There is no such place; found before hours of ingest and pre-training.
+    """
+    if where not in ("processes", "here") and not where.startswith("dask://"):
+        raise ValueError(f"'{where}' is no place to run; use processes, here or dask://host:port")
+    return where
+
+
+# Settings of a run that a study decides -> what to set in their place.
+_OF_THE_STUDY = {
+    "task.kind": "tasks.*.kind",
+    "data.sources": "tasks.*.sources",
+    "init": "starts.*.init",
+    "label_fraction": "label_fractions or label_patients",
+    "labelled": "label_patients, or starts.*.select",
+    "fold": "folds",
+    "seed": "seeds",
+    "subset_seed": "seeds",
+    **{name: f"that of the study ({name})" for name in ("out", "resume", "overwrite")},
+}
+
 Name = Annotated[str, AfterValidator(_as_folder)]
 Seed = Annotated[int, Field(ge=0)]
 Fold = Annotated[int, Field(ge=1)]
@@ -135,7 +159,7 @@ class StudyConfig(Settings):
     worst_cases: int = Field(default=6, ge=0)
     """Test patients shown as pictures for each task, worst first; 0 for a report without images of
     patients."""
-    executor: str = "processes"
+    executor: Annotated[str, AfterValidator(_as_place)] = "processes"
     """Where runs go: ``processes`` on this machine, ``dask://host:port`` on a cluster whose
     machines see the same files, or ``here`` in this very process."""
     workers: int = Field(default=1, ge=1)
@@ -177,6 +201,22 @@ class StudyConfig(Settings):
                     raise ValueError(
                         f"primary.task is '{self.primary.task}', in which the start '{name}' "
                         f"takes no part (it has {', '.join(tasks)})"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_are_left_to_runs(self) -> "StudyConfig":
+        sections = {"settings": self.settings}
+        sections |= {f"tasks.{name}.settings": task.settings for name, task in self.tasks.items()}
+        for name, start in self.starts.items():
+            for part in ("settings", "segment", "classify"):
+                sections[f"starts.{name}.{part}"] = getattr(start, part)
+        for section, values in sections.items():
+            for name in values:
+                if name in _OF_THE_STUDY:
+                    raise ValueError(
+                        f"{section} has {name}, which a study decides for each run; leave it out "
+                        f"there and use {_OF_THE_STUDY[name]}"
                     )
         return self
 

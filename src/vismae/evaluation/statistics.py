@@ -44,8 +44,9 @@ class Interval:
         if np.isnan(self.estimate):
             return "–"
         if np.isnan(self.low) or np.isnan(self.high):
-            return f"{self.estimate:.{digits}f} [–]"
-        return f"{self.estimate:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+            return f"{self.estimate:z.{digits}f} [–]"
+        # z: what rounds to 0 has no sign.
+        return f"{self.estimate:z.{digits}f} [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
 
 
 def p_text(p_value: float) -> str:

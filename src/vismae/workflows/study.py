@@ -54,6 +54,7 @@ from vismae.workflows.label_study.starts import (
     require_sequences_known,
     require_tested_alike,
     require_weights,
+    said_in_study,
     with_phantoms,
 )
 from vismae.workflows.label_study.tasks import PreparedTask, prepare_task
@@ -228,6 +229,10 @@ class _Study:
             strategy, chooser = self.config.starts[cell.start].select, self._chooser(cell)
             patients = task.training_patients[cell.fold]
             finetuning = self._finetuning(cell, task.stores[cell.fold], patients)
+            chosen_by = None
+            if chooser is not None and strategy is not None:
+                count = patients_at(finetuning.label_fraction, patients)
+                chosen_by = Chooser(chooser.folder(self.folder), strategy, count)
             yield Job(
                 cell,
                 finetuning,
@@ -236,13 +241,7 @@ class _Study:
                 self.config.keep_models or strategy is not None,
                 self._threads(),
                 task.twins,
-                None
-                if chooser is None or strategy is None
-                else Chooser(
-                    chooser.folder(self.folder),
-                    strategy,
-                    patients_at(finetuning.label_fraction, patients),
-                ),
+                chosen_by,
                 trivial=self.config.starts[cell.start].trivial,
             )
 
@@ -268,9 +267,14 @@ class _Study:
                         "study cannot compare; it compares balanced accuracy of one class per "
                         "image. Use vismae finetune and vismae evaluate for this task."
                     )
-                require_start_possible(settings.init, settings.model.network_for(task.kind))
-                if not self.config.only_report:
-                    require_sequences_known(start, name, settings)
+                try:
+                    require_start_possible(settings.init, settings.model.network_for(task.kind))
+                    if not self.config.only_report:
+                        require_sequences_known(settings)
+                except SettingError as error:
+                    raise said_in_study(error, self.config, start, name) from error
+                if not (self.config.only_report or self._has_run(name, start)):
+                    require_weights(self.config, [(start, name)])
                 runs[start] = settings
             if not runs:
                 raise SettingError(
@@ -303,7 +307,14 @@ class _Study:
             "subset_seed": cell.seed,
             "overwrite": True,
         }
-        return build_config(FinetuneConfig, "finetune", options=options)
+        try:
+            return build_config(FinetuneConfig, "finetune", options=options)
+        except SettingError as error:
+            raise said_in_study(error, config, cell.start, cell.task) from None
+
+    def _has_run(self, task: str, start: str) -> bool:
+        """Tell whether any run of a start on a task is finished."""
+        return any((self.folder / "runs" / task / start).rglob(SCORES))
 
     def _is_finished(self, cell: Cell) -> bool:
         return cell.scores(self.folder).is_file()

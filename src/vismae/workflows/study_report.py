@@ -112,6 +112,10 @@ class _Page:
             report.warn(f"Runs that failed: {failed}; the section on what was left out says why.")
         for sentence in self.found.labels_known:
             report.warn(sentence)
+        for name, scores in self.scores.items():
+            rows = self.found.rows[self.found.rows["task"] == name]
+            if said := words.baseline_at_chance(rows, scores, self.config.baseline):
+                report.warn(said)
         if finished + failed < len(runs):
             report.warn(
                 f"{len(runs) - finished - failed} runs are still to be done: this is a report on "

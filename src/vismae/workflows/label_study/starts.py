@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from vismae.workflows.adapted_network import require_known_sequences
 from vismae.workflows.pretrain import pretrain
 
 PHANTOM = "phantom:"
+_AS_OPTION = " (given as an option)"
 _TESTED = ("task.classes", "data.modality", "model.sequences")
 _PARTS = ("unlabelled", "segmentation", "classification")
 
@@ -87,20 +89,38 @@ def pretrain_configs(config: StudyConfig, folder: Path) -> dict[str, PretrainCon
     Raises:
         SettingError: One is no setting of pre-training.
     """
-    return {
-        name: build_config(
-            PretrainConfig,
-            "pretrain",
-            options={
-                **start.pretrain,
-                "out": folder / "pretrained" / name,
-                "init": start.init,
-                "resume": True,
-            },
-        )
-        for name, start in config.starts.items()
-        if start.pretrain
+    made: dict[str, PretrainConfig] = {}
+    for name, start in config.starts.items():
+        own = {"out": folder / "pretrained" / name, "init": start.init, "resume": True}
+        if not start.pretrain:
+            continue
+        try:
+            made[name] = build_config(PretrainConfig, "pretrain", options={**start.pretrain, **own})
+        except SettingError as error:
+            text = str(error).replace(_AS_OPTION, "")
+            raise SettingError(f"starts.{name}.pretrain: {text}") from None
+    return made
+
+
+def said_in_study(error: SettingError, config: StudyConfig, start: str, task: str) -> SettingError:
+    """Return an error of a run's settings that names start, task and the section it is in."""
+    own, of_task = config.starts[start], config.tasks[task]
+    further = "segment" if of_task.kind == "segment" else "classify"
+    sections = {
+        "settings": config.settings,
+        f"tasks.{task}.settings": of_task.settings,
+        f"starts.{start}.settings": own.settings,
+        f"starts.{start}.{further}": getattr(own, further),
     }
+    text = str(error).replace(_AS_OPTION, "")
+    named = [
+        section
+        for section, values in sections.items()
+        if any(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text) for name in values)
+    ]
+    # Those of the start weigh most.
+    where = f" (in {named[-1]})" if named else ""
+    return SettingError(f"Start '{start}', task '{task}': {text}{where}")
 
 
 def require_weights(config: StudyConfig, starts_on_tasks: Iterable[tuple[str, str]]) -> None:
@@ -147,18 +167,16 @@ def require_tested_alike(task: str, runs: Mapping[str, FinetuneConfig]) -> None:
             )
 
 
-def require_sequences_known(name: str, task: str, run: FinetuneConfig) -> None:
+def require_sequences_known(run: FinetuneConfig) -> None:
     """Refuse weights that see several sequences of a case where the runs see single images.
 
     Weights without a ``model.json`` that can be read see single images; a run says if not.
 
     Args:
-        name: Of the start.
-        task: Of the task.
-        run: Settings of a run of both.
+        run: Settings of a run.
 
     Raises:
-        SettingError: Names the start, the task, the weights and the sequences.
+        SettingError: Names the weights and the sequences.
     """
     if run.init is None or not (run.init / CARD_FILE).is_file():
         return
@@ -166,10 +184,7 @@ def require_sequences_known(name: str, task: str, run: FinetuneConfig) -> None:
         known = read_card(run.init).preprocessing
     except ModelError:
         return
-    try:
-        require_known_sequences(known, run.init, run.model)
-    except SettingError as error:
-        raise SettingError(f"Start '{name}', task '{task}': {error}") from error
+    require_known_sequences(known, run.init, run.model)
 
 
 def pretrain_starts(configs: dict[str, PretrainConfig]) -> None:

@@ -12,6 +12,8 @@ from vismae.evaluation.study_comparison import LabelUse
 from vismae.evaluation.study_scores import TaskScores
 from vismae.workflows.label_study.plan import Cell, folds_of, with_labels
 
+_NEXT_TO_NOTHING = 0.01
+
 
 def verdict(difference: Interval, p_value: float) -> str:
     """Return what a comparison shows, by its interval and its (adjusted) p-value together."""
@@ -140,6 +142,35 @@ def nothing_scored(scores: TaskScores) -> str:
         f"{scores.task}: no test case has a class to score (none of the {len(scores.patients)} "
         f"{scores.unit}s has a value of {scores.metric}), so nothing can be compared. Where the "
         "label maps of all test cases are empty, look at the split, or at what was annotated."
+    )
+
+
+def baseline_at_chance(rows: pd.DataFrame, scores: TaskScores, baseline: str) -> str:
+    """Say that the baseline has learnt nothing with the most labels; nothing where it has.
+
+    Args:
+        rows: Of the task, as in ``scores.parquet``.
+        scores: Of the task.
+        baseline: Its name.
+    """
+    if baseline not in scores.starts:
+        return ""
+    values = scores.at(baseline, scores.budgets[-1])
+    if not np.isfinite(values).any():
+        return ""
+    mean = float(np.nanmean(values))
+    answers = rows[rows["metric"] == "probability"]
+    chance, guessed = 0.0, ""
+    if not answers.empty:
+        chance = 1 / max(1, answers.loc[answers["truth"].astype(bool), "class_name"].nunique())
+        guessed = f", and guessing has {chance:.3f}"
+    if mean > chance + _NEXT_TO_NOTHING:
+        return ""
+    return (
+        f"{scores.task}: '{baseline}', the baseline, has learnt next to nothing with "
+        f"{with_labels(scores.budgets[-1])} ({scores.metric} {mean:.3f}{guessed}). That others "
+        "reach its result, or are as good, says nothing of them. Look at its runs "
+        "(trainer.max_steps, optimizer.lr), or name another baseline."
     )
 
 
