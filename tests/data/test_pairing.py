@@ -169,6 +169,42 @@ def test_bids_label_maps_belong_to_the_only_image_with_their_entities(tmp_path: 
     assert [path.name for path in found.unpaired] == ["sub-02_dseg.nii.gz"]
 
 
+@pytest.mark.parametrize("labels", ["labels", "masks", "labels/final"])
+def test_label_maps_may_lie_below_their_images(tmp_path: Path, labels: str) -> None:
+    tree(tmp_path, *(f"p1/{name}.nii.gz" for name in ("a", "b", "c")))
+    tree(tmp_path, *(f"p1/{labels}/{name}.nii.gz" for name in ("a", "b_mask", "other")))
+    tree(tmp_path, f"p1/{labels.split('/')[0]}/original/a.nii.gz", f"p1/{labels}/seg.dcm")
+
+    assert pairs_of(tmp_path) == {
+        "p1/a.nii.gz": f"p1/{labels}/a.nii.gz",
+        "p1/b.nii.gz": f"p1/{labels}/b_mask.nii.gz",
+        "p1/c.nii.gz": None,
+    }
+    found = pairing(tmp_path)
+    assert sorted(path.name for path in found.unpaired) == ["a.nii.gz", "other.nii.gz"]
+    assert [lone.image.name for lone in found.rest] == ["seg.dcm"]
+
+
+def test_dicom_among_the_volumes_of_paired_folders_is_not_lost(tmp_path: Path) -> None:
+    tree(tmp_path, "images/a.nii.gz", "images/more/b.dcm", "labels/a.nii.gz", "labels/seg.dcm")
+
+    assert [lone.image.name for lone in pairing(tmp_path).rest] == ["b.dcm", "seg.dcm"]
+
+
+def test_beside_one_image_each_file_of_a_folder_is_a_structure(tmp_path: Path) -> None:
+    tree(tmp_path, "s1/ct.nii.gz", "s1/segmentations/liver.nii.gz", "s1/segmentations/aorta.nii")
+    tree(tmp_path, "s2/ct.nii.gz", "s2/segmentations/all.nii.gz")
+    tree(tmp_path, "s3/photo.png", "s3/masks/1.png", "s3/masks/2.png")
+    tree(tmp_path, "s4/t1.nii.gz", "s4/t2.nii.gz", "s4/labels/x.nii.gz", "s4/labels/y.nii.gz")
+
+    assert pairs_of(tmp_path) == {
+        "s1/ct.nii.gz": "s1/segmentations",
+        "s2/ct.nii.gz": "s2/segmentations/all.nii.gz",
+    }
+    rest = [lone.image.name for lone in pairing(tmp_path).rest]
+    assert rest == ["s3", "s4"]
+
+
 def test_two_folders_of_label_maps_are_not_chosen_between(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

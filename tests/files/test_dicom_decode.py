@@ -166,6 +166,23 @@ def test_colours_of_16_bits_keep_their_upper_8(tmp_path: Path) -> None:
     assert read(path).pixels[0].tolist() == [[[255, 0, 1], [2, 4, 0]]]
 
 
+@pytest.mark.parametrize(
+    ("values", "stored", "expected"),
+    [
+        ([0, 100, 255], 16, [0, 100, 255]),
+        ([0, 1024, 4095], 12, [0, 64, 255]),
+    ],
+)
+def test_colours_tell_themselves_how_many_bits_they_have(
+    tmp_path: Path, values: list[int], stored: int, expected: list[int]
+) -> None:
+    """Words of 16 bits that hold 8-bit colours would be black."""
+    colours = np.array([[values, values[::-1]]], np.uint16)
+    path = write_dicom_slice(tmp_path / "c.dcm", colours, Modality="US", BitsStored=stored)
+
+    assert read(path).pixels[0, 0].tolist() == [expected, expected[::-1]]
+
+
 def test_colour_planes_one_after_another_are_read(tmp_path: Path) -> None:
     planes = np.ascontiguousarray(np.moveaxis(colour_picture(), -1, 0))
     path = write_dicom_slice(tmp_path / "c.dcm", colour_picture(), Modality="US")

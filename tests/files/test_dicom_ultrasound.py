@@ -88,6 +88,15 @@ def test_regions_that_do_not_fit_cut_nothing(
     assert image.details["flags"] == frozenset()
 
 
+def test_the_pixel_size_of_another_size_of_the_image_is_not_believed(tmp_path: Path) -> None:
+    pixels = SCREEN.astype(np.uint8)
+    larger = read(tmp_path / "l.dcm", pixels, ultrasound_region((0, 400, 0, 600)))
+    own = read(tmp_path / "o.dcm", pixels, ultrasound_region((0, 63, 0, 79)))
+
+    assert (larger.spacing.row_mm, larger.spacing.column_mm) == (None, None)
+    assert own.spacing.row_mm == pytest.approx(0.2)
+
+
 def test_a_last_row_one_too_far_is_forgiven(tmp_path: Path) -> None:
     image = read(tmp_path / "u.dcm", SCREEN.astype(np.uint8), ultrasound_region((10, 64, 0, 80)))
 

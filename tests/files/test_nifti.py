@@ -82,6 +82,7 @@ def test_the_name_hints_at_the_modality(
         ("a_ct.nii", [[-1.0, 0.4, 1.0]], PixelUnit.ARBITRARY),
         ("a_ct.nii", [[-1000.0, 0.4, 1.0]], PixelUnit.HU),
         ("a_ct.nii", [[0.0, 0.0, 0.0]], PixelUnit.HU),
+        ("a_ct.nii", [[-1.2, 0.4, 6.5]], PixelUnit.ARBITRARY),
     ],
 )
 def test_values_that_cannot_have_the_unit_of_the_custom_do_not_get_it(

@@ -3,6 +3,9 @@
 * twin folders: ``imagesTr`` and ``labelsTr`` (also Val, Ts) as in the Medical Segmentation
   Decathlon and nnU-Net; ``images`` beside one of ``labels``, ``masks``, ``annotations``,
   ``segmentations``, ``label_maps``;
+* ``labels`` (``masks`` ...) beside the images themselves, with label maps of their names, also in
+  ``labels/final`` as of MONAI Label; or beside the one image of a case's folder, with one file for
+  each structure, as of TotalSegmentator;
 * neighbours: ``X.nii.gz`` and ``X_seg.nii.gz``, or in a folder of one case ``imaging.nii.gz`` and
   ``segmentation.nii.gz``;
 * ``derivatives`` of the Brain Imaging Data Structure (BIDS): ``_dseg`` belongs to the only image
@@ -38,6 +41,7 @@ _LABEL_FOLDERS = (
     *("label_maps", "labelmaps"),
 )
 _DERIVATIVES = "derivatives"
+_FINAL = "final"
 # Beside pairs, what may hold images though its name says nothing of label maps.
 _OTHER_IMAGES = {".dcm", ".dicom", ".ima", ".zip", ""}
 _TEXTS = {"readme", "license", "licence", "changes", "citation", "version", "dicomdir"}
@@ -48,7 +52,7 @@ class PairedImage:
     """An image with its label map if it has one, or a folder of images without any.
 
     Attributes:
-        image, label_map: Where they are.
+        image, label_map: Where they are; the label map may be a folder of structures.
         split: ``train``, ``val`` or ``test`` if the name of a folder says so.
         modality: Word of ``dataset.json``, or None.
         group: Name shared by images of one case or subject; None leaves each its own.
@@ -163,6 +167,13 @@ class _Search:
                 )
             if len(facts.channels) > 1:
                 self.channels = self.channels or tuple(facts.channels.values())
+        beside = [name for name in folders if name.lower() in _LABEL_FOLDERS and name not in taken]
+        if not twins and len(beside) == 1:
+            with_labels = self._add_labels_below(found, folder, files, folder / beside[0])
+            taken.update(beside if with_labels else ())
+            files = [name for name in files if name not in with_labels]
+        for name in sorted(taken):
+            found.rest += [self._lone(path) for path in _others_below(folder / name)]
         self._add_neighbours(found, folder, files)
         if folder == self._root and self._bids:
             taken.add(_DERIVATIVES)
@@ -207,6 +218,33 @@ class _Search:
             if stem in alone or len(paths) > 1:
                 found.unpaired += paths
 
+    def _add_labels_below(
+        self, found: Pairing, folder: Path, files: list[str], labels: Path
+    ) -> set[str]:
+        """Pair images of a folder with what a folder in it holds; returns the images' names."""
+        images = {stem: name for name in files if (stem := stem_of(name)) is not None}
+        everything = [path for _, path in _files_below(labels)]
+        here = [path for path in everything if path.parent == labels]
+        final = here or [path for path in everything if path.parent == labels / _FINAL]
+        label_maps = _by_stem((stem_of(path.name), path) for path in final)
+        clear = [stem for stem, paths in label_maps.items() if len(paths) == 1]
+        pairs, _ = match_twins(images, clear)
+        places = {image: label_maps[label_map][0] for image, label_map in pairs.items()}
+        used = set(places.values())
+        if not pairs and len(images) == 1 and final:
+            if len(final) == 1:
+                places, used = dict.fromkeys(images, final[0]), {final[0]}
+            elif all(_is_volume(path.name) for path in final):
+                logger.info("%s: each of its %d files is a structure", labels, len(final))
+                places, used = dict.fromkeys(images, final[0].parent), set(final)
+        for image, place in places.items():
+            path = folder / images[image]
+            group, kind = self._group(path, None)
+            found.images.append(PairedImage(path, place, self._split(path), None, group, kind))
+        if places:
+            found.unpaired += [path for path in everything if path not in used]
+        return {images[image] for image in places}
+
     def _add_neighbours(self, found: Pairing, folder: Path, files: list[str]) -> None:
         by_stem = _by_stem((stem_of(name), folder / name) for name in files)
         pairs, cases, alone = match_neighbours(by_stem)
@@ -219,8 +257,7 @@ class _Search:
         for name in files:
             path, stem = folder / name, stem_of(name)
             if stem is None:
-                is_text = name.lower() in _TEXTS
-                if path.suffix.lower() in _OTHER_IMAGES and not is_text:
+                if _may_be_an_image(path):
                     found.rest.append(self._lone(path))
             elif stem in alone:
                 found.unpaired.append(path)
@@ -283,6 +320,22 @@ def _twins(folder: Path, folders: list[str]) -> Iterator[tuple[str, str | None, 
         )
 
 
+def _may_be_an_image(path: Path) -> bool:
+    """Tell of a file that is no picture or volume by its name."""
+    return path.suffix.lower() in _OTHER_IMAGES and path.name.lower() not in _TEXTS
+
+
+def _others_below(folder: Path) -> Iterator[Path]:
+    """Yield what else than pictures and volumes may be an image in a folder of pairs."""
+    return (
+        path for path in _all_below(folder) if stem_of(path.name) is None and _may_be_an_image(path)
+    )
+
+
+def _is_volume(name: str) -> bool:
+    return name.lower().endswith((".nii.gz", ".nii", ".mha", ".nrrd"))
+
+
 def _by_stem(files: Iterable[tuple[str | None, Path]]) -> dict[str, list[Path]]:
     """Return stem -> paths; two files may differ in their suffix alone."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
@@ -307,10 +360,16 @@ def _bids_label_maps(root: Path) -> dict[tuple[Path, frozenset[str]], list[Path]
     return dict(found)
 
 
-def _files_below(
-    folder: Path, above: frozenset[tuple[int, int]] = frozenset(), prefix: str = ""
-) -> Iterator[tuple[str, Path]]:
+def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield relative name without suffix, and path, of all images in a folder and below."""
+    for path in _all_below(folder):
+        stem = stem_of(path.name)
+        if stem is not None:
+            yield path.relative_to(folder).with_name(stem).as_posix(), path
+
+
+def _all_below(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Yield the files of a folder and below; a link to a folder above is not followed."""
     try:
         status = folder.stat()
         folders, files = _listing(folder)
@@ -320,11 +379,9 @@ def _files_below(
     if identity in above:
         return
     for name in files:
-        stem = stem_of(name)
-        if stem is not None:
-            yield prefix + stem, folder / name
+        yield folder / name
     for name in folders:
-        yield from _files_below(folder / name, above | {identity}, f"{prefix}{name}/")
+        yield from _all_below(folder / name, above | {identity})
 
 
 def _listing(folder: Path) -> tuple[list[str], list[str]]:

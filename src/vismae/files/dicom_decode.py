@@ -95,7 +95,7 @@ def decode_pixels(dataset: Dataset, name: str) -> np.ndarray:
         pixels = pixels[: shape[0]]
     pixels = native_numbers(pixels.reshape(shape), name)
     if samples == 3:
-        return _colour_of_8_bits(pixels, int(dataset.get("BitsStored") or 8))
+        return _colour_of_8_bits(pixels, _colour_bits(pixels, int(dataset.get("BitsStored") or 8)))
     if element == "PixelData" and syntax not in _LOSSY_JPEG:
         pixels = settle_stored_bits(pixels, dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -202,6 +202,12 @@ def _require_codestream_shape(
 
 def _shape(found: tuple[int, int, int]) -> str:
     return f"{found[0]}×{found[1]} pixels of {found[2]} sample{'s' if found[2] > 1 else ''}"
+
+
+def _colour_bits(pixels: np.ndarray, stored: int) -> int:
+    """Return how many bits colours have: BitsStored may be that of the words alone."""
+    is_8_bit = pixels.dtype.kind in "iu" and pixels.size and int(pixels.max()) < 2**8
+    return 8 if is_8_bit else stored
 
 
 def _colour_of_8_bits(pixels: np.ndarray, bits: int) -> np.ndarray:

@@ -69,9 +69,7 @@ def picture_region(dataset: Dataset, name: str) -> PictureRegion | None:
         left=min(box.left for box in boxes),
         right=max(box.right for box in boxes),
     )
-    inside = region.top >= 0 and region.left >= 0
-    # Many writers give the first row and column behind the region as its last.
-    inside = inside and region.bottom <= rows + 1 and region.right <= columns + 1
+    inside = _lies_inside(region, rows, columns)
     if not inside or min(region.bottom - region.top, region.right - region.left) < _SMALLEST_SIDE:
         return None
     region = PictureRegion(
@@ -83,9 +81,14 @@ def picture_region(dataset: Dataset, name: str) -> PictureRegion | None:
 def ultrasound_pixel_size(dataset: Dataset) -> tuple[float | None, float | None]:
     """Return distance of rows and columns in millimetres, if the pictures agree on it.
 
-    Regions count that are measured in centimetres; of several kinds, those that show tissue.
+    Regions count that are measured in centimetres; of several kinds, those that show tissue. None
+    counts where one reaches beyond the image: it was made smaller since.
     """
     regions = _regions(dataset)
+    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    boxes = [box for box in map(_box, regions) if box is not None]
+    if not all(_lies_inside(box, rows, columns) for box in boxes):
+        return None, None
     sizes: set[tuple[float, float]] = set()
     for region in [region for region in regions if _is_picture(region)] or regions:
         axes = ("PhysicalUnitsXDirection", "PhysicalUnitsYDirection")
@@ -113,6 +116,12 @@ def shows_colour_flow(dataset: Dataset, frames: np.ndarray) -> bool:
         return False
     some = frames[:: -(-len(frames) // _FRAMES_LOOKED_AT)]
     return any(map(_is_coloured, some))
+
+
+def _lies_inside(region: PictureRegion, rows: int, columns: int) -> bool:
+    # Many writers give the first row and column behind the region as its last.
+    behind = region.bottom <= rows + 1 and region.right <= columns + 1
+    return behind and region.top >= 0 and region.left >= 0
 
 
 def _is_coloured(frame: np.ndarray) -> bool:

@@ -130,30 +130,33 @@ def _paint_segments(
     layers: np.ndarray, segments: Sequence[Segment], classes: Sequence[int] | None, name: str
 ) -> np.ndarray:
     """Return class numbers (I, J, K); a small segment stays visible on a large one."""
-    painted = np.zeros(layers.shape[1:], dtype=np.int32)
     wanted = [segment.value for segment in segments] if classes is None else classes
-    inside: list[tuple[int, int, np.ndarray]] = []
-    for segment, number in zip(segments, wanted, strict=True):
-        if segment.layer >= len(layers):
-            raise UnreadableFileError(
-                Reason.LABEL_FORMAT,
-                f"{name}: a segment lies in layer {segment.layer}, but the file has "
-                f"{len(layers)}. Save the segmentation again.",
-            )
-        voxels = layers[segment.layer] == segment.value
-        inside.append((int(np.count_nonzero(voxels)), number, voxels))
-    for _, number, voxels in sorted(inside, key=lambda found: -found[0]):
-        painted[voxels] = number
-    told = {(segment.layer, segment.value) for segment in segments}
+    numbers = {
+        (segment.layer, segment.value): number
+        for segment, number in zip(segments, wanted, strict=True)
+    }
+    if max(layer for layer, _ in numbers) >= len(layers):
+        raise UnreadableFileError(
+            Reason.LABEL_FORMAT,
+            f"{name}: a segment lies in a layer that is not there; the file has {len(layers)}. "
+            "Save the segmentation again.",
+        )
+    sizes: dict[tuple[int, int], int] = {}
     for layer, volume in enumerate(layers):
-        unnamed = {(layer, int(value)) for value in np.unique(volume) if value} - told
-        if unnamed:
-            value = min(unnamed)[1]
-            raise UnreadableFileError(
-                Reason.LABEL_FORMAT,
-                f"{name}: voxels hold the value {value}, which its header gives to no segment. "
-                "Save the segmentation again.",
-            )
+        found = np.unique(as_class_numbers(volume, name), return_counts=True)
+        for value, count in zip(*(part.tolist() for part in found), strict=True):
+            sizes[layer, value] = count
+            if value and (layer, value) not in numbers:
+                raise UnreadableFileError(
+                    Reason.LABEL_FORMAT,
+                    f"{name}: voxels hold the value {value}, which its header gives to no "
+                    "segment. Save the segmentation again.",
+                )
+    painted = np.zeros(layers.shape[1:], dtype=np.int32)
+    # One after the other: those of a whole body would not fit into the memory together.
+    for layer, value in sorted(numbers, key=lambda key: -sizes.get(key, 0)):
+        if (layer, value) in sizes:
+            painted[layers[layer] == value] = numbers[layer, value]
     return painted
 
 

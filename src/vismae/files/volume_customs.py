@@ -17,8 +17,9 @@ copies, and one long run would outweigh all other patients."""
 # No tissue takes up so many times the mean; activity in Bq/ml, which BIDS asks for, is ten times as
 # much in any.
 _MOST_SUV = 2000.0
-# Within one unit of 0 there is but water: a CT in this range was normalised.
-_NORMALISED = 1.0
+# Noise alone spans more HU than this: a CT within such a range was normalised, to 0 to 1, or to a
+# mean of 0 and a spread of 1.
+_NORMALISED = 20.0
 
 # Suffixes of the Brain Imaging Data Structure (BIDS) and of common practice.
 _NAME_HINTS = {
@@ -50,8 +51,8 @@ def customary_unit(modality: Modality, unscaled_8_bit: bool) -> PixelUnit:
 def with_believable_unit(images: Sequence[MedicalImage]) -> list[MedicalImage]:
     """Return the volumes of one file, on an arbitrary scale if their unit cannot be the custom's.
 
-    A PET in Bq/ml has numbers that no SUV reaches, and a CT that was normalised to 0 to 1 (or -1
-    to 1) has none that are air or bone.
+    A PET in Bq/ml has numbers that no SUV reaches, and a CT that was normalised (to 0 to 1, or by
+    its mean and spread) has none that are air and bone.
     """
     unit = images[0].unit
     if unit not in (PixelUnit.SUV, PixelUnit.HU):
@@ -66,7 +67,7 @@ def with_believable_unit(images: Sequence[MedicalImage]) -> list[MedicalImage]:
         believable = high <= _MOST_SUV
     else:
         whole = images[0].pixels.dtype.kind in "iu"  # as a few voxels of water may be
-        believable = whole or low == high or max(-low, high) > _NORMALISED
+        believable = whole or low == high or high - low > _NORMALISED
     return [image if believable else replace(image, unit=PixelUnit.ARBITRARY) for image in images]
 
 

@@ -4,7 +4,7 @@ A label map that cannot be used costs itself alone: its image stays, as one with
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from vismae.files.discover import source_file
 from vismae.files.label_place import ImageBlock
 from vismae.files.label_slices import cut_like_image, whole_frame
 from vismae.files.read import read_label_map
+from vismae.files.structure_folder import read_structure_folder
 from vismae.workflows.intake.named_labels import segment_numbers
 from vismae.workflows.intake.records import FoundSlice, FoundVolume
 from vismae.workflows.intake.work import Begin, IntakeReason, Rejection
@@ -49,8 +50,7 @@ def attach_label_maps(
         if name not in loaded:
             found = of_series
             if found is None:
-                begin(part.entry.number, label_map=True)
-                found = _read_labels(reference, part, frames[name], structures)
+                found = _read_labels(reference, part, frames[name], structures, begin)
             loaded[name] = None if isinstance(found, Rejection) else found
             if isinstance(found, Rejection):
                 unused.append((part.entry.number, found))
@@ -79,21 +79,29 @@ def _labels_of_series(
     if any(part.image is not first.image for part in slices):
         return None
     reference = next(filter(None, references))
-    begin(first.entry.number, label_map=True)
-    found = _read_labels(reference, first, len(slices), structures)
+    found = _read_labels(reference, first, len(slices), structures, begin)
     if isinstance(found, Rejection):
         # It may be a picture drawn on each of them.
-        of_one = _read_labels(reference, first, 1, structures)
+        of_one = _read_labels(reference, first, 1, structures, begin)
         return found if isinstance(of_one, Rejection) else None
     return found
 
 
 def _read_labels(
-    reference: FileReference, part: FoundSlice, frames: int, structures: Mapping[str, int]
+    reference: FileReference,
+    part: FoundSlice,
+    frames: int,
+    structures: Mapping[str, int],
+    begin: Begin,
 ) -> np.ndarray | Rejection:
     """Return the label map of one file, (S, H, W), or why it does not fit its image."""
+
+    def begin_label_map() -> None:
+        begin(part.entry.number, label_map=True)
+
+    begin_label_map()
     try:
-        return _fitting_labels(reference, part, frames, structures)
+        return _fitting_labels(reference, part, frames, structures, begin_label_map)
     except UnreadableFileError as error:
         return Rejection(reference.text, str(error.reason), str(error))
     except MemoryError:
@@ -106,11 +114,19 @@ def _read_labels(
 
 
 def _fitting_labels(
-    reference: FileReference, part: FoundSlice, frames: int, structures: Mapping[str, int]
+    reference: FileReference,
+    part: FoundSlice,
+    frames: int,
+    structures: Mapping[str, int],
+    begin: Callable[[], None],
 ) -> np.ndarray:
     block = ImageBlock(part.image, part.number, frames)
     classes = segment_numbers(part.entry.row, part.entry.file, structures)
-    label_maps, _ = read_label_map(source_file(reference.path, reference.member), block, classes)
+    if reference.is_folder:
+        label_maps = read_structure_folder(reference.path, block, classes or (), begin)
+    else:
+        file = source_file(reference.path, reference.member)
+        label_maps, _ = read_label_map(file, block, classes)
     if label_maps.shape[1:] == whole_frame(part.image):
         label_maps = cut_like_image(label_maps, part.image)
     expected = (frames, *part.pixels.shape[:2])

@@ -1,4 +1,6 @@
-"""Classes of segmentations that name their segments, and that a table or folder pairs with images.
+"""Classes of label maps that name their structures, and that a table or folder pairs with images.
+
+That is a segmentation of 3D Slicer, or a folder with one file for each structure.
 
 Each file numbers its segments by itself; in a store one name has one number.
 """
@@ -12,14 +14,10 @@ from vismae.data.manifest import FileReference, ManifestRow
 from vismae.files.discover import SourceFile, source_file
 from vismae.files.itk import read_segments
 from vismae.files.reasons import Reason
+from vismae.files.structure_folder import structure_files
 from vismae.files.structure_names import read_telling_parts, structure_name, without_parts
 
 _NAMING_SUFFIX = ".nrrd"
-
-
-def may_name_segments(label_map: FileReference) -> bool:
-    """Tell by its name whether a label map may name its segments."""
-    return (label_map.member or label_map.path.name).lower().endswith(_NAMING_SUFFIX)
 
 
 def segment_classes(row: ManifestRow, image: SourceFile) -> tuple[str, ...]:
@@ -31,22 +29,30 @@ def segment_classes(row: ManifestRow, image: SourceFile) -> tuple[str, ...]:
         row: Of the image.
         image: The image.
     """
-    if row.label_map is None or not may_name_segments(row.label_map):
-        return ()
     try:
-        file = source_file(row.label_map.path, row.label_map.member)
-        segments = read_segments(file) if file.kind == "itk" else ()
+        written = () if row.label_map is None else _written_names(row.label_map)
     except UnreadableFileError:  # whoever draws it says why
         return ()
-    if not segments:
+    if not written:
         return ()
     patient = Dataset()
     patient.PatientID = row.patient_id or ""
-    names = [structure_name(part.name, part.value, patient) for part in segments]
+    names = [structure_name(name, number, patient) for name, number in written]
     if image.kind == "dicom":
         told = read_telling_parts(image)
         names = [without_parts(name, told) for name in names]
     return tuple(names)
+
+
+def _written_names(label_map: FileReference) -> list[tuple[str, int]]:
+    """Return name and number of each structure; none where a label map names none."""
+    if label_map.is_folder:
+        return [(name, n) for n, name in enumerate(structure_files(label_map.path), start=1)]
+    if not (label_map.member or label_map.path.name).lower().endswith(_NAMING_SUFFIX):
+        return []
+    file = source_file(label_map.path, label_map.member)
+    segments = read_segments(file) if file.kind == "itk" else ()
+    return [(segment.name, segment.value) for segment in segments]
 
 
 def segment_numbers(
