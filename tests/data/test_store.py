@@ -16,6 +16,7 @@ from vismae.core.types import SliceRecord
 from vismae.data import store_shards
 from vismae.data.likeness import difference_hash
 from vismae.data.store import PartWriter, Store, StoreWriter, assemble_store
+from vismae.data.store_encoding import checksum_of
 from vismae.data.store_format import pixel_sha256
 
 ENCODINGS = ["raw", "zstd"]
@@ -347,6 +348,23 @@ def test_a_flipped_bit_is_told_by_whoever_reads_the_row_and_no_other(
         assert [" is damaged " in line for line in opened.verify()] == [False, True]
 
 
+@pytest.mark.parametrize("count", [0, 1, 511, 512, 1300, 4096])
+def test_a_checksum_tells_every_byte_and_its_place(count: int) -> None:
+    content = np.random.default_rng(count).integers(0, 256, count, dtype=np.uint8).tobytes()
+    whole = checksum_of(content)
+    assert checksum_of(memoryview(content)) == whole
+    for place in range(0, count, 7):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        assert checksum_of(changed) != whole
+    if count:
+        assert checksum_of(content[:-1]) != whole
+        assert checksum_of(content + bytes(1)) != whole
+        assert checksum_of(bytes(count)) != whole
+    if count >= 1024:
+        assert checksum_of(content[512:1024] + content[:512] + content[1024:]) != whole
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_store_without_checksums_of_rows_is_read_and_added_to(
     tmp_path: Path, encoding: str
@@ -361,7 +379,7 @@ def test_a_store_without_checksums_of_rows_is_read_and_added_to(
         part = writer.finish()
     grown = assemble_store(store.folder, [part], encoding=encoding, previous=older)
 
-    assert grown.index["pixels_crc32"].notna().tolist() == [False, False, False, True]
+    assert grown.index["pixels_checksum"].notna().tolist() == [False, False, False, True]
     for row, pixels in enumerate(slices):
         np.testing.assert_array_equal(grown.read(row).pixels, pixels)
     assert grown.verify() == []
@@ -371,7 +389,7 @@ def without_checksums(store: Store) -> None:
     """Make a store what earlier versions wrote: the index has no checksums of rows."""
     path = store.folder / "index-0001.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.drop_columns(["pixels_crc32", "label_map_crc32"]), path)
+    pq.write_table(table.drop_columns(["pixels_checksum", "label_map_checksum"]), path)
     manifest = json.loads((store.folder / "manifest.json").read_text())
     manifest["index"]["sha256"] = sha256(path.read_bytes()).hexdigest()
     (store.folder / "manifest.json").write_text(json.dumps(manifest))

@@ -27,7 +27,7 @@ SHARD_FOLDER = "shards"
 PART_FOLDER = "parts"
 UNFINISHED = ".unfinished"
 PIXEL_DTYPES = ("uint8", "int8", "uint16", "int16", "int32", "float32")
-CHECKSUM_COLUMNS = ("pixels_crc32", "label_map_crc32")
+CHECKSUM_COLUMNS = ("pixels_checksum", "label_map_checksum")
 SHARD_SCHEMA = pa.schema([("pixels", pa.binary()), ("label_map", pa.binary())])
 
 # What ingest, inspect and curation leave in a store's folder (and what a killed one leaves);
@@ -227,8 +227,9 @@ def index_schema(extra_columns: Sequence[str]) -> pa.Schema:
 
     ``shard`` and ``position`` say which row of which shard it is; ``pixels_offset`` and
     ``pixels_bytes`` (of the label map too) say which bytes of the shard's file that row is made
-    of, so that a reader needs nothing but these bytes; ``pixels_crc32`` (of the label map too) is
-    their CRC-32, missing where an earlier version wrote them.
+    of, so that a reader needs nothing but these bytes; ``pixels_checksum`` (of the label map too)
+    is what ``store_encoding.checksum_of`` says of them, missing where an earlier version wrote
+    them.
     """
     texts = ("image_id", "modality", "unit", "patient_id", "group_kind", "volume_id")
     numbers = (

@@ -144,7 +144,7 @@ class Store:
         shape = size if channels == 1 else (*size, channels)
         pixels = self._array(
             row,
-            (place.pixels_offset, place.pixels_bytes, place.pixels_crc32),
+            (place.pixels_offset, place.pixels_bytes, place.pixels_checksum),
             (place.dtype[row], shape),
         )
         label_map_dtype = place.label_map_dtype[row]
@@ -152,7 +152,7 @@ class Store:
             return StoredSlice(pixels, None)
         label_map = self._array(
             row,
-            (place.label_map_offset, place.label_map_bytes, place.label_map_crc32),
+            (place.label_map_offset, place.label_map_bytes, place.label_map_checksum),
             (label_map_dtype, size),
         )
         return StoredSlice(pixels, label_map)
@@ -163,7 +163,7 @@ class Store:
         lies: tuple[Column, Column, Column | None],
         kind: tuple[str, tuple[int, ...]],
     ) -> np.ndarray:
-        """Return what was encoded at (offset, bytes, CRC-32), an array of (dtype, shape)."""
+        """Return what was encoded at (offset, bytes, checksum), an array of (dtype, shape)."""
         offset, length, checksum = lies
         shard = self._shard(row)
         try:
@@ -176,9 +176,9 @@ class Store:
                 "file again if the store was copied, else ingest again with --overwrite. vismae "
                 f"inspect {self.address} --verify says what else is affected."
             ) from error
-        crc32 = -1 if checksum is None else int(checksum[row])
+        written = -1 if checksum is None else int(checksum[row])
         try:
-            return self._decoder.array(content, *kind, crc32=None if crc32 < 0 else crc32)
+            return self._decoder.array(content, *kind, checksum=None if written < 0 else written)
         except (pa.ArrowException, OSError, ValueError) as error:
             file, position = self.place(row)
             raise DamagedImageError(
@@ -290,5 +290,5 @@ class _Places(NamedTuple):
     channels: Column
     dtype: Column
     label_map_dtype: Column
-    pixels_crc32: Column | None = None
-    label_map_crc32: Column | None = None
+    pixels_checksum: Column | None = None
+    label_map_checksum: Column | None = None
