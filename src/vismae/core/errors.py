@@ -51,6 +51,8 @@ class UnreadableFileError(VismaeError, ValueError):
 class DamagedImageError(DataError):
     """An image in a store is no longer what was written; a long training goes on without it."""
 
+    code = "damaged-image"
+
 
 class ModelError(VismaeError, ValueError):
     """A checkpoint or model folder does not fit what it is wanted for."""
