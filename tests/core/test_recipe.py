@@ -147,6 +147,8 @@ def test_a_pretrained_classifier_learns_slower_than_a_segmenter():
         assert made.head_lr_factor == (10 if lr == 3e-4 else 1)
     scratch = plan_finetuning(config("classify"), CHEST, None).config.optimizer
     assert scratch.head_lr_factor == 1
+    given = config("classify", init="model", **{"optimizer.lr": 1e-4})
+    assert plan_finetuning(given, CHEST, MAE).config.optimizer.head_lr_factor == 1
     again = StartFacts("classifier", "swin", 1, (112, 112))
     further = plan_finetuning(config("classify", init="model"), CHEST, again).config.optimizer
     assert further.head_lr_factor == 1

@@ -254,6 +254,8 @@ def _lr(config: FinetuneConfig, network: str, pretrained: bool) -> tuple[float, 
 def _head_lr_factor(
     config: FinetuneConfig, start: StartFacts | None, pretrained: bool
 ) -> tuple[float, str]:
+    if config.optimizer.lr is not None:
+        return 1.0, "optimizer.lr is given, for all alike"
     if start is not None and start.kind == "classifier":
         return 1.0, "the start model may bring its last layer too"
     if pretrained and config.model.train not in ("head", "lora"):
