@@ -231,10 +231,12 @@ class _Search:
         pairs, _ = match_twins(images, clear)
         places = {image: label_maps[label_map][0] for image, label_map in pairs.items()}
         used = set(places.values())
-        if not pairs and len(images) == 1 and final:
+        # Their number alone says so little of pictures that one of them may be an image too.
+        volumes = all(map(_is_volume, [*images.values(), *(path.name for path in final)]))
+        if not pairs and len(images) == 1 and final and volumes:
             if len(final) == 1:
                 places, used = dict.fromkeys(images, final[0]), {final[0]}
-            elif all(_is_volume(path.name) for path in final):
+            else:
                 logger.info("%s: each of its %d files is a structure", labels, len(final))
                 places, used = dict.fromkeys(images, final[0].parent), set(final)
         for image, place in places.items():
