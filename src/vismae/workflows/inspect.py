@@ -123,7 +123,8 @@ def _require_sound(store: Store) -> None:
     for problem in problems:
         logger.error("%s", problem)
     if problems:
-        more = f" and {len(problems) - 1} further problems" if len(problems) > 1 else ""
+        others = len(problems) - 1
+        more = f" and {others} further problem{'' if others == 1 else 's'}" if others else ""
         raise DataError(
             f"{problems[0]}{more}. The store is damaged; copy it again, or ingest again with "
             "--overwrite."

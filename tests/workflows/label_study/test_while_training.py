@@ -50,9 +50,12 @@ def test_leads_are_paired_by_run_half_way_and_at_the_end(tmp_path: Path) -> None
     np.testing.assert_array_equal(steps, [20, 40, 60, 80])
     np.testing.assert_allclose(means, [0.1, 0.3, 0.4, 0.65])
 
-    said = found.in_words("scratch")
+    said = found.in_words("scratch", "patient", margin=0.19)
+    assert said.startswith("On validation patients, at the same steps: ")
     assert "'fast' less 'scratch' is +0.250 half way and +0.055 at the end, so a part" in said
     assert "'slow' less 'scratch' is -0.100 half way and +0.200 at the end." in said
+    # It shrank by .195: less than what is said to count.
+    assert "speed" not in found.in_words("scratch", "patient", margin=0.2)
 
 
 def test_a_run_that_was_validated_once_has_no_half_way(tmp_path: Path) -> None:
@@ -61,7 +64,7 @@ def test_a_run_that_was_validated_once_has_no_half_way(tmp_path: Path) -> None:
     assert found is not None
     values = found.table[["half way", "end", "lead half way"]].to_numpy(float)
     np.testing.assert_array_equal(values, [[np.nan, 0.5, np.nan], [np.nan, 0.5, np.nan]])
-    assert found.in_words("scratch") == ""
+    assert found.in_words("scratch", "patient", margin=0.02) == ""
 
 
 def test_curves_of_runs_validated_at_other_steps_have_what_all_have(tmp_path: Path) -> None:

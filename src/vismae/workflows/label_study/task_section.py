@@ -184,7 +184,9 @@ class TaskSection:
             f"'{self.config.baseline}', paired by run. What is tested are the best weights on the "
             "way, which need not be the last.",
         )
-        self.tables.report.text(learnt.in_words(self.config.baseline))
+        self.tables.report.text(
+            learnt.in_words(self.config.baseline, self.unit, self.config.margin)
+        )
 
     def _classes(self, budget: str) -> None:
         config, starts = self.config, list(self.scores.starts)

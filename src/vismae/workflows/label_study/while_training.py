@@ -32,21 +32,27 @@ class WhileTraining:
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]]
     table: pd.DataFrame
 
-    def in_words(self, baseline: str) -> str:
-        """Say of each start whether its lead grew or shrank; nothing where there is none."""
+    def in_words(self, baseline: str, unit: str, margin: float) -> str:
+        """Say what became of each start's lead; nothing where there is none.
+
+        Args:
+            baseline: The start that leads are over.
+            unit: What a case is.
+            margin: Difference of scores that counts: a lead that shrinks by less says nothing.
+        """
         said: list[str] = []
         for _, row in self.table.iterrows():
             before, after = float(row["lead half way"]), float(row["lead at the end"])
             if not np.isfinite([before, after]).all():
                 continue
-            shrank = before > 0 and after < before
+            shrank = before > 0 and before - after > margin
             said.append(
                 f"'{row['start']}' less '{baseline}' is {before:+.3f} half way and {after:+.3f} at "
                 f"the end{', so a part of its lead is one of speed' if shrank else ''}."
             )
         if not said:
             return ""
-        return f"On validation patients, at the same steps: {' '.join(said)}"
+        return f"On validation {unit}s, at the same steps: {' '.join(said)}"
 
 
 def while_training(cells: Sequence[Cell], folder: Path, baseline: str) -> WhileTraining | None:
